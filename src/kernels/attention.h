@@ -1,0 +1,81 @@
+// Attention of new rows over paged keys and values, and writing rows into pages. Page layout:
+// base/page_layout.h.
+//
+// ORDER. A query walks the pages of its sequence in absolute position order. The sequence is cut
+// into segments of kSegmentTokens at fixed absolute positions; within a segment there is one
+// running (max, sum, acc) state, and segments are merged in order. So the bits of a query's output
+// depend on its position and the rows it sees, never on chunking, batch or threads; prefill and
+// decode are the same function.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/page_layout.h"
+
+namespace trellis {
+
+inline constexpr size_t kSegmentTokens = 512;
+
+// One sequence's pages, as kernels see them. Position p is row p % kPageTokens of page p /
+// kPageTokens.
+struct PagedKv {
+  const PageLayout* layout = nullptr;
+  std::byte* const* pages = nullptr;  // [PagesFor(number of resident positions)]
+};
+
+// Query rows of one sequence in one layer: consecutive positions first_position .. + num_rows - 1.
+// Their own keys and values are already in the pages. A query at position p sees positions max(0, p
+// - window + 1) .. p.
+struct AttentionTask {
+  PagedKv kv;
+  size_t layer = 0;
+  size_t first_position = 0;
+  size_t num_rows = 0;
+  size_t window = 0;  // 0: everything before; else the number of positions seen, itself included
+  size_t num_heads =
+      0;            // a multiple of layout->num_kv_heads (GQA: heads h * group .. share kv head h)
+  float scale = 0;  // multiplies q . k
+  float softcap = 0;         // 0: none; else scores become softcap * tanh(score / softcap)
+  const float* q = nullptr;  // [num_rows, q_stride], head h at h * head_dim
+  size_t q_stride = 0;
+  float* out = nullptr;  // [num_rows, out_stride], head h at h * head_dim
+  size_t out_stride = 0;
+};
+
+struct AttentionKernels {
+  // Rows [row_begin, row_end) of `task`, the query heads of kv head `kv_head`, whole context.
+  // `scratch` is the calling thread's own, 64-byte aligned, AttentionScratchBytes(...) long.
+  void (*attend)(const AttentionTask& task, size_t kv_head, size_t row_begin, size_t row_end,
+                 std::byte* scratch);
+
+  // The same cut along the context, for decode over long contexts with few heads: computes the
+  // partial state of segment `segment` for row `row` (all query heads of `kv_head`) into `partial`,
+  // which is [group][2 + head_dim] f32: max, sum, acc.
+  void (*attend_segment)(const AttentionTask& task, size_t kv_head, size_t row, size_t segment,
+                         float* partial, std::byte* scratch);
+  // Merges partials of segments [first, first + n) in order and writes the row's heads to task.out.
+  // attend == attend_segment over each visible segment + merge_segments, bit for bit.
+  void (*merge_segments)(const AttentionTask& task, size_t kv_head, size_t row,
+                         const float* partials, size_t num_segments);
+
+  // Writes k and v rows ([num_rows, stride] f32, kv head h at h * head_dim) as f16 (round to
+  // nearest even) into the pages at positions first_position .. + num_rows - 1 of `layer`, all kv
+  // heads.
+  void (*write_rows)(const PagedKv& kv, size_t layer, size_t first_position, size_t num_rows,
+                     const float* k, const float* v, size_t stride);
+};
+
+// Scratch for blocks of at most kAttentionRowBlock rows; attend() takes any number of rows and
+// blocks itself.
+inline constexpr size_t kAttentionRowBlock = 64;
+size_t AttentionScratchBytes(size_t head_dim, size_t heads_per_kv_head);
+
+// Segments that a query at `position` with `window` sees: [first, last].
+struct SegmentRange {
+  size_t first;
+  size_t last;
+};
+SegmentRange VisibleSegments(size_t position, size_t window);
+
+}  // namespace trellis

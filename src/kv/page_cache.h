@@ -1,0 +1,142 @@
+// PageCache: the facade of kv/. One radix tree over token prefixes whose nodes own pages of keys
+// and values.
+//
+// A request holds a Lease: a pin on the path of its tokens. The lease starts with what the tree
+// already has (token-exact), grows by Reserve() (frames for the tokens about to be computed), and
+// publishes what was computed by Commit(), so that others can match it at once, while it is still
+// growing. Destroying the lease unpins; what was committed stays until evicted.
+//
+//              [scope]                         "+--" an edge, labelled with its tokens
+//                 +-- s y s t e m ... ----+-- u s e r A ... a n s w e r   <- lease 1 (pins the
+//                 whole path)
+//                                         +-- u s e r B ...               <- lease 2
+//
+// THREADS: none of its own; exactly one thread (the engine's) calls it. No locks.
+// INVARIANTS (Validate() checks them all):
+//   1. free + private + committed == capacity; a frame is in exactly one of these.
+//   2. Rows below a page's committed count never change and can be matched, even while its one
+//   owner appends behind them.
+//   3. A resident node's parent is resident; eviction trims pages from the cold end of the least
+//   recently used unpinned
+//      leaf, and never a pinned row.
+//   4. Scope is the root of the key: nothing matches across scopes. Token ids are compared on every
+//   hit.
+//   5. One hard budget: Reserve() says kResourceExhausted, it never over-allocates.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/page_layout.h"
+#include "base/status.h"
+#include "base/types.h"
+
+namespace trellis {
+
+class PageCache;
+
+// What must be equal for pages to be interchangeable: model fingerprint, KV dtype and layout
+// version, tenant or salt. Compared whole.
+using ScopeKey = std::string;
+
+// A pin on a path. Move-only; destroying it releases. Outlived by its cache.
+class Lease {
+ public:
+  Lease() = default;
+  Lease(Lease&& other) noexcept;
+  Lease& operator=(Lease&& other) noexcept;
+  ~Lease();
+
+  explicit operator bool() const { return cache_ != nullptr; }
+
+  // Rows that were resident when the lease was acquired.
+  size_t num_matched() const;
+  // Rows that are valid now: matched + committed since. tokens()[0 .. num_rows()).
+  size_t num_rows() const;
+  // Positions that have a frame: num_rows() <= num_reserved().
+  size_t num_reserved() const;
+  // Page table, [PagesFor(num_reserved())]: addresses stay valid until the next call on the cache.
+  std::span<std::byte* const> pages() const;
+
+ private:
+  friend class PageCache;
+  struct State;  // page_cache.cc
+  explicit Lease(PageCache* cache, std::unique_ptr<State> state);
+  PageCache* cache_ = nullptr;
+  std::unique_ptr<State> state_;
+};
+
+struct PageCacheStats {
+  // Pages; free + private + committed == capacity.
+  size_t capacity = 0, free = 0, private_pages = 0, committed = 0;
+  size_t pinned = 0;  // committed pages that a lease holds
+  size_t page_bytes = 0;
+  size_t num_nodes = 0, num_leases = 0, num_scopes = 0;
+  size_t tree_bytes = 0;  // overhead: nodes, labels, tables
+  // Since start or Reset().
+  uint64_t lookups = 0, tokens_looked_up = 0, tokens_matched = 0;
+  uint64_t pages_evicted = 0, rows_copied = 0, pages_deduplicated = 0;
+};
+
+class PageCache {
+ public:
+  struct Options {
+    PageLayout layout;
+    size_t capacity_bytes =
+        0;  // floor(capacity_bytes / page_bytes) frames, mapped at once, touched when used
+    bool keep_finished =
+        true;  // false (--no-prefix-cache): nothing is matched and nothing stays after its lease
+  };
+  // ERRORS: kInvalidArgument when the budget holds no page, kResourceExhausted when it cannot be
+  // mapped.
+  static Result<std::unique_ptr<PageCache>> Create(const Options& options);
+  ~PageCache();
+
+  // Pins the longest resident prefix of `tokens` in `scope`; possibly empty. Never fails, allocates
+  // no page. COST: O(matched tokens); 128k tokens under 1 ms.
+  Lease Acquire(const ScopeKey& scope, std::span<const TokenId> tokens);
+
+  // What Acquire would match, without pinning or touching recency.
+  size_t MatchLength(const ScopeKey& scope, std::span<const TokenId> tokens) const;
+
+  // Gives the lease frames so that positions [0, num_tokens) have one, evicting if needed. Takes
+  // over or copies a partly filled last page, so rows num_rows() .. num_tokens - 1 may be written.
+  // ERRORS: kResourceExhausted: every other page is pinned or private; the lease is unchanged.
+  Status Reserve(Lease& lease, size_t num_tokens);
+
+  // Says that rows num_rows() .. num_rows() + tokens.size() - 1 now hold the keys and values of
+  // `tokens`, and publishes them. If the tree already has such rows (another lease was faster) the
+  // tree's pages replace the lease's. REQUIRES: they were reserved and written.
+  void Commit(Lease& lease, std::span<const TokenId> tokens);
+
+  // Unpins. Same as destroying the lease.
+  void Release(Lease lease);
+
+  // Frames that Reserve could hand out now: free + evictable (the lower bound that admission uses).
+  size_t AvailablePages() const;
+
+  // Drops everything that no lease pins. What is pinned can no longer be matched by later Acquires,
+  // and goes with its lease.
+  void Reset();
+
+  const PageLayout& layout() const;
+  PageCacheStats Stats() const;
+
+  // Checks every invariant; aborts with a message naming the one that broke. O(tree). Tests and
+  // TRELLIS_DEBUG_CHECKS builds.
+  void Validate() const;
+  // The tree as text, one node a line, for tests and bug reports.
+  std::string Dump() const;
+
+ private:
+  friend class Lease;
+  struct Impl;
+  explicit PageCache(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace trellis

@@ -1,0 +1,40 @@
+// ComputePool: fork-join over a fixed set of threads. Spins briefly, then parks: no CPU when idle.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+#include "base/status.h"
+
+namespace trellis {
+
+class ComputePool {
+ public:
+  // The calling thread is one of the `num_threads`. ERRORS: kInvalidArgument (0), kIo.
+  static Result<std::unique_ptr<ComputePool>> Create(size_t num_threads);
+  ~ComputePool();
+
+  size_t num_threads() const;
+
+  // Runs body(item, thread) for every item in [0, num_items), thread in [0, num_threads()); returns
+  // when all are done. Items are handed out dynamically, in order. Not reentrant; one caller at a
+  // time. `body` must not throw.
+  template <typename Body>
+  void ParallelFor(size_t num_items, const Body& body) {
+    Run(
+        num_items,
+        [](const void* b, size_t item, size_t thread) {
+          (*static_cast<const Body*>(b))(item, thread);
+        },
+        &body);
+  }
+
+ private:
+  using Thunk = void (*)(const void* body, size_t item, size_t thread);
+  void Run(size_t num_items, Thunk thunk, const void* body);
+  struct Impl;
+  explicit ComputePool(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace trellis
