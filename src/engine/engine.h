@@ -2,12 +2,13 @@
 //
 //   Submit() -> inbox -> [engine thread: admit -> plan -> Forward -> sample -> commit -> sink] ...
 //
-// THREADS: Submit, Cancel, Stats, CacheStats, ResetCache may be called from any thread. Sinks are
-// called on the engine thread and must not block.
+// THREADS: Submit, Cancel, Stats, CacheStats, ResetCache and Drain may be called from any thread.
+// Sinks are called on the engine thread, with no lock held, and must not block.
 #pragma once
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -19,6 +20,7 @@
 
 namespace trellis {
 
+class ComputePool;
 class Model;
 
 struct GenerateRequest {
@@ -28,27 +30,36 @@ struct GenerateRequest {
   size_t max_tokens = 0;            // 0: to the end of the context
   SamplingParams sampling;
   std::string scope;         // tenant or salt; part of the cache key
-  bool cache_prompt = true;  // false: match nothing
+  bool cache_prompt = true;  // false: match nothing, wait for nobody's prefill
 };
 
-enum class FinishReason { kStop, kLength, kCancelled, kError };
+enum class FinishReason {
+  kStop,       // an end token was sampled
+  kLength,     // max_tokens, the end of the context, or the cache is too small for one more row
+  kCancelled,  // Cancel(), Drain()'s timeout or ~Engine()
+  kError,
+};
 
 // Times are measured on the engine thread.
 struct GenerateTimings {
+  // cached + computed == prompt, once the prompt is done. `computed` counts each prompt token that
+  // this request ran for the first time, the last one included: an identical prompt of n tokens
+  // finds n - 1 cached. What a preempted request has to run again is in `recomputed`.
   size_t prompt_tokens = 0;
-  size_t cached_tokens = 0;    // matched at first admission: cached + computed == prompt
-  size_t computed_tokens = 0;  // prompt tokens really run, the last one included (recomputation
-                               // after preemption is in `recomputed`)
+  size_t cached_tokens = 0;
+  size_t computed_tokens = 0;
   size_t recomputed_tokens = 0;
-  size_t generated_tokens = 0;
+  size_t generated_tokens = 0;  // sampled; an end token counts, though the sink never sees it
+  // Submit to first admission; from there to the first sampled token; from there to the end.
   std::chrono::duration<double, std::milli> queued{}, prompt{}, predicted{};
 };
 
-// Where a request's tokens go. Called on the engine thread; must not block or call back into the
-// engine synchronously, except Cancel.
+// Where a request's tokens go. Called on the engine thread; must not block, throw, or call back
+// into the engine, except Cancel and Submit.
 class GenerationSink {
  public:
   virtual ~GenerationSink() = default;
+  // After each chunk of the prompt: `done` of its `total` tokens are in the cache.
   virtual void OnPromptProgress(size_t done, size_t total) { (void)done, (void)total; }
   virtual void OnToken(const SampledToken& token) = 0;
   // Exactly once, last. `status` is ok unless reason is kError.
@@ -57,11 +68,13 @@ class GenerationSink {
 };
 
 struct EngineStats {
-  size_t waiting = 0, running = 0;
+  size_t waiting = 0, running = 0;  // now; a preempted request is waiting
+  // Since start. Every request ends as exactly one of finished (stop, length), cancelled, failed;
+  // one that Submit refused is in rejected alone.
   uint64_t requests_total = 0, finished_total = 0, cancelled_total = 0, failed_total = 0,
-           preemptions_total = 0;
+           rejected_total = 0, preemptions_total = 0;
   uint64_t prompt_tokens_total = 0, cached_tokens_total = 0, computed_tokens_total = 0,
-           generated_tokens_total = 0;
+           recomputed_tokens_total = 0, generated_tokens_total = 0;
   uint64_t steps_total = 0;
 };
 
@@ -69,35 +82,46 @@ class Engine {
  public:
   struct Options {
     size_t context_size = 0;   // 0: the model's
-    size_t max_queue = 512;    // waiting requests; more are refused
+    size_t max_queue = 512;    // requests not admitted yet; more are refused
     size_t max_running = 64;   // requests in a batch
     size_t step_tokens = 512;  // token budget of a step; decode rows come first
-    bool prefix_cache = true;
+    // Budget of a step in which a request decodes: its next token waits for the whole step, so such
+    // a step takes smaller bites of the prompts beside it.
+    size_t mixed_step_tokens = 128;
+    // The model's pool, to sample the rows of a step in parallel; null: on the engine thread alone.
+    ComputePool* pool = nullptr;
   };
-  // Takes the cache; starts the thread. `model` outlives the engine.
+  // Takes the cache; starts the thread. `model` and `options.pool` outlive the engine; nobody else
+  // calls them meanwhile. Whether anything stays cached is the cache's option (keep_finished).
+  // ERRORS: kInvalidArgument: the cache is not of the model's layout, a limit is 0, context_size
+  // exceeds the model's.
   static Result<std::unique_ptr<Engine>> Create(Model& model, std::unique_ptr<PageCache> cache,
                                                 const Options& options);
-  ~Engine();  // cancels what runs
+  ~Engine();  // cancels what runs and waits; OnFinish has been called for all
 
-  // ERRORS: kInvalidArgument, kTooLarge (prompt does not fit the context, or could never fit the
-  // cache budget), kResourceExhausted (queue full), kUnavailable (draining). The sink is called
-  // only if Submit succeeded.
+  // ERRORS: kInvalidArgument (empty prompt, a token or a sampling field out of range), kTooLarge
+  // (prompt and one token do not fit the context, or the prompt alone could never fit the cache
+  // budget), kResourceExhausted (queue full), kUnavailable (draining). The sink is called only if
+  // Submit succeeded, possibly before it returns.
   Result<RequestId> Submit(GenerateRequest request, std::shared_ptr<GenerationSink> sink);
-  // Idempotent; unknown ids are ignored.
+  // The request ends before the next step, with kCancelled unless it has ended by then, and its
+  // pages are free at once. Idempotent; unknown ids are ignored.
   void Cancel(RequestId id);
 
-  // No new work is accepted; returns when what runs has finished, or cancels it after `timeout`.
+  // From now on Submit refuses (kUnavailable). Returns when everything accepted, waiting or
+  // running, has finished; what has not after `timeout` is cancelled. Not from a sink.
   void Drain(std::chrono::milliseconds timeout);
 
   EngineStats Stats() const;
-  PageCacheStats CacheStats() const;  // as of the last step
-  // Drops what no running request pins; returns when done.
+  // As of the last step; a request's end is in it before its OnFinish is called.
+  PageCacheStats CacheStats() const;
+  // Drops what no running request pins; returns when done. Not from a sink.
   void ResetCache();
 
   size_t context_size() const;
 
  private:
-  struct Impl;
+  class Impl;
   explicit Engine(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
