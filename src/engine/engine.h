@@ -88,11 +88,14 @@ class Engine {
     // Budget of a step in which a request decodes: its next token waits for the whole step, so such
     // a step takes smaller bites of the prompts beside it.
     size_t mixed_step_tokens = 128;
+    // False: nobody waits for another's prefill, as there is nothing to share. Goes with the cache's
+    // keep_finished = false.
+    bool prefix_cache = true;
     // The model's pool, to sample the rows of a step in parallel; null: on the engine thread alone.
     ComputePool* pool = nullptr;
   };
   // Takes the cache; starts the thread. `model` and `options.pool` outlive the engine; nobody else
-  // calls them meanwhile. Whether anything stays cached is the cache's option (keep_finished).
+  // calls them meanwhile.
   // ERRORS: kInvalidArgument: the cache is not of the model's layout, a limit is 0, context_size
   // exceeds the model's.
   static Result<std::unique_ptr<Engine>> Create(Model& model, std::unique_ptr<PageCache> cache,
