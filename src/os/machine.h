@@ -1,0 +1,20 @@
+// What this process may use of the machine: cores and memory, affinity and control groups
+// respected.
+#pragma once
+
+#include <cstddef>
+
+namespace trellis {
+
+// Physical cores this process may run on: hyper-threads counted once, the affinity mask and the
+// CPU quota of its control group (v1 or v2) respected. At least 1.
+size_t AvailablePhysicalCores();
+
+// Bytes that can still be allocated without swapping: MemAvailable, less if a control group's limit
+// is nearer.
+size_t AvailableMemoryBytes();
+
+// The most resident memory this process has had so far (VmHWM).
+size_t PeakResidentBytes();
+
+}  // namespace trellis

@@ -1,0 +1,83 @@
+#include "os/mapped_file.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+namespace trellis {
+namespace {
+
+Status ErrnoStatus(const std::string& path, int error) {
+  const StatusCode code = error == ENOENT ? StatusCode::kNotFound : StatusCode::kIo;
+  return Status(code, fmt::format("{}: {}", path, std::strerror(error)));
+}
+
+// The part of [offset, offset + size) that is made of whole system pages, for madvise.
+void Advise(const std::byte* data, size_t offset, size_t size, int advice) {
+  static const size_t kPage = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const size_t begin = (offset + kPage - 1) / kPage * kPage;
+  const size_t end = (offset + size) / kPage * kPage;
+  if (begin < end) madvise(const_cast<std::byte*>(data) + begin, end - begin, advice);
+}
+
+}  // namespace
+
+MappedFile::MappedFile(std::string path, const std::byte* data, size_t size)
+    : path_(std::move(path)), data_(data), size_(size) {}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : path_(std::move(other.path_)),
+      data_(std::exchange(other.data_, nullptr)),
+      size_(std::exchange(other.size_, 0)) {}
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  std::swap(path_, other.path_);
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) munmap(const_cast<std::byte*>(data_), size_);
+}
+
+Result<MappedFile> MappedFile::Open(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return ErrnoStatus(path, errno);
+  struct stat info {};
+  if (fstat(fd, &info) != 0) {
+    const int error = errno;
+    close(fd);
+    return ErrnoStatus(path, error);
+  }
+  if (!S_ISREG(info.st_mode)) {
+    close(fd);
+    return Status(StatusCode::kIo, fmt::format("{}: not a regular file", path));
+  }
+  const size_t size = static_cast<size_t>(info.st_size);
+  if (size == 0) {
+    close(fd);
+    return MappedFile(path, nullptr, 0);
+  }
+  void* data = mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0);
+  const int error = errno;
+  close(fd);
+  if (data == MAP_FAILED) return ErrnoStatus(path, error);
+  return MappedFile(path, static_cast<const std::byte*>(data), size);
+}
+
+void MappedFile::WillNeed(size_t offset, size_t size) const {
+  Advise(data_, offset, size, MADV_WILLNEED);
+}
+
+void MappedFile::DontNeed(size_t offset, size_t size) const {
+  Advise(data_, offset, size, MADV_DONTNEED);
+}
+
+}  // namespace trellis
