@@ -1,0 +1,81 @@
+#include "sched/wait_queue.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+
+namespace trellis {
+
+size_t CommonPrefix(std::span<const TokenId> a, std::span<const TokenId> b) {
+  constexpr size_t kStride = 64;  // memcmp compares at memory speed, but does not say where
+  const size_t n = std::min(a.size(), b.size());
+  size_t i = 0;
+  while (i + kStride <= n &&
+         std::memcmp(a.data() + i, b.data() + i, kStride * sizeof(TokenId)) == 0) {
+    i += kStride;
+  }
+  while (i < n && a[i] == b[i]) i++;
+  return i;
+}
+
+void WaitQueue::Compare(const Prefill& prefill, Waiting& waiting) {
+  const Entry& a = prefill.entry;
+  const Entry& b = waiting.entry;
+  if (a.joining == Joining::kNever || b.joining == Joining::kNever || *a.scope != *b.scope) return;
+  // The last token is run in any case, so sharing it saves nothing.
+  const size_t most = std::min(a.tokens.size(), b.tokens.size() - 1);
+  // Worth waiting for only if they share the very next row that the prefill computes.
+  const size_t next = prefill.num_rows;
+  if (next >= most || a.tokens[next] != b.tokens[next]) return;
+  num_comparisons_++;
+  const size_t shared = CommonPrefix(a.tokens.first(most), b.tokens.first(most));
+  if (shared > next) waiting.needs.push_back({a.id, shared});
+}
+
+void WaitQueue::Add(const Entry& entry) {
+  TRELLIS_CHECK(entry.scope != nullptr && !entry.tokens.empty() && !prefills_.contains(entry.id));
+  const auto [it, added] = waiting_.try_emplace(entry.id, Waiting{entry, {}});
+  TRELLIS_CHECK(added);
+  for (const auto& [id, prefill] : prefills_) Compare(prefill, it->second);
+}
+
+void WaitQueue::Remove(RequestId id) {
+  TRELLIS_CHECK(waiting_.erase(id) == 1);
+}
+
+std::optional<RequestId> WaitQueue::NextReady(std::optional<RequestId> after) const {
+  auto it = after ? waiting_.upper_bound(*after) : waiting_.begin();
+  while (it != waiting_.end() && !it->second.needs.empty()) ++it;
+  if (it == waiting_.end()) return std::nullopt;
+  return it->first;
+}
+
+void WaitQueue::Start(RequestId id, size_t num_rows) {
+  const auto it = waiting_.find(id);
+  TRELLIS_CHECK(it != waiting_.end());
+  const Prefill prefill{it->second.entry, num_rows};
+  waiting_.erase(it);
+  for (auto& [other, waiting] : waiting_) Compare(prefill, waiting);
+  prefills_.emplace(id, prefill);
+}
+
+void WaitQueue::Progress(RequestId id, size_t num_rows) {
+  const auto it = prefills_.find(id);
+  TRELLIS_CHECK(it != prefills_.end() && num_rows >= it->second.num_rows);
+  it->second.num_rows = num_rows;
+  for (auto& [other, waiting] : waiting_) {
+    std::erase_if(waiting.needs,
+                  [&](const Need& need) { return need.id == id && need.num_rows <= num_rows; });
+  }
+}
+
+void WaitQueue::Stop(RequestId id) {
+  if (prefills_.erase(id) == 0) return;
+  for (auto& [other, waiting] : waiting_) {
+    std::erase_if(waiting.needs, [&](const Need& need) { return need.id == id; });
+  }
+}
+
+}  // namespace trellis

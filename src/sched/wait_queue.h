@@ -1,0 +1,101 @@
+// WaitQueue: the requests that have no lease, oldest first, and which of them wait for a prefix.
+//
+// Joining: a waiting request whose tokens share with a running prefill a prefix that this prefill
+// has yet to compute waits for exactly that part, instead of computing it a second time, and holds
+// nothing meanwhile. It is ready as soon as the part is in the cache (token-exact, mid-page too) or
+// the other request is gone. Requests that share nothing pass it by.
+//
+//   running A   s y s t e m . . . . . . | u s e r A           rows: ^ here
+//   waiting B   s y s t e m . . . . . . | u s e r B   shares  ------------ with A: waits
+//   waiting C   o t h e r . . .                       ready
+//
+// That a prefill has rows below its progress implies the cache has them (its lease pins them), and
+// that they were the longest match when it started; so the queue compares tokens with prefills only
+// and never asks the cache.
+//
+// COST. Tokens of a pair (waiting, prefilling) are compared once, when the later of the two comes:
+// Add is O(prefills), Start is O(waiting in the scope), each comparison O(shared prefix), and a
+// single token load where the shared part is already computed or cannot be. Only pairs where one
+// has to wait are remembered. Progress and Stop are O(waiting) integer work, NextReady amortised
+// O(1) for each request it passes. So a step with W waiting costs O(W) integer operations, never a
+// comparison of prompts.
+//
+// THREADS: none of its own; the engine's thread.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/types.h"
+#include "kv/page_cache.h"
+
+namespace trellis {
+
+enum class Joining {
+  kNever,  // neither waits for a prefill nor is waited for
+  kAllowed,
+};
+
+class WaitQueue {
+ public:
+  // What it looks at lies with the caller, unchanged until Remove or Stop.
+  struct Entry {
+    RequestId id;  // ids are ages: smaller is older
+    const ScopeKey* scope = nullptr;
+    std::span<const TokenId> tokens;  // at least one
+    Joining joining = Joining::kAllowed;
+  };
+
+  // Queues a request at its place by age: one that was preempted comes before all younger ones.
+  // REQUIRES: its id is neither waiting nor prefilling.
+  void Add(const Entry& entry);
+  // A waiting request leaves unadmitted. REQUIRES: it is waiting.
+  void Remove(RequestId id);
+
+  // The oldest ready request that is younger than `after` (all, if null).
+  std::optional<RequestId> NextReady(std::optional<RequestId> after) const;
+
+  // A waiting request was admitted, with `num_rows` of its tokens in the cache; the others may now
+  // have to wait for it. REQUIRES: it is waiting.
+  void Start(RequestId id, size_t num_rows);
+  // A prefill has num_rows rows in the cache now. REQUIRES: it is prefilling; rows never decrease.
+  void Progress(RequestId id, size_t num_rows);
+  // A prefill is complete, or died. Ignored if it is not prefilling.
+  void Stop(RequestId id);
+
+  size_t size() const { return waiting_.size(); }
+  bool empty() const { return waiting_.empty(); }
+  // Token comparisons begun since construction: what tests and benches measure the cost by.
+  uint64_t num_comparisons() const { return num_comparisons_; }
+
+ private:
+  // The waiting one is not ready before prefill `id` has `num_rows` rows.
+  struct Need {
+    RequestId id;
+    size_t num_rows;
+  };
+  struct Waiting {
+    Entry entry;
+    std::vector<Need> needs;  // ready when empty
+  };
+  struct Prefill {
+    Entry entry;
+    size_t num_rows;
+  };
+
+  void Compare(const Prefill& prefill, Waiting& waiting);
+
+  std::map<RequestId, Waiting> waiting_;
+  std::map<RequestId, Prefill> prefills_;
+  uint64_t num_comparisons_ = 0;
+};
+
+// Length of the longest common prefix.
+size_t CommonPrefix(std::span<const TokenId> a, std::span<const TokenId> b);
+
+}  // namespace trellis
