@@ -1,0 +1,34 @@
+# Everything here calls scripts/; `make help` lists it.
+.DEFAULT_GOAL := build
+.PHONY: build run test test-long bench fuzz format install clean help
+
+build: ## set up and build build/release/bin/trellis
+	@scripts/setup run
+	@scripts/build release
+
+run: ## the same, then serve the default model; PORT=, MODEL=, ARGS=
+	@exec scripts/run
+
+test: ## set up and run every test
+	@scripts/test
+
+test-long: ## the long random runs (10^7 operations on the cache)
+	@scripts/test long
+
+bench: ## measure against llama.cpp from the same source; BENCH_ARGS=
+	@scripts/bench $(BENCH_ARGS)
+
+fuzz: ## run each libFuzzer target for FUZZ_SECONDS (60)
+	@scripts/fuzz
+
+format: ## clang-format every source
+	@scripts/format
+
+install: build ## install into PREFIX (/usr/local)
+	@cmake --install build/release --prefix "$(or $(PREFIX),/usr/local)"
+
+clean: ## remove build/; what was fetched stays in ~/.cache/trellis
+	@rm -rf build
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
