@@ -63,7 +63,8 @@ void WaitQueue::Start(RequestId id, size_t num_rows) {
 
 void WaitQueue::Progress(RequestId id, size_t num_rows) {
   const auto it = prefills_.find(id);
-  TRELLIS_CHECK(it != prefills_.end() && num_rows >= it->second.num_rows);
+  if (it == prefills_.end()) return;
+  TRELLIS_CHECK(num_rows >= it->second.num_rows);
   it->second.num_rows = num_rows;
   for (auto& [other, waiting] : waiting_) {
     std::erase_if(waiting.needs,

@@ -1,0 +1,291 @@
+#include "engine/engine.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <thread>
+#include <utility>
+
+#include "base/mutex.h"
+#include "engine/request.h"
+#include "engine/step_loop.h"
+#include "model/model.h"
+
+namespace trellis {
+
+// The inbox between everybody's threads and the engine's, and the engine's thread.
+class Engine::Impl {
+ public:
+  Impl(Model& model, std::unique_ptr<PageCache> cache, const Options& options, size_t context_size);
+  ~Impl();
+
+  Result<RequestId> Submit(GenerateRequest request, std::shared_ptr<GenerationSink> sink);
+  void Cancel(RequestId id);
+  void Drain(std::chrono::milliseconds timeout);
+  void ResetCache();
+  EngineStats Stats() const;
+  PageCacheStats CacheStats() const;
+  size_t context_size() const { return context_size_; }
+
+ private:
+  enum class Everything { kGoesOn, kIsCancelled, kIsCancelledForGood };
+  struct Inbox {
+    std::vector<std::unique_ptr<Request>> submitted;
+    std::vector<RequestId> cancelled;
+    Everything everything = Everything::kGoesOn;
+    uint64_t reset_ticket = 0;  // of the last ResetCache, 0: none
+  };
+
+  void Run();
+  Inbox TakeInbox();
+  void Publish();
+  Status CheckRequest(const GenerateRequest& request) const;
+
+  const size_t context_size_;
+  const size_t vocab_size_;
+  const size_t capacity_pages_;
+  const size_t max_queue_;
+
+  mutable Mutex mutex_;
+  CondVar wake_;      // the engine thread: the inbox is not empty
+  CondVar progress_;  // Drain, ResetCache: open_ or resets_done_ changed
+  Inbox inbox_ TRELLIS_GUARDED_BY(mutex_);
+  bool draining_ TRELLIS_GUARDED_BY(mutex_) = false;
+  uint64_t next_id_ TRELLIS_GUARDED_BY(mutex_) = 1;
+  uint64_t rejected_ TRELLIS_GUARDED_BY(mutex_) = 0;
+  uint64_t resets_asked_ TRELLIS_GUARDED_BY(mutex_) = 0;
+  uint64_t resets_done_ TRELLIS_GUARDED_BY(mutex_) = 0;
+  size_t open_ TRELLIS_GUARDED_BY(mutex_) = 0;  // accepted, and OnFinish has not returned
+  EngineStats stats_ TRELLIS_GUARDED_BY(mutex_);
+  PageCacheStats cache_stats_ TRELLIS_GUARDED_BY(mutex_);
+
+  StepLoop loop_;  // the engine thread's alone
+  std::thread thread_;
+};
+
+Engine::Impl::Impl(Model& model, std::unique_ptr<PageCache> cache, const Options& options,
+                   size_t context_size)
+    : context_size_(context_size),
+      vocab_size_(model.spec().vocab_size),
+      capacity_pages_(cache->Stats().capacity),
+      max_queue_(options.max_queue),
+      loop_(model, std::move(cache),
+            {.limits = {.step_tokens = options.step_tokens,
+                        .mixed_step_tokens = options.mixed_step_tokens,
+                        .max_running = options.max_running},
+             .joining = options.prefix_cache ? Joining::kAllowed : Joining::kNever,
+             .pool = options.pool}) {
+  Publish();
+  thread_ = std::thread([this] { Run(); });
+}
+
+Engine::Impl::~Impl() {
+  {
+    MutexLock lock(mutex_);
+    draining_ = true;
+    inbox_.everything = Everything::kIsCancelledForGood;
+    wake_.NotifyAll();
+  }
+  thread_.join();
+}
+
+// --- The engine's thread ---
+
+void Engine::Impl::Run() {
+  Everything everything = Everything::kGoesOn;
+  while (everything != Everything::kIsCancelledForGood) {
+    Inbox inbox = TakeInbox();
+    everything = inbox.everything;
+    for (auto& request : inbox.submitted) loop_.Add(std::move(request));
+    for (const RequestId id : inbox.cancelled) loop_.Cancel(id);
+    if (everything != Everything::kGoesOn) loop_.CancelAll();
+    if (inbox.reset_ticket > 0) loop_.ResetCache();
+
+    loop_.Step();
+
+    Publish();  // first, so that who hears of a request's end finds it in the statistics
+    const size_t num_finished = loop_.Deliver();
+    MutexLock lock(mutex_);
+    open_ -= num_finished;
+    resets_done_ = std::max(resets_done_, inbox.reset_ticket);
+    progress_.NotifyAll();
+  }
+}
+
+// Sleeps while there is nothing to do.
+Engine::Impl::Inbox Engine::Impl::TakeInbox() {
+  MutexLock lock(mutex_);
+  const auto empty = [](const Inbox& inbox) {
+    return inbox.submitted.empty() && inbox.cancelled.empty() && inbox.reset_ticket == 0 &&
+           inbox.everything == Everything::kGoesOn;
+  };
+  while (loop_.idle() && empty(inbox_)) wake_.Wait(mutex_);
+  // Until the next Publish knows better.
+  stats_.waiting += inbox_.submitted.size();
+  stats_.requests_total += inbox_.submitted.size();
+  return std::exchange(inbox_, Inbox{});
+}
+
+void Engine::Impl::Publish() {
+  const EngineStats stats = loop_.Stats();
+  const PageCacheStats cache_stats = loop_.CacheStats();
+  MutexLock lock(mutex_);
+  stats_ = stats;
+  cache_stats_ = cache_stats;
+}
+
+// --- Everybody's threads ---
+
+Status Engine::Impl::CheckRequest(const GenerateRequest& request) const {
+  const std::vector<TokenId>& prompt = request.prompt;
+  if (prompt.empty()) return Status(StatusCode::kInvalidArgument, "the prompt holds no token");
+  if (prompt.size() >= context_size_) {
+    return Status(StatusCode::kTooLarge,
+                  fmt::format("the prompt has {} tokens; the context holds {}, and at least one "
+                              "must be left for the answer",
+                              prompt.size(), context_size_));
+  }
+  if (PagesFor(prompt.size()) > capacity_pages_) {
+    return Status(
+        StatusCode::kTooLarge,
+        fmt::format("the prompt has {} tokens; the KV cache holds {}: give it more memory "
+                    "(--kv-cache) or shorten the prompt",
+                    prompt.size(), capacity_pages_ * kPageTokens));
+  }
+  for (size_t i = 0; i < prompt.size(); i++) {
+    if (prompt[i] < 0 || static_cast<size_t>(prompt[i]) >= vocab_size_) {
+      return Status(StatusCode::kInvalidArgument,
+                    fmt::format("prompt token {} is {}; the vocabulary has ids 0 to {}", i,
+                                prompt[i], vocab_size_ - 1));
+    }
+  }
+  return ValidateSampling(request.sampling, vocab_size_);
+}
+
+Result<RequestId> Engine::Impl::Submit(GenerateRequest request,
+                                       std::shared_ptr<GenerationSink> sink) {
+  Status status = CheckRequest(request);
+  std::unique_ptr<Request> accepted;
+  if (status.ok()) {
+    const size_t room = context_size_ - request.prompt.size();
+    const size_t max_new = request.max_tokens == 0 ? room : std::min(room, request.max_tokens);
+    accepted = std::make_unique<Request>(std::move(request), std::move(sink), max_new, vocab_size_);
+  }
+  MutexLock lock(mutex_);
+  if (status.ok() && draining_) {
+    status = Status(StatusCode::kUnavailable, "shutting down: no new requests are accepted");
+  }
+  const size_t num_waiting = stats_.waiting + inbox_.submitted.size();
+  if (status.ok() && num_waiting >= max_queue_) {
+    status = Status(StatusCode::kResourceExhausted,
+                    fmt::format("{} requests are waiting already: try again later", num_waiting));
+  }
+  if (!status.ok()) {
+    rejected_++;
+    return status;
+  }
+  const RequestId id(next_id_++);
+  accepted->id = id;
+  inbox_.submitted.push_back(std::move(accepted));
+  open_++;
+  wake_.NotifyAll();
+  return id;
+}
+
+void Engine::Impl::Cancel(RequestId id) {
+  MutexLock lock(mutex_);
+  inbox_.cancelled.push_back(id);
+  wake_.NotifyAll();
+}
+
+void Engine::Impl::Drain(std::chrono::milliseconds timeout) {
+  // Clamped, so that "for ever" does not overflow the clock.
+  const auto deadline = std::chrono::steady_clock::now() +
+                        std::min<std::chrono::milliseconds>(timeout, std::chrono::hours(24 * 365));
+  MutexLock lock(mutex_);
+  draining_ = true;
+  while (open_ > 0 && std::chrono::steady_clock::now() < deadline) {
+    progress_.WaitUntil(mutex_, deadline);
+  }
+  if (open_ > 0 && inbox_.everything == Everything::kGoesOn) {
+    inbox_.everything = Everything::kIsCancelled;
+    wake_.NotifyAll();
+  }
+  while (open_ > 0) progress_.Wait(mutex_);
+}
+
+void Engine::Impl::ResetCache() {
+  MutexLock lock(mutex_);
+  const uint64_t ticket = ++resets_asked_;
+  inbox_.reset_ticket = ticket;
+  wake_.NotifyAll();
+  while (resets_done_ < ticket) progress_.Wait(mutex_);
+}
+
+EngineStats Engine::Impl::Stats() const {
+  MutexLock lock(mutex_);
+  EngineStats stats = stats_;
+  stats.waiting += inbox_.submitted.size();
+  stats.requests_total += inbox_.submitted.size();
+  stats.rejected_total = rejected_;
+  return stats;
+}
+
+PageCacheStats Engine::Impl::CacheStats() const {
+  MutexLock lock(mutex_);
+  return cache_stats_;
+}
+
+// --- Engine ---
+
+Result<std::unique_ptr<Engine>> Engine::Create(Model& model, std::unique_ptr<PageCache> cache,
+                                               const Options& options) {
+  if (cache->layout() != model.page_layout()) {
+    return Status(StatusCode::kInvalidArgument,
+                  "the cache was made for another model: its pages have another layout");
+  }
+  if (options.max_queue == 0 || options.max_running == 0 || options.step_tokens == 0 ||
+      options.mixed_step_tokens == 0) {
+    return Status(StatusCode::kInvalidArgument,
+                  "max_queue, max_running, step_tokens and mixed_step_tokens must be at least 1");
+  }
+  const size_t most = model.spec().context_length;
+  const size_t context_size = options.context_size == 0 ? most : options.context_size;
+  if (context_size > most) {
+    return Status(StatusCode::kInvalidArgument,
+                  fmt::format("a context of {} tokens was asked for; the model was made for {}",
+                              context_size, most));
+  }
+  if (context_size < 2) {
+    return Status(StatusCode::kInvalidArgument, "the context must hold at least 2 tokens");
+  }
+  return std::unique_ptr<Engine>(
+      new Engine(std::make_unique<Impl>(model, std::move(cache), options, context_size)));
+}
+
+Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Engine::~Engine() = default;
+
+Result<RequestId> Engine::Submit(GenerateRequest request, std::shared_ptr<GenerationSink> sink) {
+  return impl_->Submit(std::move(request), std::move(sink));
+}
+void Engine::Cancel(RequestId id) {
+  impl_->Cancel(id);
+}
+void Engine::Drain(std::chrono::milliseconds timeout) {
+  impl_->Drain(timeout);
+}
+EngineStats Engine::Stats() const {
+  return impl_->Stats();
+}
+PageCacheStats Engine::CacheStats() const {
+  return impl_->CacheStats();
+}
+void Engine::ResetCache() {
+  impl_->ResetCache();
+}
+size_t Engine::context_size() const {
+  return impl_->context_size();
+}
+
+}  // namespace trellis

@@ -1,0 +1,75 @@
+// Request: what the engine keeps of one GenerateRequest from Submit to OnFinish.
+//
+//   waiting --Admit--> running: prefill -> decode --> finished
+//      ^                  |
+//      +----preempted-----+
+//
+// "Known" tokens are the prompt and what was sampled so far. The last sampled token has no row
+// until it is fed, so a decoding request has one row less than it knows tokens.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "base/types.h"
+#include "engine/engine.h"
+#include "kv/page_cache.h"
+#include "sample/sampler.h"
+
+namespace trellis {
+
+struct Request {
+  using Clock = std::chrono::steady_clock;
+  enum class Match { kLongestPrefix, kNothing };
+
+  // Moves the prompt out of `request`. `max_new_tokens` is at least 1. The id comes later.
+  Request(GenerateRequest request, std::shared_ptr<GenerationSink> sink, size_t max_new_tokens,
+          size_t vocab_size);
+
+  size_t num_known() const { return tokens.size(); }
+  size_t num_generated() const { return timings.generated_tokens; }
+
+  // `num_rows` of the tokens were found in the cache; of these, what was never counted is `cached`.
+  void CountMatched(size_t num_rows);
+  // Rows [first, first + num_rows) were run.
+  void CountRun(size_t first, size_t num_rows);
+
+  RequestId id;
+  const GenerateRequest params;  // but for the prompt
+  const std::shared_ptr<GenerationSink> sink;
+  const size_t num_prompt;
+  const size_t max_new_tokens;
+
+  std::vector<TokenId> tokens;  // known tokens
+  Sampler sampler;
+  Lease lease;  // while running
+  Match match;
+  size_t num_preemptions = 0;
+  // Rows below it were matched or run before: to run one of them again is recomputation.
+  size_t num_counted = 0;
+  GenerateTimings timings;
+  Clock::time_point submitted, admitted, first_token;
+};
+
+inline Request::Request(GenerateRequest request, std::shared_ptr<GenerationSink> request_sink,
+                        size_t max_new, size_t vocab_size)
+    : params{.prompt = {},
+             .end_tokens = std::move(request.end_tokens),
+             .max_tokens = request.max_tokens,
+             .sampling = std::move(request.sampling),
+             .scope = std::move(request.scope),
+             .cache_prompt = request.cache_prompt},
+      sink(std::move(request_sink)),
+      num_prompt(request.prompt.size()),
+      max_new_tokens(max_new),
+      tokens(std::move(request.prompt)),
+      sampler(params.sampling, vocab_size),
+      match(params.cache_prompt ? Match::kLongestPrefix : Match::kNothing),
+      submitted(Clock::now()) {
+  timings.prompt_tokens = num_prompt;
+}
+
+}  // namespace trellis

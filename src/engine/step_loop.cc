@@ -1,0 +1,365 @@
+#include "engine/step_loop.h"
+
+#include <algorithm>
+#include <exception>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/check.h"
+#include "os/compute_pool.h"
+#include "sched/admission.h"
+
+namespace trellis {
+namespace {
+
+using Clock = Request::Clock;
+
+bool Contains(const std::vector<TokenId>& tokens, TokenId token) {
+  return std::find(tokens.begin(), tokens.end(), token) != tokens.end();
+}
+
+}  // namespace
+
+StepLoop::StepLoop(Model& model, std::unique_ptr<PageCache> cache, const Options& options)
+    : model_(model),
+      cache_(std::move(cache)),
+      options_(options),
+      vocab_size_(model.spec().vocab_size) {}
+
+void StepLoop::Step() {
+  Admit();
+  ReserveRows();
+  const BatchPlan plan = Plan(MakeSnapshot(), options_.limits);
+  if (plan.rows.empty()) return;
+  Forward(plan);
+  Commit(plan);
+  Sample(plan);
+  stats_.steps_total++;
+#if defined(TRELLIS_DEBUG_CHECKS)
+  cache_->Validate();
+#endif
+}
+
+size_t StepLoop::Deliver() {
+  size_t num_finished = 0;
+  std::vector<Event> events;
+  events.swap(events_);
+  for (Event& event : events) {
+    if (const auto* progress = std::get_if<Progress>(&event.what)) {
+      event.sink->OnPromptProgress(progress->done, progress->total);
+    } else if (const auto* token = std::get_if<SampledToken>(&event.what)) {
+      event.sink->OnToken(*token);
+    } else {
+      const Finish& finish = std::get<Finish>(event.what);
+      event.sink->OnFinish(finish.reason, finish.status, finish.timings);
+      num_finished++;
+    }
+  }
+  return num_finished;
+}
+
+// --- Admission and memory ---
+
+void StepLoop::Add(std::unique_ptr<Request> request) {
+  const RequestId id = request->id;
+  const bool joins = request->params.cache_prompt && options_.joining == Joining::kAllowed;
+  queue_.Add({.id = id,
+              .scope = &request->params.scope,
+              .tokens = request->tokens,
+              .joining = joins ? Joining::kAllowed : Joining::kNever});
+  if (request->num_preemptions == 0) stats_.requests_total++;
+  waiting_.emplace(id, std::move(request));
+}
+
+void StepLoop::Admit() {
+  std::optional<RequestId> after;
+  while (running_.size() < options_.limits.max_running) {
+    const std::optional<RequestId> id = queue_.NextReady(after);
+    if (!id) return;
+    if (!TryAdmit(*waiting_.at(*id))) return;  // nobody overtakes who waits for memory
+    after = id;
+  }
+}
+
+// False if `request` has to wait for memory.
+bool StepLoop::TryAdmit(Request& request) {
+  if (blocked_ == request.id && !running_.empty()) return false;
+  bool admitted = TakeLease(request);
+  if (!admitted && running_.empty() && request.match == Request::Match::kLongestPrefix) {
+    // A page that is shared in part is pinned beside its copy. Without the match all frames serve.
+    request.match = Request::Match::kNothing;
+    admitted = TakeLease(request);
+  }
+  if (!admitted) {
+    TRELLIS_CHECK(!running_.empty());  // Submit refused what the whole cache cannot hold
+    blocked_ = request.id;
+    return false;
+  }
+  const GenerateTimings before = request.timings;
+  request.CountMatched(request.lease.num_rows());
+  CountTotals(before, request.timings);
+  if (request.admitted == Clock::time_point{}) {
+    request.admitted = Clock::now();
+    request.timings.queued = request.admitted - request.submitted;
+    stats_.prompt_tokens_total += request.num_prompt;
+  }
+  queue_.Start(request.id, request.lease.num_rows());
+  const auto place =
+      std::upper_bound(running_.begin(), running_.end(), request.id,
+                       [](RequestId id, const auto& running) { return id < running->id; });
+  running_.insert(place, std::move(waiting_.extract(request.id).mapped()));
+  return true;
+}
+
+bool StepLoop::TakeLease(Request& request) {
+  std::span<const TokenId> match = request.tokens;
+  if (request.match == Request::Match::kNothing) match = {};
+  Lease lease = cache_->Acquire(request.params.scope, match);
+  const size_t pages =
+      PagesToAdmit({.num_tokens = request.num_known(),
+                    .num_matched = lease.num_rows(),
+                    .max_new_tokens = request.max_new_tokens - request.num_generated(),
+                    .num_running = running_.size(),
+                    .num_preemptions = request.num_preemptions});
+  if (pages > cache_->AvailablePages()) return false;
+  if (!cache_->Reserve(lease, request.num_known()).ok()) return false;
+  request.lease = std::move(lease);
+  return true;
+}
+
+// Frames for every row that the step may write. Oldest first; when there are none left, the
+// youngest goes back to the queue until there are.
+void StepLoop::ReserveRows() {
+  for (size_t i = 0; i < running_.size(); i++) {
+    while (!cache_->Reserve(running_[i]->lease, running_[i]->num_known()).ok()) {
+      Request& youngest = *running_.back();
+      const bool alone = running_.size() == 1;
+      const bool fits = PagesFor(youngest.num_known()) <= cache_->Stats().capacity;
+      if (alone && (!fits || youngest.match == Request::Match::kNothing)) {
+        End(youngest, FinishReason::kLength, Status::Ok());
+      } else {
+        // Alone and yet too little: as in TryAdmit, what it matched is in its way.
+        if (alone) youngest.match = Request::Match::kNothing;
+        Preempt(youngest);
+      }
+      if (i == running_.size()) return;  // it was the youngest itself
+    }
+  }
+}
+
+void StepLoop::Preempt(Request& request) {
+  std::unique_ptr<Request> owned = TakeRunning(request);
+  owned->num_preemptions++;
+  stats_.preemptions_total++;
+  Add(std::move(owned));
+}
+
+// Takes a running request out, its lease released: the committed rows stay until evicted.
+std::unique_ptr<Request> StepLoop::TakeRunning(const Request& request) {
+  const auto it = std::find_if(running_.begin(), running_.end(),
+                               [&](const auto& other) { return other.get() == &request; });
+  TRELLIS_CHECK(it != running_.end());
+  std::unique_ptr<Request> owned = std::move(*it);
+  running_.erase(it);
+  owned->lease = Lease();
+  queue_.Stop(owned->id);
+  blocked_.reset();
+  return owned;
+}
+
+// --- One step ---
+
+Snapshot StepLoop::MakeSnapshot() const {
+  Snapshot snapshot;
+  snapshot.running.reserve(running_.size());
+  for (const auto& request : running_) {
+    snapshot.running.push_back({.id = request->id,
+                                .num_tokens = request->num_known(),
+                                .num_rows = request->lease.num_rows()});
+  }
+  return snapshot;
+}
+
+void StepLoop::Forward(const BatchPlan& plan) {
+  batch_.clear();
+  last_rows_.assign(plan.rows.size(), 0);
+  size_t num_logits = 0;
+  for (size_t i = 0; i < plan.rows.size(); i++) {
+    const PlannedRows& rows = plan.rows[i];
+    const Request& request = *running_[rows.index];
+    last_rows_[i] = rows.num_rows - 1;
+    const size_t wanted = rows.logits == Logits::kLastRow ? 1 : 0;
+    num_logits += wanted;
+    // Commit may swap pages for equal ones, so the table is read anew in every step.
+    batch_.push_back({.pages = request.lease.pages(),
+                      .tokens = std::span(request.tokens).subspan(rows.first_row, rows.num_rows),
+                      .first_position = rows.first_row,
+                      .first_unwritten = request.lease.num_rows(),
+                      .logit_rows = std::span<const size_t>(&last_rows_[i], wanted)});
+  }
+  if (logits_.size() < num_logits * vocab_size_) logits_.resize(num_logits * vocab_size_);
+  model_.Forward(batch_, logits_.data());
+}
+
+void StepLoop::Commit(const BatchPlan& plan) {
+  for (const PlannedRows& rows : plan.rows) {
+    Request& request = *running_[rows.index];
+    const size_t resident = request.lease.num_rows();
+    const size_t end = rows.first_row + rows.num_rows;
+    if (end > resident) {
+      cache_->Commit(request.lease, std::span(request.tokens).subspan(resident, end - resident));
+    }
+    if (rows.logits == Logits::kLastRow) {
+      queue_.Stop(request.id);  // its prefill is complete
+    } else {
+      queue_.Progress(request.id, end);
+    }
+    const GenerateTimings before = request.timings;
+    const bool more_of_prompt = request.num_counted < std::min(end, request.num_prompt);
+    request.CountRun(rows.first_row, rows.num_rows);
+    CountTotals(before, request.timings);
+    if (more_of_prompt) {
+      events_.push_back(
+          {request.sink, Progress{std::min(end, request.num_prompt), request.num_prompt}});
+    }
+  }
+}
+
+void StepLoop::Sample(const BatchPlan& plan) {
+  sampled_.clear();
+  for (const PlannedRows& rows : plan.rows) {
+    if (rows.logits == Logits::kNone) continue;
+    const std::span<const float> logits(&logits_[sampled_.size() * vocab_size_], vocab_size_);
+    sampled_.push_back({.request = running_[rows.index].get(), .logits = logits});
+  }
+  // A row costs a pass or more over the vocabulary: milliseconds where that is 262k tokens.
+  if (options_.pool != nullptr && sampled_.size() > 1) {
+    options_.pool->ParallelFor(sampled_.size(), [&](size_t i, size_t) { SampleRow(sampled_[i]); });
+  } else {
+    for (LogitRow& row : sampled_) SampleRow(row);
+  }
+  for (LogitRow& row : sampled_) Accept(row);
+}
+
+// Whatever goes wrong here is this request's alone.
+void StepLoop::SampleRow(LogitRow& row) const {
+  Request& request = *row.request;
+  try {
+    row.token = request.sampler.Sample(row.logits, request.tokens, request.num_generated());
+  } catch (const std::exception& error) {
+    row.status = Status(StatusCode::kInternal, fmt::format("sampling failed: {}", error.what()));
+    return;
+  }
+  if (row.token.token < 0 || static_cast<size_t>(row.token.token) >= vocab_size_) {
+    row.status = Status(
+        StatusCode::kInternal,
+        fmt::format("sampling gave token {} of a vocabulary of {}", row.token.token, vocab_size_));
+  }
+}
+
+void StepLoop::Accept(LogitRow& row) {
+  Request& request = *row.request;
+  if (!row.status.ok()) return End(request, FinishReason::kError, std::move(row.status));
+  if (request.num_generated() == 0) {
+    request.first_token = Clock::now();
+    request.timings.prompt = request.first_token - request.admitted;
+  }
+  request.timings.generated_tokens++;
+  stats_.generated_tokens_total++;
+  if (Contains(request.params.end_tokens, row.token.token)) {
+    return End(request, FinishReason::kStop, Status::Ok());
+  }
+  request.tokens.push_back(row.token.token);
+  events_.push_back({request.sink, std::move(row.token)});
+  if (request.num_generated() == request.max_new_tokens) {
+    End(request, FinishReason::kLength, Status::Ok());
+  }
+}
+
+// --- Ends ---
+
+void StepLoop::End(Request& request, FinishReason reason, Status status) {
+  std::unique_ptr<Request> owned;
+  if (const auto waiting = waiting_.extract(request.id); !waiting.empty()) {
+    owned = std::move(waiting.mapped());
+    queue_.Remove(owned->id);
+  } else {
+    owned = TakeRunning(request);
+  }
+  const Clock::time_point now = Clock::now();
+  if (owned->num_generated() > 0) {
+    owned->timings.predicted = now - owned->first_token;
+  } else if (owned->admitted != Clock::time_point{}) {
+    owned->timings.prompt = now - owned->admitted;
+  } else {
+    owned->timings.queued = now - owned->submitted;
+  }
+  switch (reason) {
+    case FinishReason::kStop:
+    case FinishReason::kLength:
+      stats_.finished_total++;
+      break;
+    case FinishReason::kCancelled:
+      stats_.cancelled_total++;
+      break;
+    case FinishReason::kError:
+      stats_.failed_total++;
+      break;
+  }
+  events_.push_back({owned->sink, Finish{reason, std::move(status), owned->timings}});
+}
+
+void StepLoop::Cancel(RequestId id) {
+  if (const auto it = waiting_.find(id); it != waiting_.end()) {
+    return End(*it->second, FinishReason::kCancelled, Status::Ok());
+  }
+  for (const auto& request : running_) {
+    if (request->id == id) return End(*request, FinishReason::kCancelled, Status::Ok());
+  }
+}
+
+void StepLoop::CancelAll() {
+  while (!waiting_.empty()) Cancel(waiting_.begin()->first);
+  while (!running_.empty()) Cancel(running_.back()->id);
+}
+
+void StepLoop::ResetCache() {
+  cache_->Reset();
+  blocked_.reset();
+  // What runs now computes pages that nobody will find any more.
+  for (const auto& request : running_) queue_.Stop(request->id);
+}
+
+// --- Counts ---
+
+void Request::CountMatched(size_t num_rows) {
+  // The last known token is run in any case, for its logits.
+  const size_t found = std::min(num_rows, num_known() - 1);
+  if (found <= num_counted) return;
+  timings.cached_tokens += std::min(found, num_prompt) - std::min(num_counted, num_prompt);
+  num_counted = found;
+}
+
+void Request::CountRun(size_t first, size_t num_rows) {
+  const size_t end = first + num_rows;
+  const size_t first_new = std::clamp(num_counted, first, end);
+  timings.recomputed_tokens += first_new - first;
+  timings.computed_tokens += std::min(end, num_prompt) - std::min(first_new, num_prompt);
+  num_counted = std::max(num_counted, end);
+}
+
+void StepLoop::CountTotals(const GenerateTimings& before, const GenerateTimings& after) {
+  stats_.cached_tokens_total += after.cached_tokens - before.cached_tokens;
+  stats_.computed_tokens_total += after.computed_tokens - before.computed_tokens;
+  stats_.recomputed_tokens_total += after.recomputed_tokens - before.recomputed_tokens;
+}
+
+EngineStats StepLoop::Stats() const {
+  EngineStats stats = stats_;
+  stats.waiting = waiting_.size();
+  stats.running = running_.size();
+  return stats;
+}
+
+}  // namespace trellis

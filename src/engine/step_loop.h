@@ -1,0 +1,116 @@
+// StepLoop: the engine without its thread. One call of Step() is one step of the model.
+//
+//   Admit -> reserve frames (preempt if there are none) -> Plan -> Forward -> Commit -> Sample
+//
+// What the sinks have to hear is kept until Deliver(), so that statistics can be published first.
+//
+// THREADS: one; it is the only caller of the cache and the model.
+// INVARIANTS: a running request holds a lease and, during Forward, frames for all its known tokens;
+// a waiting one holds nothing. running_ and the queue are ordered by age. The oldest running
+// request is never preempted for a younger one, so it always progresses, and whenever nothing runs,
+// the oldest waiting request is admitted or fails: there is no deadlock, and no livelock.
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <variant>
+#include <vector>
+
+#include "base/status.h"
+#include "base/types.h"
+#include "engine/engine.h"
+#include "engine/request.h"
+#include "kv/page_cache.h"
+#include "model/model.h"
+#include "sched/plan.h"
+#include "sched/wait_queue.h"
+
+namespace trellis {
+
+class StepLoop {
+ public:
+  struct Options {
+    Limits limits;
+    Joining joining = Joining::kAllowed;
+    ComputePool* pool = nullptr;  // may be null
+  };
+  StepLoop(Model& model, std::unique_ptr<PageCache> cache, const Options& options);
+
+  void Add(std::unique_ptr<Request> request);
+  // Unknown ids are ignored.
+  void Cancel(RequestId id);
+  void CancelAll();
+  void ResetCache();
+
+  // Nothing to do but Deliver().
+  bool idle() const { return running_.empty() && waiting_.empty(); }
+
+  void Step();
+  // Calls the sinks; returns how many requests were told that they are finished.
+  size_t Deliver();
+
+  EngineStats Stats() const;
+  PageCacheStats CacheStats() const { return cache_->Stats(); }
+  const PageCache& cache() const { return *cache_; }
+
+ private:
+  struct Progress {
+    size_t done, total;
+  };
+  struct Finish {
+    FinishReason reason;
+    Status status;
+    GenerateTimings timings;
+  };
+  struct Event {
+    std::shared_ptr<GenerationSink> sink;
+    std::variant<Progress, SampledToken, Finish> what;
+  };
+  // A row whose logits were computed.
+  struct LogitRow {
+    Request* request = nullptr;
+    std::span<const float> logits;
+    SampledToken token = {};
+    Status status = {};
+  };
+
+  void Admit();
+  bool TryAdmit(Request& request);
+  bool TakeLease(Request& request);
+  void ReserveRows();
+  void Preempt(Request& request);
+  Snapshot MakeSnapshot() const;
+  void Forward(const BatchPlan& plan);
+  void Commit(const BatchPlan& plan);
+  void Sample(const BatchPlan& plan);
+  void SampleRow(LogitRow& row) const;
+  void Accept(LogitRow& row);
+  void End(Request& request, FinishReason reason, Status status);
+
+  std::unique_ptr<Request> TakeRunning(const Request& request);
+  void CountTotals(const GenerateTimings& before, const GenerateTimings& after);
+
+  Model& model_;
+  const std::unique_ptr<PageCache> cache_;
+  const Options options_;
+  const size_t vocab_size_;
+
+  std::map<RequestId, std::unique_ptr<Request>> waiting_;
+  std::vector<std::unique_ptr<Request>> running_;  // oldest first
+  WaitQueue queue_;                                // over waiting_ and those of running_ in prefill
+  // The oldest ready request when it found too few pages. It need not look again before somebody
+  // releases some.
+  std::optional<RequestId> blocked_;
+
+  std::vector<SequenceRows> batch_;
+  std::vector<size_t> last_rows_;
+  std::vector<float> logits_;  // [rows with logits, vocab_size]
+  std::vector<LogitRow> sampled_;
+  std::vector<Event> events_;
+  EngineStats stats_;
+};
+
+}  // namespace trellis
