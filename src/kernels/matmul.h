@@ -60,16 +60,13 @@ struct PackedMatrix {
 // aligned in `values`.
 struct QuantizedRows {
   size_t depth = 0;
-  int8_t* values = nullptr;  // [rows, value_stride()]  zero beyond depth
-  float* scales = nullptr;   // [rows, BlocksFor(depth)]    x ~= values * scale
-  int32_t* sums = nullptr;   // [rows, sum_stride()]  sum of the values of 16 consecutive depths
+  int8_t* values = nullptr;       // [rows, value_stride()]  zero beyond depth
+  float* scales = nullptr;        // [rows, BlocksFor(depth)]    x ~= values * scale
+  int16_t* sums = nullptr;        // [rows, sum_stride()]          sum of the values of 16 depths
+  int32_t* block_sums = nullptr;  // [rows, BlocksFor(depth)]    sum of the values of a block
 
   size_t value_stride() const { return (depth + 63) / 64 * 64; }
   size_t sum_stride() const { return BlocksFor(depth) * (kBlockDepth / 16); }
-  // Bytes of one row of each array together; what a caller must allocate per row.
-  size_t row_bytes() const {
-    return value_stride() + BlocksFor(depth) * sizeof(float) + sum_stride() * sizeof(int32_t);
-  }
 };
 
 // The same rows in both forms. `f32` may be null when every weight that reads them is quantised,

@@ -1,0 +1,75 @@
+#include "kernels/kernels.h"
+
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <string>
+
+#include "kernels/kernels_internal.h"
+
+namespace trellis {
+namespace {
+
+#if defined(__x86_64__)
+bool HasAvx2() {
+  return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0 &&
+         __builtin_cpu_supports("f16c") != 0;
+}
+
+bool HasAvx512() {
+  return HasAvx2() && __builtin_cpu_supports("avx512f") != 0 &&
+         __builtin_cpu_supports("avx512bw") != 0 && __builtin_cpu_supports("avx512dq") != 0 &&
+         __builtin_cpu_supports("avx512vl") != 0 && __builtin_cpu_supports("avx512vnni") != 0;
+}
+#endif
+
+// Built on first use, so that no table touches instructions before its check.
+std::vector<KernelTable> BuildTables() {
+  std::vector<KernelTable> tables;
+  tables.push_back(
+      {Isa::kScalar, "scalar", ScalarMatmulKernels(), ScalarAttentionKernels(), ScalarOpKernels()});
+#if defined(__x86_64__)
+  if (HasAvx2()) {
+    tables.push_back(
+        {Isa::kAvx2, "avx2", Avx2MatmulKernels(), Avx2AttentionKernels(), Avx2OpKernels()});
+  }
+  if (HasAvx512()) {
+    tables.push_back({Isa::kAvx512, "avx512", Avx512MatmulKernels(), Avx512AttentionKernels(),
+                      Avx512OpKernels()});
+  }
+#endif
+#if defined(__aarch64__)
+  tables.push_back(
+      {Isa::kNeon, "neon", NeonMatmulKernels(), NeonAttentionKernels(), NeonOpKernels()});
+#endif
+  return tables;
+}
+
+}  // namespace
+
+std::vector<const KernelTable*> AvailableKernels() {
+  static const std::vector<KernelTable> tables = BuildTables();  // immutable
+  std::vector<const KernelTable*> available;
+  for (const KernelTable& table : tables) available.push_back(&table);
+  return available;
+}
+
+Result<const KernelTable*> SelectKernels(std::string_view name) {
+  const std::vector<const KernelTable*> available = AvailableKernels();
+  if (name.empty()) return available.back();
+  std::string names;
+  for (const KernelTable* table : available) {
+    if (table->name == name) return table;
+    names += names.empty() ? table->name : std::string(", ") + table->name;
+  }
+  return Status(StatusCode::kInvalidArgument,
+                fmt::format("instruction set '{}' is not available on this machine; there is: {}",
+                            name, names));
+}
+
+Result<const KernelTable*> SelectKernelsFromEnvironment() {
+  const char* name = std::getenv("TRELLIS_ISA");
+  return SelectKernels(name != nullptr ? name : "");
+}
+
+}  // namespace trellis
