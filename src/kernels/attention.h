@@ -45,7 +45,7 @@ struct AttentionTask {
 
 struct AttentionKernels {
   // Rows [row_begin, row_end) of `task`, the query heads of kv head `kv_head`, whole context.
-  // `scratch` is the calling thread's own, 64-byte aligned, AttentionScratchBytes(...) long.
+  // `scratch` is the calling thread's own, 64-byte aligned, AttentionScratchBytes(head_dim) long.
   void (*attend)(const AttentionTask& task, size_t kv_head, size_t row_begin, size_t row_end,
                  std::byte* scratch);
 
@@ -66,10 +66,9 @@ struct AttentionKernels {
                      const float* k, const float* v, size_t stride);
 };
 
-// Scratch for blocks of at most kAttentionRowBlock rows; attend() takes any number of rows and
-// blocks itself.
-inline constexpr size_t kAttentionRowBlock = 64;
-size_t AttentionScratchBytes(size_t head_dim, size_t heads_per_kv_head);
+// Scratch of one thread; attend() takes any number of rows and blocks them itself. At most 96 query
+// heads may share a kv head.
+size_t AttentionScratchBytes(size_t head_dim);
 
 // Segments that a query at `position` with `window` sees: [first, last].
 struct SegmentRange {

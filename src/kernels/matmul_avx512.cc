@@ -11,6 +11,7 @@
 #include "base/half.h"
 #include "kernels/kernels_internal.h"
 #include "kernels/packed_format.h"
+#include "kernels/unroll.h"
 
 namespace trellis {
 namespace {
@@ -150,14 +151,14 @@ template <int kRows>
 inline void FoldedBlock(const uint8_t* w, const std::byte* block, size_t groups, float fold_scale,
                         const Rows& rows, Sums out) {
   __m512i acc[kRows][2];
-#pragma GCC unroll 12
+  TRELLIS_UNROLL
   for (int r = 0; r < kRows; r++) {
     acc[r][0] = acc[r][1] = _mm512_set1_epi32(-128 * rows.block_sums[r * rows.block_stride]);
   }
   const int8_t* a = rows.values;
   for (size_t j = 0; j < groups * kQuadsPerGroup; j++) {
     const __m512i w0 = _mm512_load_si512(w), w1 = _mm512_load_si512(w + 64);
-#pragma GCC unroll 12
+    TRELLIS_UNROLL
     for (int r = 0; r < kRows; r++) {
       Dot(acc[r][0], w0, a + r * rows.value_stride);
       Dot(acc[r][1], w1, a + r * rows.value_stride);
@@ -168,7 +169,7 @@ inline void FoldedBlock(const uint8_t* w, const std::byte* block, size_t groups,
   const __m512 factor = _mm512_set1_ps(fold_scale);
   const __m512 d0 = _mm512_mul_ps(LoadHalves(block), factor),
                d1 = _mm512_mul_ps(LoadHalves(block + 32), factor);
-#pragma GCC unroll 12
+  TRELLIS_UNROLL
   for (int r = 0; r < kRows; r++) {
     const __m512 s = _mm512_set1_ps(rows.scales[r * rows.block_stride]);
     out[r][0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[r][0]), _mm512_mul_ps(d0, s), out[r][0]);
@@ -180,20 +181,20 @@ template <int kRows>
 inline void SixBitBlock(const uint8_t* w, const std::byte* block, size_t groups, const Rows& rows,
                         Sums out) {
   __m512i total[kRows][2];
-#pragma GCC unroll 6
+  TRELLIS_UNROLL
   for (int r = 0; r < kRows; r++) total[r][0] = total[r][1] = _mm512_setzero_si512();
   const int8_t* a = rows.values;
   const std::byte* scales = block + U6ScOffset();
   for (size_t g = 0; g < 2 * groups; g++) {
     __m512i acc[kRows][2];
-#pragma GCC unroll 6
+    TRELLIS_UNROLL
     for (int r = 0; r < kRows; r++) {
       acc[r][0] = acc[r][1] = _mm512_set1_epi32(-32 * rows.sums[r * rows.sum_stride + g]);
     }
-#pragma GCC unroll 4
+    TRELLIS_UNROLL
     for (int j = 0; j < 4; j++) {
       const __m512i w0 = _mm512_load_si512(w), w1 = _mm512_load_si512(w + 64);
-#pragma GCC unroll 6
+      TRELLIS_UNROLL
       for (int r = 0; r < kRows; r++) {
         Dot(acc[r][0], w0, a + r * rows.value_stride);
         Dot(acc[r][1], w1, a + r * rows.value_stride);
@@ -206,14 +207,14 @@ inline void SixBitBlock(const uint8_t* w, const std::byte* block, size_t groups,
     const __m512i s1 =
         _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(scales + 16)));
     scales += kPanelOutputs;
-#pragma GCC unroll 6
+    TRELLIS_UNROLL
     for (int r = 0; r < kRows; r++) {
       total[r][0] = _mm512_add_epi32(total[r][0], _mm512_mullo_epi32(acc[r][0], s0));
       total[r][1] = _mm512_add_epi32(total[r][1], _mm512_mullo_epi32(acc[r][1], s1));
     }
   }
   const __m512 d0 = LoadHalves(block), d1 = LoadHalves(block + 32);
-#pragma GCC unroll 6
+  TRELLIS_UNROLL
   for (int r = 0; r < kRows; r++) {
     const __m512 s = _mm512_set1_ps(rows.scales[r * rows.block_stride]);
     out[r][0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total[r][0]), _mm512_mul_ps(d0, s), out[r][0]);
@@ -227,15 +228,15 @@ inline void S8Block(const std::byte* block, size_t groups, const Rows& rows, Sum
   for (size_t g = 0; g < groups; g++) {
     const std::byte* w = block + kHalfRow;
     __m512i acc[kRows][2];
-#pragma GCC unroll 6
+    TRELLIS_UNROLL
     for (int r = 0; r < kRows; r++) {
       const int16_t* sums = rows.sums + r * rows.sum_stride + 2 * g;
       acc[r][0] = acc[r][1] = _mm512_set1_epi32(-128 * (sums[0] + sums[1]));
     }
-#pragma GCC unroll 8
+    TRELLIS_UNROLL
     for (size_t j = 0; j < kQuadsPerGroup; j++) {
       const __m512i w0 = _mm512_loadu_si512(w), w1 = _mm512_loadu_si512(w + 64);
-#pragma GCC unroll 6
+      TRELLIS_UNROLL
       for (int r = 0; r < kRows; r++) {
         Dot(acc[r][0], w0, a + r * rows.value_stride);
         Dot(acc[r][1], w1, a + r * rows.value_stride);
@@ -244,7 +245,7 @@ inline void S8Block(const std::byte* block, size_t groups, const Rows& rows, Sum
       a += 4;
     }
     const __m512 d0 = LoadHalves(block), d1 = LoadHalves(block + 32);
-#pragma GCC unroll 6
+    TRELLIS_UNROLL
     for (int r = 0; r < kRows; r++) {
       const __m512 s = _mm512_set1_ps(rows.scales[r * rows.block_stride]);
       out[r][0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[r][0]), _mm512_mul_ps(d0, s), out[r][0]);
@@ -267,11 +268,11 @@ inline void FloatBlock(const std::byte* block, size_t groups, const float* x, si
                        Sums out) {
   constexpr size_t kElement = kType == PackedType::kF32 ? 4 : 2;
   __m512 acc[kRows][2];
-#pragma GCC unroll 12
+  TRELLIS_UNROLL
   for (int r = 0; r < kRows; r++) acc[r][0] = out[r][0], acc[r][1] = out[r][1];
   for (size_t k = 0; k < groups * kGroupDepth; k++) {
     const __m512 w0 = LoadWeights<kType>(block), w1 = LoadWeights<kType>(block + 16 * kElement);
-#pragma GCC unroll 12
+    TRELLIS_UNROLL
     for (int r = 0; r < kRows; r++) {
       const __m512 v = _mm512_set1_ps(x[r * x_stride + k]);
       acc[r][0] = _mm512_fmadd_ps(v, w0, acc[r][0]);
@@ -279,7 +280,7 @@ inline void FloatBlock(const std::byte* block, size_t groups, const float* x, si
     }
     block += kPanelOutputs * kElement;
   }
-#pragma GCC unroll 12
+  TRELLIS_UNROLL
   for (int r = 0; r < kRows; r++) out[r][0] = acc[r][0], out[r][1] = acc[r][1];
 }
 

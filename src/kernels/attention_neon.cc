@@ -1,0 +1,13 @@
+#if defined(__aarch64__)
+#include "kernels/attention-inl.h"
+#include "kernels/kernels_internal.h"
+#include "kernels/simd_neon.h"
+
+namespace trellis {
+
+AttentionKernels NeonAttentionKernels() {
+  return AttentionOf<SimdNeon>::Table();
+}
+
+}  // namespace trellis
+#endif

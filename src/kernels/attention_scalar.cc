@@ -1,0 +1,164 @@
+// The oracle: attention as its definition says, one query at a time, in the order that attention.h
+// states.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "base/half.h"
+#include "kernels/kernels_internal.h"
+
+namespace trellis {
+namespace {
+
+constexpr float kNoScore = -1e30f;
+
+struct State {
+  float max = kNoScore;
+  float sum = 0;
+  std::vector<float> acc;
+};
+
+const uint16_t* PageData(const PagedKv& kv, size_t position) {
+  return reinterpret_cast<const uint16_t*>(kv.pages[position / kPageTokens]);
+}
+
+float Score(const AttentionTask& task, size_t kv_head, const float* q, size_t position) {
+  const PageLayout& layout = *task.kv.layout;
+  const uint16_t* k =
+      PageData(task.kv, position) + layout.k_offset(task.layer, kv_head) + position % kPageTokens;
+  float dot = 0;
+  for (size_t d = 0; d < layout.head_dim; d++)
+    dot = std::fma(q[d], HalfToFloat(k[d * kPageTokens]), dot);
+  const float score = dot * task.scale;
+  return task.softcap > 0 ? std::tanh(score / task.softcap) * task.softcap : score;
+}
+
+// Positions [from, to), all in one page.
+void AttendPage(const AttentionTask& task, size_t kv_head, const float* q, size_t from, size_t to,
+                State* state) {
+  const PageLayout& layout = *task.kv.layout;
+  float scores[kPageTokens];
+  float max = state->max;
+  for (size_t p = from; p < to; p++) {
+    scores[p - from] = Score(task, kv_head, q, p);
+    max = std::max(max, scores[p - from]);
+  }
+  const float alpha = std::exp(state->max - max);
+  state->max = max;
+  state->sum *= alpha;
+  for (float& a : state->acc) a *= alpha;
+  for (size_t p = from; p < to; p++) {
+    const float weight = std::exp(scores[p - from] - max);
+    const uint16_t* v = PageData(task.kv, p) + layout.v_offset(task.layer, kv_head) +
+                        p % kPageTokens * layout.head_dim;
+    state->sum += weight;
+    for (size_t d = 0; d < layout.head_dim; d++) {
+      state->acc[d] = std::fma(weight, HalfToFloat(v[d]), state->acc[d]);
+    }
+  }
+}
+
+State AttendOneSegment(const AttentionTask& task, size_t kv_head, size_t head, size_t row,
+                       size_t segment) {
+  const size_t position = task.first_position + row, head_dim = task.kv.layout->head_dim;
+  const size_t begin = task.window == 0 || position < task.window ? 0 : position + 1 - task.window;
+  const size_t from = std::max(begin, segment * kSegmentTokens);
+  const size_t to = std::min(position + 1, (segment + 1) * kSegmentTokens);
+  State state;
+  state.acc.resize(head_dim);
+  for (size_t p = from; p < to;) {
+    const size_t page_end = std::min(to, (p / kPageTokens + 1) * kPageTokens);
+    AttendPage(task, kv_head, task.q + row * task.q_stride + head * head_dim, p, page_end, &state);
+    p = page_end;
+  }
+  return state;
+}
+
+void Merge(float max, float sum, const float* acc, State* total) {
+  const float new_max = std::max(total->max, max);
+  const float a = std::exp(total->max - new_max), b = std::exp(max - new_max);
+  total->max = new_max;
+  total->sum = std::fma(total->sum, a, sum * b);
+  for (size_t d = 0; d < total->acc.size(); d++)
+    total->acc[d] = std::fma(total->acc[d], a, acc[d] * b);
+}
+
+void WriteOut(const AttentionTask& task, const State& total, size_t head, size_t row) {
+  const size_t head_dim = task.kv.layout->head_dim;
+  const float inverse = 1.0f / total.sum;
+  for (size_t d = 0; d < head_dim; d++) {
+    task.out[row * task.out_stride + head * head_dim + d] = total.acc[d] * inverse;
+  }
+}
+
+size_t GroupOf(const AttentionTask& task) {
+  return task.num_heads / task.kv.layout->num_kv_heads;
+}
+
+void Attend(const AttentionTask& task, size_t kv_head, size_t row_begin, size_t row_end,
+            std::byte*) {
+  for (size_t row = row_begin; row < row_end; row++) {
+    const SegmentRange range = VisibleSegments(task.first_position + row, task.window);
+    for (size_t g = 0; g < GroupOf(task); g++) {
+      const size_t head = kv_head * GroupOf(task) + g;
+      State total;
+      total.acc.resize(task.kv.layout->head_dim);
+      for (size_t segment = range.first; segment <= range.last; segment++) {
+        const State state = AttendOneSegment(task, kv_head, head, row, segment);
+        Merge(state.max, state.sum, state.acc.data(), &total);
+      }
+      WriteOut(task, total, head, row);
+    }
+  }
+}
+
+void AttendSegment(const AttentionTask& task, size_t kv_head, size_t row, size_t segment,
+                   float* partial, std::byte*) {
+  for (size_t g = 0; g < GroupOf(task); g++) {
+    const State state = AttendOneSegment(task, kv_head, kv_head * GroupOf(task) + g, row, segment);
+    partial[0] = state.max;
+    partial[1] = state.sum;
+    partial = std::copy(state.acc.begin(), state.acc.end(), partial + 2);
+  }
+}
+
+void MergeSegments(const AttentionTask& task, size_t kv_head, size_t row, const float* partials,
+                   size_t num_segments) {
+  const size_t stride = 2 + task.kv.layout->head_dim;
+  for (size_t g = 0; g < GroupOf(task); g++) {
+    State total;
+    total.acc.resize(task.kv.layout->head_dim);
+    for (size_t i = 0; i < num_segments; i++) {
+      const float* p = partials + (i * GroupOf(task) + g) * stride;
+      Merge(p[0], p[1], p + 2, &total);
+    }
+    WriteOut(task, total, kv_head * GroupOf(task) + g, row);
+  }
+}
+
+void WriteRows(const PagedKv& kv, size_t layer, size_t first_position, size_t num_rows,
+               const float* k, const float* v, size_t stride) {
+  const PageLayout& layout = *kv.layout;
+  for (size_t row = 0; row < num_rows; row++) {
+    const size_t position = first_position + row, t = position % kPageTokens;
+    auto* page = reinterpret_cast<uint16_t*>(kv.pages[position / kPageTokens]);
+    for (size_t head = 0; head < layout.num_kv_heads; head++) {
+      for (size_t d = 0; d < layout.head_dim; d++) {
+        const size_t from = row * stride + head * layout.head_dim + d;
+        page[layout.k_offset(layer, head) + d * kPageTokens + t] = FloatToHalf(k[from]);
+        page[layout.v_offset(layer, head) + t * layout.head_dim + d] = FloatToHalf(v[from]);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+AttentionKernels ScalarAttentionKernels() {
+  return {.attend = Attend,
+          .attend_segment = AttendSegment,
+          .merge_segments = MergeSegments,
+          .write_rows = WriteRows};
+}
+
+}  // namespace trellis

@@ -1,0 +1,40 @@
+// One NEON vector of f32 (AArch64). Members as in simd_avx512.h.
+#pragma once
+
+#include <arm_neon.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace trellis {
+
+struct SimdNeon {
+  static constexpr size_t kLanes = 4;
+  static constexpr int kTileRows = 4, kKeyVectors = 4, kValueVectors = 4;
+  using F = float32x4_t;
+
+  static F Load(const float* p) { return vld1q_f32(p); }
+  static void Store(float* p, F v) { vst1q_f32(p, v); }
+  static F LoadHalf(const uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+  static void StoreHalf(uint16_t* p, F v) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(v))); }
+  static F Set(float v) { return vdupq_n_f32(v); }
+  static F Add(F a, F b) { return vaddq_f32(a, b); }
+  static F Sub(F a, F b) { return vsubq_f32(a, b); }
+  static F Mul(F a, F b) { return vmulq_f32(a, b); }
+  static F Div(F a, F b) { return vdivq_f32(a, b); }
+  static F MulAdd(F a, F b, F c) { return vfmaq_f32(c, a, b); }
+  static F NegMulAdd(F a, F b, F c) { return vfmsq_f32(c, a, b); }
+  static F Max(F a, F b) { return vmaxq_f32(a, b); }
+  static F Min(F a, F b) { return vminq_f32(a, b); }
+  static F Round(F v) { return vrndnq_f32(v); }
+  static F Pow2(F n) {
+    return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23));
+  }
+  static F IfGreaterEqual(F a, F b, F v) {
+    return vreinterpretq_f32_u32(vandq_u32(vcgeq_f32(a, b), vreinterpretq_u32_f32(v)));
+  }
+  static float Sum(F v) { return vaddvq_f32(v); }
+  static float MaxOf(F v) { return vmaxvq_f32(v); }
+};
+
+}  // namespace trellis
