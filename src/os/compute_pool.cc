@@ -3,14 +3,14 @@
 #include <fmt/format.h>
 
 #include <atomic>
-#include <condition_variable>
+#include <chrono>
 #include <cstdint>
-#include <mutex>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
-#include "base/check.h"
+#include "base/mutex.h"
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
@@ -19,9 +19,10 @@
 namespace trellis {
 namespace {
 
-// About 50 us of spinning before a thread parks: longer than the gaps between the matmuls of one
-// step, shorter than anything a person or a battery would notice.
-constexpr int kSpins = 4000;
+// How long a thread spins for work before it parks: longer than the gaps between the operations of
+// one step, shorter than anything a person or a battery would notice.
+constexpr std::chrono::microseconds kSpinTime(50);
+constexpr int kSpinsPerClockRead = 16;
 
 void Relax() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -31,25 +32,45 @@ void Relax() {
 #endif
 }
 
+// Spins until done() or for kSpinTime; says whether done().
+template <typename Done>
+bool SpinUntil(const Done& done) {
+  const auto deadline = std::chrono::steady_clock::now() + kSpinTime;
+  do {
+    for (int spin = 0; spin < kSpinsPerClockRead; spin++) {
+      if (done()) return true;
+      Relax();
+    }
+  } while (std::chrono::steady_clock::now() < deadline);
+  return done();
+}
+
 }  // namespace
 
-// A run is an epoch. The caller publishes the job, bumps `epoch`, works too, and waits until every
-// worker has left the epoch; so no worker can still look at a job whose caller has returned.
+// A run is an epoch. The caller publishes the job, opens the epoch, works too, closes it when no
+// item is left, and waits for those workers that joined. A worker that comes late (parked, or its
+// core taken by another program) finds the epoch closed and never looks at the job, so nobody waits
+// for it.
+//
+//   state:  epoch number << 17 | open << 16 | workers that joined and have not left
 struct ComputePool::Impl {
+  static constexpr uint64_t kMember = 1, kOpen = uint64_t{1} << 16, kEpoch = uint64_t{1} << 17;
+  static constexpr uint64_t kMembers = kOpen - 1;
+  static constexpr size_t kMaxThreads = 4096;  // well inside kMembers
+
   struct Job {
     size_t num_items = 0;
     Thunk thunk = nullptr;
     const void* body = nullptr;
   };
 
-  Job job;
-  alignas(64) std::atomic<uint64_t> epoch{0};
+  Job job;  // written while no epoch is open, read by members
+  alignas(64) std::atomic<uint64_t> state{0};
   alignas(64) std::atomic<size_t> next_item{0};
-  alignas(64) std::atomic<size_t> busy_workers{0};
   alignas(64) std::atomic<int> parked_workers{0};
   std::atomic<bool> stopping{false};
-  std::mutex mutex;
-  std::condition_variable wake;
+  Mutex mutex;  // for parking only
+  CondVar wake;
   std::vector<std::thread> workers;
 
   void WorkOn(size_t thread) {
@@ -60,47 +81,58 @@ struct ComputePool::Impl {
     }
   }
 
-  // Returns the epoch that follows `seen`, or `seen` when the pool is stopping.
-  uint64_t AwaitEpoch(uint64_t seen) {
-    for (int spin = 0; spin < kSpins; spin++) {
-      const uint64_t now = epoch.load(std::memory_order_acquire);
-      if (now != seen) return now;
-      Relax();
+  // Sequentially consistent, as is the count of parked workers: either the worker that parks sees
+  // the new epoch, or the caller that opened it sees the worker parked.
+  bool Idle(uint64_t seen) const { return state.load() / kEpoch == seen && !stopping.load(); }
+
+  void AwaitEpochAfter(uint64_t seen) {
+    if (SpinUntil([&] { return !Idle(seen); })) return;
+    MutexLock lock(mutex);
+    parked_workers.fetch_add(1);
+    while (Idle(seen)) wake.Wait(mutex);
+    parked_workers.fetch_sub(1);
+  }
+
+  // Joins the epoch if it is open. Returns its number either way.
+  std::pair<uint64_t, bool> TryJoin() {
+    uint64_t s = state.load(std::memory_order_relaxed);
+    while ((s & kOpen) != 0) {
+      if (state.compare_exchange_weak(s, s + kMember, std::memory_order_acquire,
+                                      std::memory_order_relaxed)) {
+        return {s / kEpoch, true};
+      }
     }
-    std::unique_lock lock(mutex);
-    parked_workers.fetch_add(1, std::memory_order_seq_cst);
-    wake.wait(lock,
-              [&] { return epoch.load(std::memory_order_seq_cst) != seen || stopping.load(); });
-    parked_workers.fetch_sub(1, std::memory_order_relaxed);
-    return epoch.load(std::memory_order_acquire);
+    return {s / kEpoch, false};
   }
 
   void WorkerMain(size_t thread) {
-    uint64_t seen = 0;
-    for (;;) {
-      const uint64_t now = AwaitEpoch(seen);
-      if (now == seen) return;  // stopping
-      seen = now;
+    for (uint64_t seen = 0;;) {
+      AwaitEpochAfter(seen);
+      if (stopping) return;
+      const auto [epoch, joined] = TryJoin();
+      seen = epoch;
+      if (!joined) continue;
       WorkOn(thread);
-      busy_workers.fetch_sub(1, std::memory_order_release);
+      state.fetch_sub(kMember, std::memory_order_release);
     }
   }
 
   void WakeParked() {
-    // The lock orders the wake-up after a worker's last look at `epoch`.
-    if (parked_workers.load(std::memory_order_seq_cst) == 0) return;
-    { std::lock_guard lock(mutex); }
-    wake.notify_all();
+    if (parked_workers.load() == 0) return;
+    { MutexLock lock(mutex); }  // orders the wake-up after a worker's last look at `state`
+    wake.NotifyAll();
   }
 };
 
 ComputePool::ComputePool(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Result<std::unique_ptr<ComputePool>> ComputePool::Create(size_t num_threads) {
-  if (num_threads == 0)
-    return Status(StatusCode::kInvalidArgument, "a compute pool needs a thread");
-  auto impl = std::make_unique<Impl>();
-  std::unique_ptr<ComputePool> pool(new ComputePool(std::move(impl)));
+  if (num_threads == 0 || num_threads > Impl::kMaxThreads) {
+    return Status(
+        StatusCode::kInvalidArgument,
+        fmt::format("{} compute threads: use 1 to {}", num_threads, size_t{Impl::kMaxThreads}));
+  }
+  std::unique_ptr<ComputePool> pool(new ComputePool(std::make_unique<Impl>()));
   try {
     for (size_t t = 1; t < num_threads; t++) {
       pool->impl_->workers.emplace_back([p = pool->impl_.get(), t] { p->WorkerMain(t); });
@@ -114,11 +146,10 @@ Result<std::unique_ptr<ComputePool>> ComputePool::Create(size_t num_threads) {
 
 ComputePool::~ComputePool() {
   {
-    std::lock_guard lock(impl_->mutex);
+    MutexLock lock(impl_->mutex);
     impl_->stopping = true;
   }
-  impl_->wake.notify_all();
-  // A spinning worker parks, sees `stopping` and leaves.
+  impl_->wake.NotifyAll();
   for (std::thread& worker : impl_->workers) worker.join();
 }
 
@@ -128,24 +159,21 @@ size_t ComputePool::num_threads() const {
 
 void ComputePool::Run(size_t num_items, Thunk thunk, const void* body) {
   Impl& p = *impl_;
-  if (num_items == 0) return;
-  if (num_items == 1 || p.workers.empty()) {
+  if (num_items <= 1 || p.workers.empty()) {
     for (size_t item = 0; item < num_items; item++) thunk(body, item, 0);
     return;
   }
   p.job = {num_items, thunk, body};
   p.next_item.store(0, std::memory_order_relaxed);
-  p.busy_workers.store(p.workers.size(), std::memory_order_relaxed);
-  p.epoch.fetch_add(1, std::memory_order_seq_cst);
+  p.state.fetch_add(Impl::kEpoch + Impl::kOpen);
   p.WakeParked();
   p.WorkOn(0);
-  for (int spin = 0; p.busy_workers.load(std::memory_order_acquire) != 0; spin++) {
-    if (spin < kSpins) {
-      Relax();
-    } else {
-      std::this_thread::yield();  // another program has our worker's core
-    }
-  }
+  p.state.fetch_sub(Impl::kOpen, std::memory_order_relaxed);
+  const auto all_left = [&p] {
+    return (p.state.load(std::memory_order_acquire) & Impl::kMembers) == 0;
+  };
+  // A member that is not done by then has lost its core to another program: let it have ours.
+  while (!SpinUntil(all_left)) std::this_thread::yield();
 }
 
 }  // namespace trellis
