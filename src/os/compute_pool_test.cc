@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <time.h>
+
 #include <atomic>
 #include <chrono>
 #include <thread>
@@ -48,6 +50,51 @@ TEST(ComputePoolTest, WritesOfTheBodyAreSeenByTheCaller) {
     pool->ParallelFor(values.size(), [&](size_t item, size_t) { values[item] = round; });
     for (int v : values) ASSERT_EQ(v, round);
   }
+}
+
+// More threads than cores: workers come late, or while the run before is being closed.
+TEST(ComputePoolTest, LateWorkersNeverTouchAnotherRun) {
+  auto pool = ComputePool::Create(8).value();
+  for (int run = 0; run < 2000; run++) {
+    // The body lives in this iteration only; a straggler would read it after its end.
+    std::vector<std::atomic<int>> ran(static_cast<size_t>(run % 19));
+    pool->ParallelFor(ran.size(), [&](size_t item, size_t) { ran[item]++; });
+    for (auto& count : ran) ASSERT_EQ(count, 1);
+  }
+}
+
+TEST(ComputePoolTest, ThreadsOfOneRunAreDistinct) {
+  auto pool = ComputePool::Create(4).value();
+  for (int run = 0; run < 200; run++) {
+    std::vector<std::atomic<int>> inside(4);
+    std::atomic<bool> shared{false};
+    pool->ParallelFor(64, [&](size_t, size_t thread) {
+      if (inside[thread].fetch_add(1) != 0) shared = true;
+      inside[thread].fetch_sub(1);
+    });
+    ASSERT_FALSE(shared);
+  }
+}
+
+TEST(ComputePoolTest, IdleThreadsUseNoCpu) {
+  auto pool = ComputePool::Create(3).value();
+  pool->ParallelFor(8, [](size_t, size_t) {});
+  const auto cpu_time = [] {
+    timespec t{};
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return std::chrono::seconds(t.tv_sec) + std::chrono::nanoseconds(t.tv_nsec);
+  };
+  // However long parking takes on a loaded machine, it comes: a stretch without any work.
+  bool idle = false;
+  for (int tries = 0; !idle && tries < 200; tries++) {
+    const auto before = cpu_time();
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    idle = cpu_time() - before < std::chrono::milliseconds(2);
+  }
+  EXPECT_TRUE(idle);
+  int sum = 0;
+  pool->ParallelFor(1, [&](size_t, size_t) { sum++; });
+  EXPECT_EQ(sum, 1);
 }
 
 }  // namespace

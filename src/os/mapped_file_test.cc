@@ -1,14 +1,11 @@
+#include "os/mapped_file.h"
+
 #include <gtest/gtest.h>
-#include <sched.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <fstream>
 #include <string>
-#include <thread>
-
-#include "os/machine.h"
-#include "os/mapped_file.h"
 
 namespace trellis {
 namespace {
@@ -26,8 +23,21 @@ TEST(MappedFileTest, MapsTheBytesAndSurvivesAMove) {
   MappedFile moved = std::move(file);
   ASSERT_EQ(moved.bytes().size(), 5u);
   EXPECT_EQ(static_cast<char>(moved.bytes()[4]), 'o');
-  moved.DontNeed(0, 5);
-  EXPECT_EQ(static_cast<char>(moved.bytes()[0]), 'h');
+  std::remove(path.c_str());
+}
+
+TEST(MappedFileTest, AdviceNeverChangesWhatIsRead) {
+  const std::string path = TempPath("advised");
+  const std::string content(3 * 65536 + 77, 'x');
+  std::ofstream(path) << content;
+  const auto opened = MappedFile::Open(path);
+  ASSERT_TRUE(opened.ok()) << opened.status().message();
+  for (const size_t offset : {size_t{0}, size_t{1}, size_t{70000}, content.size()}) {
+    opened->WillNeed(offset, content.size() - offset);
+    opened->DontNeed(offset, content.size() - offset);
+    opened->DontNeed(offset, 0);
+  }
+  for (const std::byte b : opened->bytes()) ASSERT_EQ(static_cast<char>(b), 'x');
   std::remove(path.c_str());
 }
 
@@ -45,29 +55,6 @@ TEST(MappedFileTest, AnEmptyFileHasNoBytes) {
   ASSERT_TRUE(opened.ok());
   EXPECT_TRUE(opened->bytes().empty());
   std::remove(path.c_str());
-}
-
-TEST(MachineTest, CoresFollowTheAffinityMask) {
-  EXPECT_GE(AvailablePhysicalCores(), 1u);
-  EXPECT_LE(AvailablePhysicalCores(), std::max(1u, std::thread::hardware_concurrency()));
-  cpu_set_t before;
-  ASSERT_EQ(sched_getaffinity(0, sizeof(before), &before), 0);
-  cpu_set_t one;
-  CPU_ZERO(&one);
-  for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-    if (CPU_ISSET(cpu, &before)) {
-      CPU_SET(cpu, &one);
-      break;
-    }
-  }
-  ASSERT_EQ(sched_setaffinity(0, sizeof(one), &one), 0);
-  EXPECT_EQ(AvailablePhysicalCores(), 1u);
-  ASSERT_EQ(sched_setaffinity(0, sizeof(before), &before), 0);
-}
-
-TEST(MachineTest, MemoryIsPlausible) {
-  EXPECT_GT(AvailableMemoryBytes(), 1u << 20);
-  EXPECT_GT(PeakResidentBytes(), 1u << 20);
 }
 
 }  // namespace
