@@ -1,0 +1,47 @@
+// Any bytes as a GGUF file: its header, tensor table and hyperparameters. Either an error comes
+// back, or every tensor can be read to its last byte.
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <string>
+
+#include "base/check.h"
+#include "model/gguf_file.h"
+#include "model/transformer_config.h"
+
+namespace {
+
+// The bytes as a file that has a path but no disk.
+class MemoryFile {
+ public:
+  MemoryFile(const uint8_t* data, size_t size) : fd_(memfd_create("gguf", 0)) {
+    TRELLIS_CHECK(fd_ >= 0);
+    TRELLIS_CHECK(write(fd_, data, size) == static_cast<ssize_t>(size));
+  }
+  ~MemoryFile() { close(fd_); }
+  MemoryFile(const MemoryFile&) = delete;
+  MemoryFile& operator=(const MemoryFile&) = delete;
+
+  std::string path() const { return "/proc/self/fd/" + std::to_string(fd_); }
+
+ private:
+  int fd_;
+};
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const MemoryFile file(data, size);
+  const auto gguf = trellis::GgufFile::Open(file.path());
+  if (!gguf.ok()) return 0;
+  volatile std::byte sink{};
+  for (const trellis::GgufTensor& tensor : (*gguf)->tensors()) {
+    if (tensor.bytes() == 0) continue;
+    sink = tensor.data[0];
+    sink = tensor.data[tensor.bytes() - 1];
+  }
+  (void)trellis::ReadTransformerConfig(**gguf);
+  TRELLIS_CHECK((*gguf)->Fingerprint() == (*gguf)->Fingerprint());
+  return 0;
+}
