@@ -1,0 +1,95 @@
+#include "api/errors.h"
+
+#include <nlohmann/json.hpp>
+
+#include "api/json_text.h"
+
+namespace trellis {
+namespace {
+
+struct Mapping {
+  int http_status;
+  const char* type;
+  const char* code;
+};
+
+Mapping MappingOf(StatusCode code) {
+  switch (code) {
+    case StatusCode::kOk:
+      break;
+    case StatusCode::kInvalidArgument:
+      return {400, "invalid_request_error", ""};
+    case StatusCode::kUnsupported:
+      return {400, "invalid_request_error", "unsupported"};
+    case StatusCode::kTooLarge:
+      return {400, "invalid_request_error", "context_length_exceeded"};
+    case StatusCode::kNotFound:
+      return {404, "invalid_request_error", "not_found"};
+    case StatusCode::kUnauthenticated:
+      return {401, "authentication_error", "invalid_api_key"};
+    case StatusCode::kResourceExhausted:
+      return {503, "overloaded_error", "queue_full"};
+    case StatusCode::kUnavailable:
+      return {503, "unavailable_error", "unavailable"};
+    case StatusCode::kCancelled:
+      return {499, "cancelled_error", "cancelled"};
+    case StatusCode::kDeadlineExceeded:
+      return {504, "timeout_error", "timeout"};
+    case StatusCode::kDataLoss:
+      return {500, "server_error", "data_loss"};
+    case StatusCode::kIo:
+      return {500, "server_error", "io_error"};
+    case StatusCode::kInternal:
+      return {500, "server_error", "internal_error"};
+  }
+  TRELLIS_CHECK(false);  // kOk is no error
+}
+
+OrderedJson TextOrNull(const std::string& text) {
+  return text.empty() ? OrderedJson(nullptr) : OrderedJson(text);
+}
+
+}  // namespace
+
+ApiError ErrorFromStatus(const Status& status, std::string param) {
+  const Mapping mapping = MappingOf(status.code());
+  return {.http_status = mapping.http_status,
+          .type = mapping.type,
+          .code = mapping.code,
+          .param = std::move(param),
+          .message = status.message()};
+}
+
+ApiError InvalidField(std::string param, std::string message) {
+  return {.http_status = 400,
+          .type = "invalid_request_error",
+          .code = "invalid_value",
+          .param = std::move(param),
+          .message = std::move(message)};
+}
+
+ApiError UnsupportedField(std::string param, std::string message) {
+  return {.http_status = 400,
+          .type = "invalid_request_error",
+          .code = "unsupported",
+          .param = std::move(param),
+          .message = std::move(message)};
+}
+
+ApiError TransportError(int http_status, std::string code, std::string message) {
+  return {.http_status = http_status,
+          .type = http_status >= 500 ? "server_error" : "invalid_request_error",
+          .code = std::move(code),
+          .param = {},
+          .message = std::move(message)};
+}
+
+std::string ErrorBody(const ApiError& error) {
+  return ToText({{"error",
+                  {{"message", error.message},
+                   {"type", error.type},
+                   {"param", TextOrNull(error.param)},
+                   {"code", TextOrNull(error.code)}}}});
+}
+
+}  // namespace trellis

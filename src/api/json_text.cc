@@ -1,0 +1,103 @@
+#include "api/json_text.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace trellis {
+namespace {
+
+// Length of the UTF-8 sequence at the start of `text`, 0 if there is none (Unicode, table 3-7).
+size_t SequenceLength(std::string_view text) {
+  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
+  const unsigned char first = byte(0);
+  if (first < 0x80) return 1;
+  const size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
+  if (first < 0xC2 || first > 0xF4 || text.size() < length) return 0;
+  // The second byte excludes overlong forms, surrogates and what lies beyond U+10FFFF.
+  unsigned char low = 0x80, high = 0xBF;
+  if (first == 0xE0) low = 0xA0;
+  if (first == 0xED) high = 0x9F;
+  if (first == 0xF0) low = 0x90;
+  if (first == 0xF4) high = 0x8F;
+  if (byte(1) < low || byte(1) > high) return 0;
+  for (size_t i = 2; i < length; i++) {
+    if ((byte(i) & 0xC0) != 0x80) return 0;
+  }
+  return length;
+}
+
+// nlohmann's messages start with "[json.exception.parse_error.101] "; the rest is good English.
+std::string WithoutPrefix(std::string_view what) {
+  const size_t end = what.find("] ");
+  return std::string(end == std::string_view::npos ? what : what.substr(end + 2));
+}
+
+}  // namespace
+
+size_t NestingDepth(std::string_view text) {
+  size_t depth = 0, deepest = 0;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size(); i++) {
+    const char c = text[i];
+    if (in_string) {
+      if (c == '\\') i++;
+      if (c == '"') in_string = false;
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '{' || c == '[') {
+      deepest = std::max(deepest, ++depth);
+    } else if ((c == '}' || c == ']') && depth > 0) {
+      depth--;
+    }
+  }
+  return deepest;
+}
+
+ApiResult<Json> ParseJson(std::string_view text) {
+  if (NestingDepth(text) > kMaxJsonDepth) {
+    ApiError error = InvalidField(
+        "", fmt::format("the JSON is nested deeper than {} levels: flatten it", kMaxJsonDepth));
+    error.code = "json_too_deep";
+    return error;
+  }
+  std::string message;
+  try {
+    return Json::parse(text);
+  } catch (const Json::exception& e) {
+    message = WithoutPrefix(e.what());
+  }
+  ApiError error = InvalidField("", "the body is not JSON: " + ValidUtf8(message));
+  error.code = "invalid_json";
+  return error;
+}
+
+std::string ToText(const OrderedJson& value) {
+  return value.dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
+}
+
+std::string ValidUtf8(std::string_view text) {
+  std::string valid;
+  valid.reserve(text.size());
+  while (!text.empty()) {
+    const size_t length = SequenceLength(text);
+    if (length > 0) {
+      valid.append(text.substr(0, length));
+    } else {
+      valid.append("\xEF\xBF\xBD");
+    }
+    text.remove_prefix(std::max<size_t>(length, 1));
+  }
+  return valid;
+}
+
+bool IsValidUtf8(std::string_view text) {
+  while (!text.empty()) {
+    const size_t length = SequenceLength(text);
+    if (length == 0) return false;
+    text.remove_prefix(length);
+  }
+  return true;
+}
+
+}  // namespace trellis

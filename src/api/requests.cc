@@ -1,0 +1,231 @@
+#include "api/requests.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <utility>
+
+#include "api/field_reader.h"
+#include "api/generation_fields.h"
+#include "api/json_text.h"
+
+namespace trellis {
+namespace {
+
+constexpr size_t kCompletionMaxTokens = 16;
+constexpr std::array<std::string_view, 6> kRoles = {"system",    "developer", "user",
+                                                    "assistant", "tool",      "function"};
+
+// --- Messages ---
+
+void ReadContentPart(FieldReader& reader, const Json& part, const std::string& param,
+                     std::string* out) {
+  if (!part.is_object()) return reader.FailType(param, "an object", part);
+  FieldReader inner(part, param);
+  std::string type, text;
+  inner.String("type", &type);
+  if (inner.ok() && type != "text" && type != "refusal") {
+    const std::string type_param = inner.ParamOf("type");
+    if (type.empty()) return reader.Fail(InvalidField(type_param, type_param + " is missing"));
+    return reader.Fail(UnsupportedField(
+        type_param, fmt::format("{} is \"{}\": only text can be read here; images, audio and files "
+                                "are not supported",
+                                type_param, Excerpt(type))));
+  }
+  const char* field = type == "refusal" ? "refusal" : "text";
+  if (inner.ok() && inner.Find(field) == nullptr) {
+    inner.Fail(InvalidField(inner.ParamOf(field), inner.ParamOf(field) + " is missing"));
+  }
+  inner.String(field, &text);
+  if (!inner.ok()) return reader.Fail(inner.error());
+  *out += text;
+}
+
+// A string, or an array of parts, which are joined as they are.
+void ReadContent(FieldReader& reader, const Json& value, const std::string& param,
+                 std::string* out) {
+  if (value.is_string()) {
+    *out = value.get<std::string>();
+  } else if (value.is_array()) {
+    for (size_t i = 0; i < value.size(); i++) {
+      ReadContentPart(reader, value[i], fmt::format("{}[{}]", param, i), out);
+    }
+  } else {
+    reader.FailType(param, "a string or an array of parts", value);
+  }
+}
+
+void ReadRole(FieldReader& reader, std::string* out) {
+  const std::string param = reader.ParamOf("role");
+  if (reader.Find("role") == nullptr) {
+    return reader.Fail(InvalidField(param, param + " is missing"));
+  }
+  reader.String("role", out);
+  if (reader.ok() && std::find(kRoles.begin(), kRoles.end(), *out) == kRoles.end()) {
+    reader.Fail(InvalidField(param, fmt::format("{} is \"{}\"; it must be system, developer, user, "
+                                                "assistant or tool",
+                                                param, Excerpt(*out))));
+  }
+  // OpenAI's newer name; templates of open models know the older one.
+  if (*out == "developer") *out = "system";
+}
+
+void ReadMessage(FieldReader& body, const Json& value, const std::string& param, ChatMessage* out) {
+  if (!value.is_object()) return body.FailType(param, "an object", value);
+  FieldReader reader(value, param);
+  ReadRole(reader, &out->role);
+  const Json* calls = reader.Find("tool_calls");
+  if (calls != nullptr && !calls->is_array()) {
+    reader.FailType(reader.ParamOf("tool_calls"), "an array", *calls);
+  } else if (calls != nullptr && !calls->empty()) {
+    out->tool_calls_json = calls->dump();
+  }
+  const std::string content_param = reader.ParamOf("content");
+  if (const Json* content = reader.Find("content")) {
+    ReadContent(reader, *content, content_param, &out->content);
+  } else if (out->role != "assistant") {  // whose turn may be tool calls alone
+    reader.Fail(InvalidField(content_param, content_param + " is missing"));
+  }
+  reader.String("tool_call_id", &out->tool_call_id);
+  reader.String("name", &out->name);
+  reader.String("reasoning_content", &out->reasoning_content);
+  if (!reader.ok()) body.Fail(reader.error());
+}
+
+void ReadMessages(FieldReader& reader, std::vector<ChatMessage>* out) {
+  const Json* value = reader.Find("messages");
+  if (value == nullptr) return reader.Fail(InvalidField("messages", "messages is missing"));
+  if (!value->is_array()) return reader.FailType("messages", "an array of messages", *value);
+  if (value->empty()) {
+    return reader.Fail(InvalidField("messages", "messages must hold at least one message"));
+  }
+  out->resize(value->size());
+  for (size_t i = 0; i < value->size() && reader.ok(); i++) {
+    ReadMessage(reader, (*value)[i], fmt::format("messages[{}]", i), &(*out)[i]);
+  }
+}
+
+// --- Prompts ---
+
+void ReadTokens(FieldReader& reader, const Json& value, const std::string& param,
+                std::vector<TokenId>* out) {
+  out->reserve(value.size());
+  for (size_t i = 0; i < value.size() && reader.ok(); i++) {
+    int64_t id = 0;
+    // The name is only made where it is needed: a prompt may have 100,000 tokens.
+    if (!value[i].is_number_unsigned() ||
+        value[i].get<uint64_t>() > std::numeric_limits<TokenId>::max()) {
+      reader.IntegerValue(value[i], fmt::format("{}[{}]", param, i), 0,
+                          std::numeric_limits<TokenId>::max(), &id);
+    } else {
+      id = value[i].get<int64_t>();
+    }
+    out->push_back(static_cast<TokenId>(id));
+  }
+}
+
+void ReadPrompts(FieldReader& reader, std::vector<Prompt>* out) {
+  const Json* value = reader.Find("prompt");
+  if (value == nullptr) return reader.Fail(InvalidField("prompt", "prompt is missing"));
+  if (value->is_string()) {
+    out->emplace_back(value->get<std::string>());
+    return;
+  }
+  if (!value->is_array()) {
+    return reader.FailType("prompt", "a string, an array of token ids, or an array of these",
+                           *value);
+  }
+  if (value->empty()) return reader.Fail(InvalidField("prompt", "prompt is empty"));
+  if (value->front().is_number()) {
+    ReadTokens(reader, *value, "prompt", &std::get<1>(out->emplace_back(std::vector<TokenId>())));
+    return;
+  }
+  for (size_t i = 0; i < value->size() && reader.ok(); i++) {
+    const Json& item = (*value)[i];
+    const std::string param = fmt::format("prompt[{}]", i);
+    if (item.is_string()) {
+      out->emplace_back(item.get<std::string>());
+    } else if (item.is_array() && !item.empty()) {
+      ReadTokens(reader, item, param, &std::get<1>(out->emplace_back(std::vector<TokenId>())));
+    } else if (item.is_array()) {
+      reader.Fail(InvalidField(param, param + " is empty"));
+    } else {
+      reader.FailType(param, "a string or an array of token ids", item);
+    }
+  }
+}
+
+}  // namespace
+
+ApiResult<ChatRequest> ParseChatRequest(std::string_view body) {
+  ApiResult<Json> json = ParseJson(body);
+  if (!json.ok()) return json.error();
+  FieldReader reader(json.value(), "");
+  ChatRequest request;
+  ReadMessages(reader, &request.messages);
+  ReadGenerationFields(reader, LogprobsForm::kChat, &request.generation);
+  if (!reader.ok()) return reader.error();
+  return request;
+}
+
+ApiResult<CompletionRequest> ParseCompletionRequest(std::string_view body) {
+  ApiResult<Json> json = ParseJson(body);
+  if (!json.ok()) return json.error();
+  FieldReader reader(json.value(), "");
+  CompletionRequest request;
+  request.generation.max_tokens = kCompletionMaxTokens;
+  ReadPrompts(reader, &request.prompts);
+  ReadGenerationFields(reader, LogprobsForm::kCompletion, &request.generation);
+  reader.Bool("echo", &request.echo);
+  if (request.echo && request.generation.sampling.num_logprobs >= 0) {
+    reader.Fail(UnsupportedField(
+        "echo", "echo with logprobs is not supported: there are no logprobs of the prompt"));
+  }
+  const size_t num_choices = request.prompts.size() * request.generation.num_choices;
+  if (num_choices > kMaxChoices) {
+    reader.Fail(InvalidField(
+        request.prompts.size() > kMaxChoices ? "prompt" : "n",
+        fmt::format("{} prompts with {} answers each are more than the {} answers that one request "
+                    "may have: send several requests",
+                    request.prompts.size(), request.generation.num_choices, kMaxChoices)));
+  }
+  if (!reader.ok()) return reader.error();
+  return request;
+}
+
+ApiResult<TokenizeRequest> ParseTokenizeRequest(std::string_view body) {
+  ApiResult<Json> json = ParseJson(body);
+  if (!json.ok()) return json.error();
+  FieldReader reader(json.value(), "");
+  TokenizeRequest request;
+  if (reader.ok() && reader.Find("content") == nullptr) {
+    reader.Fail(InvalidField("content", "content is missing"));
+  }
+  reader.String("content", &request.content);
+  reader.Bool("add_special", &request.add_special);
+  reader.Bool("parse_special", &request.parse_special);
+  reader.Bool("with_pieces", &request.with_pieces);
+  if (!reader.ok()) return reader.error();
+  return request;
+}
+
+ApiResult<std::vector<TokenId>> ParseDetokenizeRequest(std::string_view body) {
+  ApiResult<Json> json = ParseJson(body);
+  if (!json.ok()) return json.error();
+  FieldReader reader(json.value(), "");
+  std::vector<TokenId> tokens;
+  const Json* value = reader.Find("tokens");
+  if (value == nullptr) {
+    reader.Fail(InvalidField("tokens", "tokens is missing"));
+  } else if (!value->is_array()) {
+    reader.FailType("tokens", "an array of token ids", *value);
+  } else {
+    ReadTokens(reader, *value, "tokens", &tokens);
+  }
+  if (!reader.ok()) return reader.error();
+  return tokens;
+}
+
+}  // namespace trellis

@@ -1,0 +1,87 @@
+// Requests: OpenAI's JSON, with llama.cpp's and vLLM's additions, as plain structs. JSON ends here.
+//
+// Every function takes a whole body and returns the request, or the 400 to answer with, which names
+// the field. Fields that nobody here knows are ignored, as servers of this API do. Known fields
+// that this server cannot honour are refused, unless their value asks for nothing ("tools": []).
+// null is the same as absent. Pure functions; any thread.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "api/errors.h"
+#include "base/types.h"
+#include "text/chat_template.h"
+
+namespace trellis {
+
+// Defaults are OpenAI's: the model's own distribution.
+struct SamplingFields {
+  float temperature = 1.0f;
+  int32_t top_k = 0;  // 0: off; the clients' -1 comes as 0
+  float top_p = 1.0f;
+  float min_p = 0.0f;
+  float typical_p = 1.0f;           // also typ_p
+  float repetition_penalty = 1.0f;  // also repeat_penalty
+  float presence_penalty = 0.0f;
+  float frequency_penalty = 0.0f;
+  int32_t penalty_last_n = 64;  // also repeat_last_n; -1: the whole context
+  // By token id; -100 or less, or false, bans it.
+  std::vector<std::pair<TokenId, float>> logit_bias;
+  std::optional<uint64_t> seed;  // none, or the clients' -1: draw one
+  int32_t num_logprobs = -1;     // -1: none; 0: of the chosen token only; n: and the n most likely
+};
+
+// What both ways to ask for text share.
+struct GenerationFields {
+  std::string model;  // empty: the one that is served
+  SamplingFields sampling;
+  std::vector<std::string> stop;
+  size_t max_tokens = 0;   // 0: to the end of the context
+  size_t num_choices = 1;  // n
+  bool stream = false;
+  bool include_usage = false;  // stream_options.include_usage
+  bool ignore_eos = false;
+  bool cache_prompt = true;
+  std::string cache_salt;  // only requests with the same salt share cached pages
+};
+
+struct ChatRequest {
+  GenerationFields generation;
+  std::vector<ChatMessage> messages;  // at least one
+};
+
+using Prompt = std::variant<std::string, std::vector<TokenId>>;
+
+struct CompletionRequest {
+  GenerationFields generation;
+  std::vector<Prompt> prompts;  // at least one; choice p * n + i is the i-th answer to prompt p
+  bool echo = false;            // the answer starts with the prompt
+};
+
+// At most this many answers (prompts x n) in one request.
+inline constexpr size_t kMaxChoices = 128;
+
+ApiResult<ChatRequest> ParseChatRequest(std::string_view body);
+// Without max_tokens an answer has 16, as OpenAI's.
+ApiResult<CompletionRequest> ParseCompletionRequest(std::string_view body);
+
+// POST /tokenize, as llama-server's.
+struct TokenizeRequest {
+  std::string content;
+  bool add_special = false;
+  bool parse_special = true;
+  bool with_pieces = false;
+};
+ApiResult<TokenizeRequest> ParseTokenizeRequest(std::string_view body);
+
+// POST /detokenize.
+ApiResult<std::vector<TokenId>> ParseDetokenizeRequest(std::string_view body);
+
+}  // namespace trellis

@@ -1,0 +1,290 @@
+#include "api/requests.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "api/json_text.h"
+
+namespace trellis {
+namespace {
+
+std::string Chat(const std::string& fields) {
+  return R"({"messages":[{"role":"user","content":"hi"}],)" + fields + "}";
+}
+
+// --- Chat ---
+
+TEST(ChatRequestTest, DefaultsAreOpenAis) {
+  auto parsed = ParseChatRequest(R"({"messages":[{"role":"user","content":"hi"}]})");
+  ASSERT_TRUE(parsed.ok());
+  const ChatRequest& request = parsed.value();
+  ASSERT_EQ(request.messages.size(), 1u);
+  EXPECT_EQ(request.messages[0].role, "user");
+  EXPECT_EQ(request.messages[0].content, "hi");
+  const GenerationFields& g = request.generation;
+  EXPECT_EQ(g.max_tokens, 0u);
+  EXPECT_EQ(g.num_choices, 1u);
+  EXPECT_FALSE(g.stream);
+  EXPECT_TRUE(g.cache_prompt);
+  EXPECT_FLOAT_EQ(g.sampling.temperature, 1);
+  EXPECT_FLOAT_EQ(g.sampling.top_p, 1);
+  EXPECT_EQ(g.sampling.top_k, 0);
+  EXPECT_EQ(g.sampling.num_logprobs, -1);
+  EXPECT_FALSE(g.sampling.seed.has_value());
+}
+
+TEST(ChatRequestTest, EveryFieldArrives) {
+  auto parsed = ParseChatRequest(Chat(R"(
+    "model":"m","temperature":0.5,"top_k":7,"top_p":0.25,"min_p":0.125,"typ_p":0.75,
+    "repeat_penalty":1.5,"presence_penalty":-1,"frequency_penalty":2,"repeat_last_n":-1,
+    "logit_bias":{"5":-100,"6":1.5},"seed":18446744073709551615,"logprobs":true,"top_logprobs":3,
+    "stop":["a","","b"],"max_tokens":9,"n":2,"stream":true,
+    "stream_options":{"include_usage":true},"ignore_eos":true,"cache_prompt":false,
+    "cache_salt":"s","user":"u","metadata":{"whatever":[1]},"store":true)"));
+  ASSERT_TRUE(parsed.ok()) << parsed.error().message;
+  const GenerationFields& g = parsed.value().generation;
+  EXPECT_EQ(g.model, "m");
+  EXPECT_FLOAT_EQ(g.sampling.temperature, 0.5);
+  EXPECT_EQ(g.sampling.top_k, 7);
+  EXPECT_FLOAT_EQ(g.sampling.top_p, 0.25);
+  EXPECT_FLOAT_EQ(g.sampling.min_p, 0.125);
+  EXPECT_FLOAT_EQ(g.sampling.typical_p, 0.75);
+  EXPECT_FLOAT_EQ(g.sampling.repetition_penalty, 1.5);
+  EXPECT_FLOAT_EQ(g.sampling.presence_penalty, -1);
+  EXPECT_FLOAT_EQ(g.sampling.frequency_penalty, 2);
+  EXPECT_EQ(g.sampling.penalty_last_n, -1);
+  const std::vector<std::pair<TokenId, float>> bias = {{5, -100.0f}, {6, 1.5f}};
+  EXPECT_EQ(g.sampling.logit_bias, bias);
+  EXPECT_EQ(g.sampling.seed, 18446744073709551615ull);
+  EXPECT_EQ(g.sampling.num_logprobs, 3);
+  EXPECT_EQ(g.stop, (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(g.max_tokens, 9u);
+  EXPECT_EQ(g.num_choices, 2u);
+  EXPECT_TRUE(g.stream);
+  EXPECT_TRUE(g.include_usage);
+  EXPECT_TRUE(g.ignore_eos);
+  EXPECT_FALSE(g.cache_prompt);
+  EXPECT_EQ(g.cache_salt, "s");
+}
+
+TEST(ChatRequestTest, NullIsAbsent) {
+  auto parsed = ParseChatRequest(Chat(R"("model":null,"temperature":null,"stop":null,"seed":null,
+    "max_tokens":null,"tools":null,"logit_bias":null,"stream_options":null,"n":null,"user":null)"));
+  ASSERT_TRUE(parsed.ok()) << parsed.error().message;
+  EXPECT_FLOAT_EQ(parsed.value().generation.sampling.temperature, 1);
+}
+
+TEST(ChatRequestTest, MessagesOfEveryKind) {
+  auto parsed = ParseChatRequest(R"({"messages":[
+    {"role":"developer","content":"be brief"},
+    {"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}],"name":"N"},
+    {"role":"assistant","content":null,"tool_calls":[{"id":"1"}],"reasoning_content":"hm"},
+    {"role":"tool","content":"42","tool_call_id":"1"},
+    {"role":"assistant"}]})");
+  ASSERT_TRUE(parsed.ok()) << parsed.error().message;
+  const auto& m = parsed.value().messages;
+  ASSERT_EQ(m.size(), 5u);
+  EXPECT_EQ(m[0].role, "system");
+  EXPECT_EQ(m[1].content, "ab");
+  EXPECT_EQ(m[1].name, "N");
+  EXPECT_EQ(m[2].tool_calls_json, R"([{"id":"1"}])");
+  EXPECT_EQ(m[2].reasoning_content, "hm");
+  EXPECT_EQ(m[3].tool_call_id, "1");
+}
+
+TEST(ChatRequestTest, TheNewestNameOfTheLimitWins) {
+  EXPECT_EQ(ParseChatRequest(Chat(R"("max_tokens":5,"max_completion_tokens":7,"n_predict":3)"))
+                .value()
+                .generation.max_tokens,
+            7u);
+  EXPECT_EQ(ParseChatRequest(Chat(R"("max_tokens":-1)")).value().generation.max_tokens, 0u);
+}
+
+TEST(ChatRequestTest, Seeds) {
+  EXPECT_FALSE(ParseChatRequest(Chat(R"("seed":-1)")).value().generation.sampling.seed);
+  EXPECT_EQ(ParseChatRequest(Chat(R"("seed":0)")).value().generation.sampling.seed, 0u);
+  EXPECT_EQ(ParseChatRequest(Chat(R"("seed":-2)")).value().generation.sampling.seed,
+            static_cast<uint64_t>(-2));
+}
+
+TEST(ChatRequestTest, ValuesThatAskForNothingAreNoError) {
+  auto parsed = ParseChatRequest(Chat(R"("tools":[],"response_format":{"type":"text"},
+    "modalities":["text"],"mirostat":0,"xtc_probability":0.0,"grammar":"","suffix":"",
+    "chat_template_kwargs":{},"add_generation_prompt":true,"best_of":1,"tool_choice":"auto")"));
+  EXPECT_TRUE(parsed.ok()) << parsed.error().message;
+}
+
+struct BadField {
+  const char* fields;
+  const char* param;
+  const char* code;
+};
+
+class BadChatField : public testing::TestWithParam<BadField> {};
+
+TEST_P(BadChatField, IsNamed) {
+  auto parsed = ParseChatRequest(Chat(GetParam().fields));
+  ASSERT_FALSE(parsed.ok());
+  EXPECT_EQ(parsed.error().http_status, 400);
+  EXPECT_EQ(parsed.error().type, "invalid_request_error");
+  EXPECT_EQ(parsed.error().param, GetParam().param);
+  EXPECT_EQ(parsed.error().code, GetParam().code);
+  EXPECT_NE(parsed.error().message.find(GetParam().param), std::string::npos)
+      << parsed.error().message;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Fields, BadChatField,
+    testing::Values(
+        BadField{R"("temperature":"hot")", "temperature", "invalid_type"},
+        BadField{R"("temperature":-0.1)", "temperature", "invalid_value"},
+        BadField{R"("top_p":1.5)", "top_p", "invalid_value"},
+        BadField{R"("min_p":-1)", "min_p", "invalid_value"},
+        BadField{R"("top_k":1.5)", "top_k", "invalid_value"},
+        BadField{R"("top_k":[])", "top_k", "invalid_type"},
+        BadField{R"("repeat_penalty":0)", "repeat_penalty", "invalid_value"},
+        BadField{R"("presence_penalty":3)", "presence_penalty", "invalid_value"},
+        BadField{R"("frequency_penalty":-2.5)", "frequency_penalty", "invalid_value"},
+        BadField{R"("max_tokens":0)", "max_tokens", "invalid_value"},
+        BadField{R"("max_tokens":"5")", "max_tokens", "invalid_type"},
+        BadField{R"("max_completion_tokens":true)", "max_completion_tokens", "invalid_type"},
+        BadField{R"("max_tokens":99999999999999999999)", "max_tokens", "invalid_value"},
+        BadField{R"("n":0)", "n", "invalid_value"}, BadField{R"("n":129)", "n", "invalid_value"},
+        BadField{R"("best_of":2)", "best_of", "unsupported"},
+        BadField{R"("seed":"x")", "seed", "invalid_type"},
+        BadField{R"("seed":0.5)", "seed", "invalid_value"},
+        BadField{R"("stream":"yes")", "stream", "invalid_type"},
+        BadField{R"("stream":1)", "stream", "invalid_type"},
+        BadField{R"("stream":true,"stream_options":3)", "stream_options", "invalid_type"},
+        BadField{R"("stream":true,"stream_options":{"include_usage":1})",
+                 "stream_options.include_usage", "invalid_type"},
+        BadField{R"("stream_options":{"include_usage":true})", "stream_options", "invalid_value"},
+        BadField{R"("stop":5)", "stop", "invalid_type"},
+        BadField{R"("stop":["a",5])", "stop[1]", "invalid_type"},
+        BadField{R"("logit_bias":7)", "logit_bias", "invalid_type"},
+        BadField{R"("logit_bias":{"x":1})", "logit_bias[\"x\"]", "invalid_value"},
+        BadField{R"("logit_bias":{"-3":1})", "logit_bias[\"-3\"]", "invalid_value"},
+        BadField{R"("logit_bias":{"3":101})", "logit_bias[\"3\"]", "invalid_value"},
+        BadField{R"("logit_bias":{"3":true})", "logit_bias[\"3\"]", "invalid_type"},
+        BadField{R"("logit_bias":[[1]])", "logit_bias[0]", "invalid_type"},
+        BadField{R"("logit_bias":[["a",1]])", "logit_bias[0][0]", "invalid_type"},
+        BadField{R"("logprobs":3)", "logprobs", "invalid_type"},
+        BadField{R"("top_logprobs":2)", "top_logprobs", "invalid_value"},
+        BadField{R"("logprobs":true,"top_logprobs":21)", "top_logprobs", "invalid_value"},
+        BadField{R"("model":3)", "model", "invalid_type"},
+        BadField{R"("user":3)", "user", "invalid_type"},
+        BadField{R"("cache_prompt":0)", "cache_prompt", "invalid_type"},
+        BadField{R"("tools":[{"type":"function"}])", "tools", "unsupported"},
+        BadField{R"("response_format":{"type":"json_object"})", "response_format", "unsupported"},
+        BadField{R"("min_tokens":4)", "min_tokens", "unsupported"}));
+
+struct BadBody {
+  const char* body;
+  const char* param;
+};
+
+class BadChatBody : public testing::TestWithParam<BadBody> {};
+
+TEST_P(BadChatBody, IsNamed) {
+  auto parsed = ParseChatRequest(GetParam().body);
+  ASSERT_FALSE(parsed.ok());
+  EXPECT_EQ(parsed.error().http_status, 400);
+  EXPECT_EQ(parsed.error().param, GetParam().param);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Bodies, BadChatBody,
+    testing::Values(
+        BadBody{"[]", "the body"}, BadBody{"{}", "messages"},
+        BadBody{R"({"messages":"hi"})", "messages"}, BadBody{R"({"messages":[]})", "messages"},
+        BadBody{R"({"messages":["hi"]})", "messages[0]"},
+        BadBody{R"({"messages":[{"content":"hi"}]})", "messages[0].role"},
+        BadBody{R"({"messages":[{"role":5,"content":"hi"}]})", "messages[0].role"},
+        BadBody{R"({"messages":[{"role":"robot","content":"hi"}]})", "messages[0].role"},
+        BadBody{R"({"messages":[{"role":"user"}]})", "messages[0].content"},
+        BadBody{R"({"messages":[{"role":"user","content":5}]})", "messages[0].content"},
+        BadBody{R"({"messages":[{"role":"user","content":["a"]}]})", "messages[0].content[0]"},
+        BadBody{R"({"messages":[{"role":"user","content":[{"text":"a"}]}]})",
+                "messages[0].content[0].type"},
+        BadBody{R"({"messages":[{"role":"user","content":[{"type":"text"}]}]})",
+                "messages[0].content[0].text"},
+        BadBody{R"({"messages":[{"role":"user","content":[{"type":"text","text":1}]}]})",
+                "messages[0].content[0].text"},
+        BadBody{R"({"messages":[{"role":"user","content":"a"},
+          {"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}]})",
+                "messages[1].content[0].type"}));
+
+// --- Text completions ---
+
+CompletionRequest Completion(const std::string& body) {
+  auto parsed = ParseCompletionRequest(body);
+  EXPECT_TRUE(parsed.ok()) << parsed.error().message;
+  return parsed.value();
+}
+
+TEST(CompletionRequestTest, PromptForms) {
+  using Tokens = std::vector<TokenId>;
+  EXPECT_EQ(Completion(R"({"prompt":"hi"})").prompts, std::vector<Prompt>{"hi"});
+  EXPECT_EQ(Completion(R"({"prompt":[1,2]})").prompts, (std::vector<Prompt>{Tokens{1, 2}}));
+  EXPECT_EQ(Completion(R"({"prompt":["a","b"]})").prompts, (std::vector<Prompt>{"a", "b"}));
+  EXPECT_EQ(Completion(R"({"prompt":[[1],[2,3]]})").prompts,
+            (std::vector<Prompt>{Tokens{1}, Tokens{2, 3}}));
+  EXPECT_EQ(Completion(R"({"prompt":["a",[7]]})").prompts, (std::vector<Prompt>{"a", Tokens{7}}));
+}
+
+TEST(CompletionRequestTest, Defaults) {
+  const CompletionRequest request = Completion(R"({"prompt":"hi"})");
+  EXPECT_EQ(request.generation.max_tokens, 16u);
+  EXPECT_FALSE(request.echo);
+  EXPECT_EQ(Completion(R"({"prompt":"hi","logprobs":2})").generation.sampling.num_logprobs, 2);
+  EXPECT_EQ(Completion(R"({"prompt":"hi","max_tokens":-1})").generation.max_tokens, 0u);
+}
+
+class BadCompletionBody : public testing::TestWithParam<BadBody> {};
+
+TEST_P(BadCompletionBody, IsNamed) {
+  auto parsed = ParseCompletionRequest(GetParam().body);
+  ASSERT_FALSE(parsed.ok());
+  EXPECT_EQ(parsed.error().http_status, 400);
+  EXPECT_EQ(parsed.error().param, GetParam().param);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Bodies, BadCompletionBody,
+    testing::Values(BadBody{"{}", "prompt"}, BadBody{R"({"prompt":5})", "prompt"},
+                    BadBody{R"({"prompt":[]})", "prompt"},
+                    BadBody{R"({"prompt":[1,"a"]})", "prompt[1]"},
+                    BadBody{R"({"prompt":[1,-2]})", "prompt[1]"},
+                    BadBody{R"({"prompt":[1,2.5]})", "prompt[1]"},
+                    BadBody{R"({"prompt":[4294967296]})", "prompt[0]"},
+                    BadBody{R"({"prompt":["a",{}]})", "prompt[1]"},
+                    BadBody{R"({"prompt":["a",[]]})", "prompt[1]"},
+                    BadBody{R"({"prompt":[[1],[null]]})", "prompt[1][0]"},
+                    BadBody{R"({"prompt":["a","b"],"n":65})", "n"},
+                    BadBody{R"({"prompt":"a","logprobs":true})", "logprobs"},
+                    BadBody{R"({"prompt":"a","echo":true,"logprobs":0})", "echo"},
+                    BadBody{R"({"prompt":"a","suffix":"b"})", "suffix"}));
+
+// --- Tokenize ---
+
+TEST(TokenizeRequestTest, Fields) {
+  auto parsed = ParseTokenizeRequest(R"({"content":"x","add_special":true,"with_pieces":true})");
+  ASSERT_TRUE(parsed.ok());
+  EXPECT_EQ(parsed.value().content, "x");
+  EXPECT_TRUE(parsed.value().add_special);
+  EXPECT_TRUE(parsed.value().parse_special);
+  EXPECT_TRUE(parsed.value().with_pieces);
+  EXPECT_EQ(ParseTokenizeRequest("{}").error().param, "content");
+  EXPECT_EQ(ParseTokenizeRequest("5").error().param, "the body");
+}
+
+TEST(DetokenizeRequestTest, Fields) {
+  EXPECT_EQ(ParseDetokenizeRequest(R"({"tokens":[1,2]})").value(), (std::vector<TokenId>{1, 2}));
+  EXPECT_TRUE(ParseDetokenizeRequest(R"({"tokens":[]})").ok());
+  EXPECT_EQ(ParseDetokenizeRequest(R"({"tokens":"x"})").error().param, "tokens");
+  EXPECT_EQ(ParseDetokenizeRequest(R"({"tokens":[-1]})").error().param, "tokens[0]");
+}
+
+}  // namespace
+}  // namespace trellis

@@ -1,0 +1,207 @@
+#include "api/responses.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "api/json_text.h"
+
+namespace trellis {
+namespace {
+
+// --- Parts ---
+
+OrderedJson BytesOf(const std::string& bytes) {
+  OrderedJson array = OrderedJson::array();
+  for (const char c : bytes) array.push_back(static_cast<unsigned char>(c));
+  return array;
+}
+
+OrderedJson ChatCandidate(const LogprobCandidate& candidate) {
+  return {{"token", ValidUtf8(candidate.bytes)},
+          {"logprob", candidate.logprob},
+          {"bytes", BytesOf(candidate.bytes)}};
+}
+
+OrderedJson ChatLogprobs(const ChoiceText& choice) {
+  if (!choice.has_logprobs) return nullptr;
+  OrderedJson content = OrderedJson::array();
+  for (const LogprobEntry& entry : choice.logprobs) {
+    OrderedJson item = ChatCandidate(entry.chosen);
+    OrderedJson top = OrderedJson::array();
+    for (const LogprobCandidate& candidate : entry.top) top.push_back(ChatCandidate(candidate));
+    item["top_logprobs"] = std::move(top);
+    content.push_back(std::move(item));
+  }
+  return {{"content", std::move(content)}, {"refusal", nullptr}};
+}
+
+// Half a UTF-8 sequence is written "bytes:\xe2\x80", as OpenAI's: different tokens stay different.
+std::string CompletionToken(const std::string& bytes) {
+  if (IsValidUtf8(bytes)) return bytes;
+  std::string text = "bytes:";
+  for (const char c : bytes) text += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+  return text;
+}
+
+OrderedJson CompletionLogprobs(const ChoiceText& choice) {
+  if (!choice.has_logprobs) return nullptr;
+  OrderedJson tokens = OrderedJson::array(), logprobs = OrderedJson::array(),
+              tops = OrderedJson::array(), offsets = OrderedJson::array();
+  for (const LogprobEntry& entry : choice.logprobs) {
+    tokens.push_back(CompletionToken(entry.chosen.bytes));
+    logprobs.push_back(entry.chosen.logprob);
+    OrderedJson top = OrderedJson::object();
+    for (const LogprobCandidate& candidate : entry.top) {
+      top[CompletionToken(candidate.bytes)] = candidate.logprob;
+    }
+    tops.push_back(std::move(top));
+    offsets.push_back(entry.text_offset);
+  }
+  return {{"tokens", std::move(tokens)},
+          {"token_logprobs", std::move(logprobs)},
+          {"top_logprobs", std::move(tops)},
+          {"text_offset", std::move(offsets)}};
+}
+
+OrderedJson FinishReasonOf(const ChoiceText& choice) {
+  return choice.finish_reason == nullptr ? OrderedJson(nullptr) : OrderedJson(choice.finish_reason);
+}
+
+OrderedJson UsageJson(const Usage& usage) {
+  return {{"prompt_tokens", usage.prompt_tokens},
+          {"completion_tokens", usage.completion_tokens},
+          {"total_tokens", usage.prompt_tokens + usage.completion_tokens},
+          {"prompt_tokens_details", {{"cached_tokens", usage.cached_tokens}}}};
+}
+
+// a / b, and 0 where there is nothing to divide: JSON has no infinity.
+double Ratio(double a, double b) {
+  return b > 0 ? a / b : 0;
+}
+
+OrderedJson TimingsJson(const Timings& t) {
+  const auto prompt = static_cast<double>(t.computed_tokens);
+  const auto predicted = static_cast<double>(t.predicted_tokens);
+  return {{"cache_n", t.cached_tokens},
+          {"prompt_n", t.computed_tokens},
+          {"prompt_ms", t.prompt_ms},
+          {"prompt_per_token_ms", Ratio(t.prompt_ms, prompt)},
+          {"prompt_per_second", Ratio(prompt * 1e3, t.prompt_ms)},
+          {"predicted_n", t.predicted_tokens},
+          {"predicted_ms", t.predicted_ms},
+          {"predicted_per_token_ms", Ratio(t.predicted_ms, predicted)},
+          {"predicted_per_second", Ratio(predicted * 1e3, t.predicted_ms)},
+          {"queued_ms", t.queued_ms}};
+}
+
+OrderedJson HeadJson(const AnswerHead& head, const char* object) {
+  return {{"id", head.id},
+          {"object", object},
+          {"created", head.created},
+          {"model", head.model},
+          {"system_fingerprint", head.fingerprint},
+          {"seed", head.seed}};
+}
+
+const char* ChunkObject(AnswerForm form) {
+  return form == AnswerForm::kChat ? "chat.completion.chunk" : "text_completion";
+}
+
+OrderedJson WholeChoice(AnswerForm form, const ChoiceText& choice) {
+  if (form == AnswerForm::kCompletion) {
+    return {{"index", choice.index},
+            {"text", choice.text},
+            {"logprobs", CompletionLogprobs(choice)},
+            {"finish_reason", FinishReasonOf(choice)}};
+  }
+  return {{"index", choice.index},
+          {"message", {{"role", "assistant"}, {"content", choice.text}, {"refusal", nullptr}}},
+          {"logprobs", ChatLogprobs(choice)},
+          {"finish_reason", FinishReasonOf(choice)}};
+}
+
+OrderedJson ChunkWith(const AnswerHead& head, OrderedJson choice, UsageField usage) {
+  OrderedJson chunk = HeadJson(head, ChunkObject(head.form));
+  chunk["choices"] = OrderedJson::array({std::move(choice)});
+  if (usage == UsageField::kNull) chunk["usage"] = nullptr;
+  return chunk;
+}
+
+}  // namespace
+
+void Timings::Add(const Timings& other) {
+  cached_tokens += other.cached_tokens;
+  computed_tokens += other.computed_tokens;
+  predicted_tokens += other.predicted_tokens;
+  queued_ms = std::max(queued_ms, other.queued_ms);
+  prompt_ms = std::max(prompt_ms, other.prompt_ms);
+  predicted_ms = std::max(predicted_ms, other.predicted_ms);
+}
+
+std::string AnswerJson(const AnswerHead& head, const std::vector<ChoiceText>& choices,
+                       const Usage& usage, const Timings& timings) {
+  OrderedJson answer =
+      HeadJson(head, head.form == AnswerForm::kChat ? "chat.completion" : "text_completion");
+  OrderedJson list = OrderedJson::array();
+  for (const ChoiceText& choice : choices) list.push_back(WholeChoice(head.form, choice));
+  answer["choices"] = std::move(list);
+  answer["usage"] = UsageJson(usage);
+  answer["timings"] = TimingsJson(timings);
+  return ToText(answer);
+}
+
+std::string RoleChunk(const AnswerHead& head, size_t choice, UsageField usage) {
+  return ToText(ChunkWith(head,
+                          {{"index", choice},
+                           {"delta", {{"role", "assistant"}, {"content", ""}}},
+                           {"logprobs", nullptr},
+                           {"finish_reason", nullptr}},
+                          usage));
+}
+
+std::string TextChunk(const AnswerHead& head, const ChoiceText& piece, UsageField usage,
+                      const Timings* timings) {
+  OrderedJson choice;
+  if (head.form == AnswerForm::kCompletion) {
+    choice = WholeChoice(head.form, piece);
+  } else {
+    OrderedJson delta = OrderedJson::object();
+    if (!piece.text.empty()) delta["content"] = piece.text;
+    choice = {{"index", piece.index},
+              {"delta", std::move(delta)},
+              {"logprobs", piece.logprobs.empty() ? OrderedJson(nullptr) : ChatLogprobs(piece)},
+              {"finish_reason", FinishReasonOf(piece)}};
+  }
+  OrderedJson chunk = ChunkWith(head, std::move(choice), usage);
+  if (timings != nullptr) chunk["timings"] = TimingsJson(*timings);
+  return ToText(chunk);
+}
+
+std::string UsageChunk(const AnswerHead& head, const Usage& usage, const Timings& timings) {
+  OrderedJson chunk = HeadJson(head, ChunkObject(head.form));
+  chunk["choices"] = OrderedJson::array();
+  chunk["usage"] = UsageJson(usage);
+  chunk["timings"] = TimingsJson(timings);
+  return ToText(chunk);
+}
+
+std::string TokenizeJson(const std::vector<TokenId>& tokens) {
+  return ToText({{"tokens", tokens}});
+}
+
+std::string TokenizeWithPiecesJson(const std::vector<TokenPiece>& tokens) {
+  OrderedJson list = OrderedJson::array();
+  for (const TokenPiece& token : tokens) {
+    // Half a UTF-8 sequence is given as its bytes, as llama-server's.
+    OrderedJson piece = IsValidUtf8(token.bytes) ? OrderedJson(token.bytes) : BytesOf(token.bytes);
+    list.push_back({{"id", token.id}, {"piece", std::move(piece)}});
+  }
+  return ToText({{"tokens", std::move(list)}});
+}
+
+std::string DetokenizeJson(const std::string& text) {
+  return ToText({{"content", text}});
+}
+
+}  // namespace trellis

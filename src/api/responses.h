@@ -1,0 +1,91 @@
+// Responses: what was generated, as OpenAI's JSON, with llama-server's `timings`.
+//
+// Every function returns compact JSON text that is valid UTF-8. Pure functions; any thread.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/types.h"
+
+namespace trellis {
+
+enum class AnswerForm { kChat, kCompletion };
+
+// What every object of one answer repeats.
+struct AnswerHead {
+  AnswerForm form = AnswerForm::kChat;
+  std::string id;       // chatcmpl-..., cmpl-...
+  int64_t created = 0;  // seconds since 1970
+  std::string model;
+  std::string fingerprint;  // system_fingerprint
+  uint64_t seed = 0;        // the one given or the one drawn; choice i of a prompt uses seed + i
+};
+
+// cached + computed == prompt.
+struct Usage {
+  size_t prompt_tokens = 0;
+  size_t cached_tokens = 0;
+  size_t completion_tokens = 0;
+};
+
+// Of one choice, or the sum of several. Milliseconds.
+struct Timings {
+  size_t cached_tokens = 0;    // cache_n
+  size_t computed_tokens = 0;  // prompt_n: prompt tokens that were really run
+  size_t predicted_tokens = 0;
+  double queued_ms = 0, prompt_ms = 0, predicted_ms = 0;
+
+  void Add(const Timings& other);  // counts add up; of times the longest stays
+};
+
+// A token as text: `bytes` may be half a UTF-8 sequence.
+struct LogprobCandidate {
+  std::string bytes;
+  float logprob = 0;
+};
+struct LogprobEntry {
+  LogprobCandidate chosen;
+  std::vector<LogprobCandidate> top;  // most likely first
+  size_t text_offset = 0;             // of its first byte in the choice's text
+};
+
+// One choice, whole or the next piece of it.
+struct ChoiceText {
+  size_t index = 0;
+  std::string text = {};
+  bool has_logprobs = false;  // asked for; then `logprobs` is given even if it is empty
+  std::vector<LogprobEntry> logprobs = {};
+  const char* finish_reason = nullptr;  // "stop", "length"; null: it goes on
+};
+
+// The whole answer.
+std::string AnswerJson(const AnswerHead& head, const std::vector<ChoiceText>& choices,
+                       const Usage& usage, const Timings& timings);
+
+// --- Streams: the text of one `data:` line each ---
+
+enum class UsageField { kAbsent, kNull };  // null in every chunk but the last with include_usage
+
+// Chat only: the first chunk of a choice, which names the role.
+std::string RoleChunk(const AnswerHead& head, size_t choice, UsageField usage);
+// `timings` (of this choice) goes with the piece that finishes it, else it is null.
+std::string TextChunk(const AnswerHead& head, const ChoiceText& piece, UsageField usage,
+                      const Timings* timings);
+// The last one, for stream_options.include_usage: no choices.
+std::string UsageChunk(const AnswerHead& head, const Usage& usage, const Timings& timings);
+
+// --- Small answers ---
+
+struct TokenPiece {
+  TokenId id = 0;
+  std::string bytes;
+};
+std::string TokenizeJson(const std::vector<TokenId>& tokens);  // {"tokens":[1,2]}
+std::string TokenizeWithPiecesJson(
+    const std::vector<TokenPiece>& tokens);           // {"tokens":[{"id","piece"}]}
+std::string DetokenizeJson(const std::string& text);  // {"content":"..."}
+
+}  // namespace trellis
