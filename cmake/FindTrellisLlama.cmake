@@ -8,7 +8,7 @@ mark_as_advanced(TrellisLlama_LIBRARY TrellisLlama_INCLUDE_DIR)
 include(FindPackageHandleStandardArgs)
 find_package_handle_standard_args(TrellisLlama
   REQUIRED_VARS TrellisLlama_LIBRARY TrellisLlama_INCLUDE_DIR
-  REASON_FAILURE_MESSAGE "set TRELLIS_LLAMA_DIR to where third_party/llama is installed; `make` does it all")
+  REASON_FAILURE_MESSAGE "set TRELLIS_LLAMA_DIR to where third_party/llama is installed (`make` does it all)")
 
 if(TrellisLlama_FOUND AND NOT TARGET trellis::llama)
   find_package(Threads REQUIRED)

@@ -1,0 +1,405 @@
+#include "model/transformer.h"
+
+#include <fmt/format.h>
+#include <ggml.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/check.h"
+
+namespace trellis {
+namespace {
+
+// Rows that go through the layers together; bounds the scratch memory. Results do not depend on it.
+constexpr size_t kMaxRows = 512;
+// Rows of one prefill item of attention (times the heads that share a kv head).
+constexpr size_t kAttentionRows = 32;
+
+constexpr size_t kAlignment = 64;
+size_t Aligned(size_t bytes) {
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+// Hands out aligned pieces of one buffer; with no buffer it only counts.
+class Carver {
+ public:
+  explicit Carver(std::byte* base) : base_(base) {}
+  template <typename T>
+  T* Take(size_t count) {
+    std::byte* piece = base_ == nullptr ? nullptr : base_ + used_;
+    used_ += Aligned(count * sizeof(T));
+    return reinterpret_cast<T*>(piece);
+  }
+  size_t used() const { return used_; }
+
+ private:
+  std::byte* base_;
+  size_t used_ = 0;
+};
+
+size_t MaxDepth(const Weights& weights) {
+  size_t depth = 0;
+  const auto visit = [&](const Projection& p) {
+    for (const Projection::Part& part : p.parts) depth = std::max(depth, part.matrix.depth);
+  };
+  for (const LayerWeights& layer : weights.layers) {
+    visit(layer.qkv), visit(layer.attention_output), visit(layer.gate_up), visit(layer.down);
+  }
+  visit(weights.output);
+  return depth;
+}
+
+}  // namespace
+
+Transformer::Transformer(std::unique_ptr<GgufFile> gguf, TransformerConfig config, Weights weights,
+                         const KernelTable& kernels, ComputePool& pool)
+    : gguf_(std::move(gguf)),
+      config_(std::move(config)),
+      weights_(std::move(weights)),
+      kernels_(kernels),
+      pool_(pool),
+      layout_{config_.spec.num_layers, config_.spec.num_kv_heads, config_.spec.head_dim},
+      rope_(config_.rope, config_.spec.rope_dim),
+      local_rope_(config_.local_rope, config_.spec.rope_dim) {}
+
+Result<std::unique_ptr<Transformer>> Transformer::Create(std::unique_ptr<GgufFile> gguf,
+                                                         TransformerConfig config, Weights weights,
+                                                         const KernelTable& kernels,
+                                                         ComputePool& pool) {
+  std::unique_ptr<Transformer> model(
+      new Transformer(std::move(gguf), std::move(config), std::move(weights), kernels, pool));
+  TRELLIS_RETURN_IF_ERROR(model->AllocateScratch());
+  return model;
+}
+
+Status Transformer::AllocateScratch() {
+  const ModelSpec& s = config_.spec;
+  const size_t q_width = s.num_heads * s.head_dim, kv_width = s.num_kv_heads * s.head_dim;
+  const auto carve = [&](Carver& carver) {
+    const auto rows = [&](size_t width) {
+      Rows r;
+      r.width = width;
+      r.f32 = carver.Take<float>(kMaxRows * width);
+      r.quantized.depth = width;
+      r.quantized.values = carver.Take<int8_t>(kMaxRows * r.quantized.value_stride());
+      r.quantized.scales = carver.Take<float>(kMaxRows * BlocksFor(width));
+      r.quantized.sums = carver.Take<int16_t>(kMaxRows * r.quantized.sum_stride());
+      r.quantized.block_sums = carver.Take<int32_t>(kMaxRows * BlocksFor(width));
+      return r;
+    };
+    residual_ = carver.Take<float>(kMaxRows * s.embedding_length);
+    delta_ = carver.Take<float>(kMaxRows * s.embedding_length);
+    qkv_ = carver.Take<float>(kMaxRows * (q_width + 2 * kv_width));
+    gate_up_ = carver.Take<float>(kMaxRows * 2 * s.feed_forward_length);
+    normed_ = rows(s.embedding_length);
+    attended_ = rows(q_width);
+    hidden_ = rows(s.feed_forward_length);
+    thread_scratch_.clear();
+    const size_t bytes =
+        std::max(MatmulScratchBytes(MaxDepth(weights_)), AttentionScratchBytes(s.head_dim));
+    for (size_t t = 0; t < pool_.num_threads(); t++)
+      thread_scratch_.push_back(carver.Take<std::byte>(bytes));
+  };
+  Carver count(nullptr);
+  carve(count);
+  TRELLIS_ASSIGN_OR_RETURN(scratch_, Buffer::Allocate(count.used()));
+  Carver place(scratch_.data());
+  carve(place);
+  return Status::Ok();
+}
+
+void Transformer::Forward(std::span<const SequenceRows> batch, float* logits) {
+  rows_.clear();
+  size_t max_position = 0;
+  for (const SequenceRows& sequence : batch) {
+    max_position = std::max(max_position, sequence.first_position + sequence.tokens.size());
+  }
+  rope_.Extend(max_position);
+  if (config_.spec.sliding_window > 0) local_rope_.Extend(max_position);
+
+  const auto flush = [&] {
+    const size_t num_logits = static_cast<size_t>(
+        std::count_if(rows_.begin(), rows_.end(), [](const Row& row) { return row.wants_logits; }));
+    ForwardChunk(logits);
+    logits += num_logits * config_.spec.vocab_size;
+    rows_.clear();
+  };
+  for (const SequenceRows& sequence : batch) {
+    TRELLIS_DCHECK(sequence.pages.size() >=
+                   PagesFor(sequence.first_position + sequence.tokens.size()));
+    size_t next_logit_row = 0;
+    for (size_t i = 0; i < sequence.tokens.size(); i++) {
+      const bool wants =
+          next_logit_row < sequence.logit_rows.size() && sequence.logit_rows[next_logit_row] == i;
+      if (wants) next_logit_row++;
+      rows_.push_back({sequence.tokens[i], sequence.first_position + i, &sequence, wants});
+      if (rows_.size() == kMaxRows) flush();
+    }
+  }
+  if (!rows_.empty()) flush();
+}
+
+void Transformer::ForwardChunk(float* logits) {
+  Embed();
+  for (size_t index = 0; index < config_.spec.num_layers; index++) {
+    Layer(index);
+    if (rows_.empty()) return;  // the last layer was needed for its keys and values alone
+  }
+  Head(logits);
+}
+
+void Transformer::Layer(size_t index) {
+  const LayerWeights& layer = weights_.layers[index];
+  const size_t qkv_width = layer.qkv.num_outputs;
+  NormalizeForLayer(index);
+  Project(layer.qkv, normed_, qkv_, qkv_width);
+  RotateAndWrite(index);
+  if (index + 1 == config_.spec.num_layers) {
+    KeepLogitRows();
+    if (rows_.empty()) return;
+  }
+  Attend(index);
+  Project(layer.attention_output, attended_, delta_, config_.spec.embedding_length);
+  FeedForward(layer);
+}
+
+void Transformer::Embed() {
+  const GgufTensor& table = *weights_.embedding;
+  const size_t width = config_.spec.embedding_length;
+  const auto to_float = ggml_get_type_traits(static_cast<ggml_type>(table.type))->to_float;
+  pool_.ParallelFor(rows_.size(), [&](size_t r, size_t) {
+    const std::byte* row = table.data + static_cast<size_t>(rows_[r].token) * table.row_bytes;
+    float* out = residual_ + r * width;
+    if (table.type == GGML_TYPE_F32) {
+      std::memcpy(out, row, width * sizeof(float));
+    } else {
+      to_float(row, out, static_cast<int64_t>(width));
+    }
+    if (config_.embedding_scale != 1) kernels_.ops.scale(out, config_.embedding_scale, width);
+  });
+}
+
+void Transformer::NormalizeForLayer(size_t index) {
+  const float* post_norm = index == 0 ? nullptr : weights_.layers[index - 1].post_feed_forward_norm;
+  AddAndNormalize(index > 0, post_norm, weights_.layers[index].attention_norm,
+                  weights_.layers[index].qkv);
+}
+
+void Transformer::AddAndNormalize(bool add_delta, const float* post_norm, const float* norm,
+                                  const Projection& next) {
+  const size_t width = config_.spec.embedding_length;
+  const float epsilon = config_.spec.rms_epsilon;
+  pool_.ParallelFor(rows_.size(), [&](size_t r, size_t) {
+    float* x = residual_ + r * width;
+    float* delta = delta_ + r * width;
+    if (add_delta) {
+      if (post_norm != nullptr)
+        kernels_.ops.rms_norm(delta, width, post_norm, epsilon, width, 1, delta, width);
+      kernels_.ops.add(x, delta, width);
+    }
+    kernels_.ops.rms_norm(x, width, norm, epsilon, width, 1, normed_.f32 + r * width, width);
+    QuantizeRow(normed_, r, next);
+  });
+}
+
+void Transformer::QuantizeRow(const Rows& rows, size_t row, const Projection& next) {
+  if (!next.NeedsQuantized()) return;
+  QuantizedRows out = rows.quantized;
+  out.values += row * out.value_stride();
+  out.scales += row * BlocksFor(out.depth);
+  out.sums += row * out.sum_stride();
+  out.block_sums += row * BlocksFor(out.depth);
+  kernels_.matmul.quantize_rows(rows.f32 + row * rows.width, rows.width, 1, out);
+}
+
+void Transformer::Project(const Projection& projection, const Rows& x, float* out,
+                          size_t out_stride) {
+  // Panels of all parts, in stretches that give every thread several items to balance, yet keep
+  // each a stream.
+  const size_t num_threads = pool_.num_threads();
+  size_t num_panels = 0;
+  for (const Projection::Part& part : projection.parts) num_panels += part.matrix.num_panels();
+  const size_t stretch = std::clamp<size_t>(num_panels / (num_threads * 8), 1, 16);
+  size_t num_items = 0;
+  for (const Projection::Part& part : projection.parts)
+    num_items += (part.matrix.num_panels() + stretch - 1) / stretch;
+  pool_.ParallelFor(num_items, [&](size_t item, size_t thread) {
+    for (const Projection::Part& part : projection.parts) {
+      const size_t panels = part.matrix.num_panels(), items = (panels + stretch - 1) / stretch;
+      if (item >= items) {
+        item -= items;
+        continue;
+      }
+      const size_t begin = item * stretch;
+      kernels_.matmul.matmul(part.matrix, x.View(), 0, rows_.size(), begin,
+                             std::min(begin + stretch, panels), part.bias, out + part.column,
+                             out_stride, thread_scratch_[thread]);
+      return;
+    }
+  });
+}
+
+void Transformer::RotateAndWrite(size_t index) {
+  const ModelSpec& s = config_.spec;
+  const LayerWeights& layer = weights_.layers[index];
+  const RopeTable& rope = config_.layer_is_local[index] ? local_rope_ : rope_;
+  const size_t q_width = s.num_heads * s.head_dim, kv_width = s.num_kv_heads * s.head_dim;
+  const size_t stride = q_width + 2 * kv_width;
+  pool_.ParallelFor(rows_.size(), [&](size_t r, size_t) {
+    const Row& row = rows_[r];
+    float* q = qkv_ + r * stride;
+    float* k = q + q_width;
+    if (config_.qk_norm) {
+      const auto norm = [&](float* heads, size_t n, const float* weight) {
+        kernels_.ops.rms_norm(heads, s.head_dim, weight, s.rms_epsilon, s.head_dim, n, heads,
+                              s.head_dim);
+      };
+      norm(q, s.num_heads, layer.q_norm);
+      norm(k, s.num_kv_heads, layer.k_norm);
+    }
+    // Query and key heads are neighbours: one call turns both.
+    kernels_.ops.rope(q, stride, 1, s.num_heads + s.num_kv_heads, s.head_dim, s.rope_dim,
+                      config_.rope_pairing, rope.cos(row.position), rope.sin(row.position));
+    if (row.position >= row.sequence->first_unwritten) {
+      const PagedKv kv{&layout_, row.sequence->pages.data()};
+      kernels_.attention.write_rows(kv, index, row.position, 1, k, k + kv_width, stride);
+    }
+  });
+}
+
+// After the last layer's keys and values are written, only rows that want logits go on.
+void Transformer::KeepLogitRows() {
+  const ModelSpec& s = config_.spec;
+  const size_t qkv_width = (s.num_heads + 2 * s.num_kv_heads) * s.head_dim;
+  size_t kept = 0;
+  for (size_t r = 0; r < rows_.size(); r++) {
+    if (!rows_[r].wants_logits) continue;
+    if (kept != r) {
+      rows_[kept] = rows_[r];
+      std::memcpy(residual_ + kept * s.embedding_length, residual_ + r * s.embedding_length,
+                  s.embedding_length * sizeof(float));
+      std::memcpy(qkv_ + kept * qkv_width, qkv_ + r * qkv_width, qkv_width * sizeof(float));
+    }
+    kept++;
+  }
+  rows_.resize(kept);
+}
+
+void Transformer::Attend(size_t index) {
+  const ModelSpec& s = config_.spec;
+  const size_t q_width = s.num_heads * s.head_dim,
+               qkv_width = q_width + 2 * s.num_kv_heads * s.head_dim;
+  const size_t group = s.num_heads / s.num_kv_heads;
+
+  // Runs of neighbouring positions of one sequence.
+  tasks_.clear();
+  for (size_t r = 0; r < rows_.size(); r++) {
+    const bool continues = r > 0 && rows_[r].sequence == rows_[r - 1].sequence &&
+                           rows_[r].position == rows_[r - 1].position + 1;
+    if (continues) {
+      tasks_.back().num_rows++;
+      continue;
+    }
+    tasks_.push_back({.kv = {&layout_, rows_[r].sequence->pages.data()},
+                      .layer = index,
+                      .first_position = rows_[r].position,
+                      .num_rows = 1,
+                      .window = config_.layer_is_local[index] ? s.sliding_window : 0,
+                      .num_heads = s.num_heads,
+                      .scale = config_.attention_scale,
+                      .softcap = 0,
+                      .q = qkv_ + r * qkv_width,
+                      .q_stride = qkv_width,
+                      .out = attended_.f32 + r * q_width,
+                      .out_stride = q_width});
+  }
+
+  // Items: blocks of rows; single rows over long contexts are also cut into segments when there is
+  // little else to share out.
+  const size_t partial_floats = group * (2 + s.head_dim);
+  const bool few = tasks_.size() * s.num_kv_heads < 8 * pool_.num_threads();
+  const auto is_split = [&](const AttentionTask& task) {
+    return few && task.num_rows == 1 && task.first_position >= kSegmentTokens;
+  };
+  items_.clear();
+  size_t num_partials = 0;
+  for (size_t t = tasks_.size(); t-- > 0;) {
+    const AttentionTask& task = tasks_[t];
+    for (size_t head = 0; head < s.num_kv_heads; head++) {
+      if (is_split(task)) {
+        const SegmentRange range = VisibleSegments(task.first_position, task.window);
+        for (size_t segment = range.first; segment <= range.last; segment++) {
+          items_.push_back({t, head, segment, num_partials++, nullptr});
+        }
+        continue;
+      }
+      // The last rows see the most: they come first, so that the items that balance the end are
+      // small.
+      for (size_t end = task.num_rows; end > 0;) {
+        const size_t begin = (end - 1) / kAttentionRows * kAttentionRows;
+        items_.push_back({t, head, begin, end, nullptr});
+        end = begin;
+      }
+    }
+  }
+  if (partials_.size() < num_partials * partial_floats)
+    partials_.resize(num_partials * partial_floats);
+
+  pool_.ParallelFor(items_.size(), [&](size_t i, size_t thread) {
+    const AttentionItem& item = items_[i];
+    const AttentionTask& task = tasks_[item.task];
+    if (is_split(task)) {
+      kernels_.attention.attend_segment(task, item.kv_head, 0, item.begin,
+                                        partials_.data() + item.end * partial_floats,
+                                        thread_scratch_[thread]);
+    } else {
+      kernels_.attention.attend(task, item.kv_head, item.begin, item.end, thread_scratch_[thread]);
+    }
+  });
+  if (num_partials > 0) {
+    for (size_t i = 0; i < items_.size(); i++) {
+      const AttentionItem& item = items_[i];
+      const AttentionTask& task = tasks_[item.task];
+      const SegmentRange range = VisibleSegments(task.first_position, task.window);
+      if (!is_split(task) || item.begin != range.first) continue;
+      kernels_.attention.merge_segments(task, item.kv_head, 0,
+                                        partials_.data() + item.end * partial_floats,
+                                        range.last - range.first + 1);
+    }
+  }
+  pool_.ParallelFor(rows_.size(), [&](size_t r, size_t) {
+    QuantizeRow(attended_, r, weights_.layers[index].attention_output);
+  });
+}
+
+void Transformer::FeedForward(const LayerWeights& layer) {
+  const size_t hidden = config_.spec.feed_forward_length;
+  AddAndNormalize(true, layer.post_attention_norm, layer.feed_forward_norm, layer.gate_up);
+  Project(layer.gate_up, normed_, gate_up_, 2 * hidden);
+  const auto gate =
+      config_.activation == Activation::kSilu ? kernels_.ops.silu_mul : kernels_.ops.gelu_mul;
+  pool_.ParallelFor(rows_.size(), [&](size_t r, size_t) {
+    const float* row = gate_up_ + r * 2 * hidden;
+    gate(row, row + hidden, 2 * hidden, hidden, 1, hidden_.f32 + r * hidden, hidden);
+    QuantizeRow(hidden_, r, layer.down);
+  });
+  Project(layer.down, hidden_, delta_, config_.spec.embedding_length);
+}
+
+void Transformer::Head(float* logits) {
+  const size_t vocab = config_.spec.vocab_size;
+  AddAndNormalize(true, weights_.layers.back().post_feed_forward_norm, weights_.output_norm,
+                  weights_.output);
+  Project(weights_.output, normed_, logits, vocab);
+  if (config_.final_softcap > 0) {
+    const float cap = config_.final_softcap;
+    pool_.ParallelFor(rows_.size(), [&](size_t r, size_t) {
+      for (size_t i = 0; i < vocab; i++)
+        logits[r * vocab + i] = cap * std::tanh(logits[r * vocab + i] / cap);
+    });
+  }
+}
+
+}  // namespace trellis

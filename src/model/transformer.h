@@ -1,0 +1,92 @@
+// Transformer: the forward pass of every supported architecture. Rows of all sequences go through
+// the layers together; only attention looks at which sequence a row belongs to.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "kernels/kernels.h"
+#include "model/model.h"
+#include "model/rope_table.h"
+#include "model/transformer_config.h"
+#include "model/weights.h"
+#include "os/compute_pool.h"
+
+namespace trellis {
+
+class Transformer : public Model {
+ public:
+  // Takes what LoadWeights() made from `gguf`; `kernels` and `pool` outlive it.
+  static Result<std::unique_ptr<Transformer>> Create(std::unique_ptr<GgufFile> gguf,
+                                                     TransformerConfig config, Weights weights,
+                                                     const KernelTable& kernels, ComputePool& pool);
+
+  const ModelSpec& spec() const override { return config_.spec; }
+  PageLayout page_layout() const override { return layout_; }
+  void Forward(std::span<const SequenceRows> batch, float* logits) override;
+
+ private:
+  // A row of the chunk at hand.
+  struct Row {
+    TokenId token;
+    size_t position;
+    const SequenceRows* sequence;
+    bool wants_logits;
+  };
+  // Activations of up to kMaxRows rows, f32 and quantised. [rows, width]
+  struct Rows {
+    float* f32 = nullptr;
+    size_t width = 0;
+    QuantizedRows quantized;
+    Activations View() const { return {f32, width, quantized}; }
+  };
+
+  Transformer(std::unique_ptr<GgufFile> gguf, TransformerConfig config, Weights weights,
+              const KernelTable& kernels, ComputePool& pool);
+  Status AllocateScratch();
+
+  void ForwardChunk(float* logits);
+  void Embed();
+  void Layer(size_t index);
+  void NormalizeForLayer(size_t index);
+  void RotateAndWrite(size_t index);
+  void KeepLogitRows();
+  void Attend(size_t index);
+  void FeedForward(const LayerWeights& layer);
+  void Head(float* logits);
+
+  // Residual += (post-norm of) delta_, then normed_ = RMSNorm(residual) * weight, quantised if
+  // `next` needs it.
+  void AddAndNormalize(bool add_delta, const float* post_norm, const float* norm,
+                       const Projection& next);
+  void QuantizeRow(const Rows& rows, size_t row, const Projection& next);
+  void Project(const Projection& projection, const Rows& x, float* out, size_t out_stride);
+
+  const std::unique_ptr<GgufFile> gguf_;
+  const TransformerConfig config_;
+  const Weights weights_;
+  const KernelTable& kernels_;
+  ComputePool& pool_;
+  const PageLayout layout_;
+  RopeTable rope_, local_rope_;
+
+  Buffer scratch_;
+  float* residual_ = nullptr;  // [rows, embedding]
+  float* delta_ = nullptr;     // [rows, embedding]: what attention or the feed-forward adds
+  float* qkv_ = nullptr;       // [rows, qkv width]
+  float* gate_up_ = nullptr;   // [rows, 2 * feed_forward]
+  Rows normed_, attended_, hidden_;
+  std::vector<std::byte*> thread_scratch_;  // [threads]
+  std::vector<Row> rows_;                   // of the chunk
+  std::vector<AttentionTask> tasks_;
+  struct AttentionItem {
+    size_t task, kv_head, begin, end;  // rows; or `begin` is a segment and partial its place
+    float* partial = nullptr;
+  };
+  std::vector<AttentionItem> items_;
+  std::vector<float> partials_;
+};
+
+}  // namespace trellis

@@ -1,0 +1,165 @@
+#include "model/weights.h"
+
+#include <fmt/format.h>
+#include <ggml.h>
+
+#include <algorithm>
+
+#include "kernels/pack.h"
+
+namespace trellis {
+namespace {
+
+class Loader {
+ public:
+  Loader(const GgufFile& gguf, const TransformerConfig& config, ComputePool& pool,
+         const std::function<void(size_t, size_t)>& progress)
+      : gguf_(gguf), spec_(config.spec), config_(config), pool_(pool), progress_(progress) {
+    for (const GgufTensor& tensor : gguf.tensors()) total_bytes_ += tensor.bytes();
+  }
+
+  Result<Weights> Load() {
+    const size_t width = spec_.embedding_length;
+    TRELLIS_ASSIGN_OR_RETURN(weights_.embedding,
+                             Matrix("token_embd.weight", spec_.vocab_size, width));
+    TRELLIS_ASSIGN_OR_RETURN(weights_.output_norm, Vector("output_norm.weight", width));
+    weights_.layers.resize(spec_.num_layers);
+    for (size_t i = 0; i < spec_.num_layers; i++) {
+      TRELLIS_RETURN_IF_ERROR(LoadLayer(fmt::format("blk.{}.", i), &weights_.layers[i]));
+    }
+    const bool tied = gguf_.Find("output.weight") == nullptr;
+    const std::string output = tied ? "token_embd" : "output";
+    TRELLIS_RETURN_IF_ERROR(AddPart(output, spec_.vocab_size, width, &weights_.output));
+    return std::move(weights_);
+  }
+
+ private:
+  Status LoadLayer(const std::string& prefix, LayerWeights* layer) {
+    const size_t width = spec_.embedding_length, hidden = spec_.feed_forward_length;
+    const size_t q_width = spec_.num_heads * spec_.head_dim,
+                 kv_width = spec_.num_kv_heads * spec_.head_dim;
+    TRELLIS_ASSIGN_OR_RETURN(layer->attention_norm, Vector(prefix + "attn_norm.weight", width));
+    TRELLIS_ASSIGN_OR_RETURN(layer->feed_forward_norm, Vector(prefix + "ffn_norm.weight", width));
+    if (config_.qk_norm) {
+      TRELLIS_ASSIGN_OR_RETURN(layer->q_norm,
+                               Vector(prefix + "attn_q_norm.weight", spec_.head_dim));
+      TRELLIS_ASSIGN_OR_RETURN(layer->k_norm,
+                               Vector(prefix + "attn_k_norm.weight", spec_.head_dim));
+    }
+    if (config_.post_norms) {
+      TRELLIS_ASSIGN_OR_RETURN(layer->post_attention_norm,
+                               Vector(prefix + "post_attention_norm.weight", width));
+      TRELLIS_ASSIGN_OR_RETURN(layer->post_feed_forward_norm,
+                               Vector(prefix + "post_ffw_norm.weight", width));
+    }
+    TRELLIS_RETURN_IF_ERROR(AddPart(prefix + "attn_q", q_width, width, &layer->qkv));
+    TRELLIS_RETURN_IF_ERROR(AddPart(prefix + "attn_k", kv_width, width, &layer->qkv));
+    TRELLIS_RETURN_IF_ERROR(AddPart(prefix + "attn_v", kv_width, width, &layer->qkv));
+    TRELLIS_RETURN_IF_ERROR(
+        AddPart(prefix + "attn_output", width, q_width, &layer->attention_output));
+    TRELLIS_RETURN_IF_ERROR(AddPart(prefix + "ffn_gate", hidden, width, &layer->gate_up));
+    TRELLIS_RETURN_IF_ERROR(AddPart(prefix + "ffn_up", hidden, width, &layer->gate_up));
+    return AddPart(prefix + "ffn_down", width, hidden, &layer->down);
+  }
+
+  Result<const GgufTensor*> Matrix(const std::string& name, size_t num_rows, size_t depth) {
+    const GgufTensor* tensor = gguf_.Find(name);
+    if (tensor == nullptr) {
+      return Status(StatusCode::kDataLoss,
+                    fmt::format("{}: tensor {} is missing", gguf_.path(), name));
+    }
+    if (tensor->depth != depth || tensor->num_rows != num_rows) {
+      return Status(StatusCode::kDataLoss,
+                    fmt::format("{}: tensor {} is [{}, {}], expected [{}, {}]", gguf_.path(), name,
+                                tensor->depth, tensor->num_rows, depth, num_rows));
+    }
+    return tensor;
+  }
+
+  Result<const float*> Vector(const std::string& name, size_t size) {
+    TRELLIS_ASSIGN_OR_RETURN(const GgufTensor* tensor, Matrix(name, 1, size));
+    std::vector<float> values(size);
+    if (tensor->type == GGML_TYPE_F32) {
+      std::copy_n(reinterpret_cast<const float*>(tensor->data), size, values.data());
+    } else {
+      const auto type = static_cast<ggml_type>(tensor->type);
+      ggml_get_type_traits(type)->to_float(tensor->data, values.data(), static_cast<int64_t>(size));
+    }
+    weights_.vectors.push_back(std::move(values));
+    return weights_.vectors.back().data();
+  }
+
+  // Packs tensor `name`.weight as the projection's next columns; `name`.bias goes with it if it is
+  // there.
+  Status AddPart(const std::string& name, size_t num_outputs, size_t depth,
+                 Projection* projection) {
+    TRELLIS_ASSIGN_OR_RETURN(const GgufTensor* tensor,
+                             Matrix(name + ".weight", num_outputs, depth));
+    Projection::Part part;
+    part.column = projection->num_outputs;
+    if (gguf_.Find(name + ".bias") != nullptr) {
+      TRELLIS_ASSIGN_OR_RETURN(part.bias, Vector(name + ".bias", num_outputs));
+    }
+    TRELLIS_ASSIGN_OR_RETURN(part.matrix, Pack(*tensor));
+    projection->parts.push_back(part);
+    projection->num_outputs += num_outputs;
+    return Status::Ok();
+  }
+
+  Result<PackedMatrix> Pack(const GgufTensor& tensor) {
+    const PackedType type = PackedTypeFor(tensor.type);
+    PackedMatrix matrix{
+        .type = type, .num_outputs = tensor.num_rows, .depth = tensor.depth, .panels = nullptr};
+    TRELLIS_ASSIGN_OR_RETURN(Buffer panels,
+                             Buffer::Allocate(matrix.num_panels() * matrix.panel_bytes()));
+    matrix.panels = panels.data();
+    const PackSource source{
+        .ggml_type = tensor.type,
+        .rows = tensor.data,
+        .row_bytes = tensor.row_bytes,
+        .num_outputs = tensor.num_rows,
+        .depth = tensor.depth,
+        .dequantize = ggml_get_type_traits(static_cast<ggml_type>(tensor.type))->to_float};
+    // A few panels at a time: enough items to balance, each a stretch of the file.
+    constexpr size_t kPanelsPerItem = 4;
+    const size_t num_panels = matrix.num_panels();
+    pool_.ParallelFor((num_panels + kPanelsPerItem - 1) / kPanelsPerItem, [&](size_t item, size_t) {
+      const size_t begin = item * kPanelsPerItem;
+      PackPanels(source, type, begin, std::min(begin + kPanelsPerItem, num_panels), panels.data());
+    });
+    gguf_.DontNeed(tensor);
+    weights_.packed_bytes += panels.size();
+    weights_.storage.push_back(std::move(panels));
+    done_bytes_ = std::min(total_bytes_, done_bytes_ + tensor.bytes());
+    if (progress_) progress_(done_bytes_, total_bytes_);
+    return matrix;
+  }
+
+  const GgufFile& gguf_;
+  const ModelSpec& spec_;
+  const TransformerConfig& config_;
+  ComputePool& pool_;
+  const std::function<void(size_t, size_t)>& progress_;
+  Weights weights_;
+  size_t done_bytes_ = 0, total_bytes_ = 0;
+};
+
+}  // namespace
+
+bool Projection::NeedsFloat() const {
+  return std::any_of(parts.begin(), parts.end(),
+                     [](const Part& p) { return !IsQuantized(p.matrix.type); });
+}
+
+bool Projection::NeedsQuantized() const {
+  return std::any_of(parts.begin(), parts.end(),
+                     [](const Part& p) { return IsQuantized(p.matrix.type); });
+}
+
+Result<Weights> LoadWeights(const GgufFile& gguf, const TransformerConfig& config,
+                            ComputePool& pool,
+                            const std::function<void(size_t, size_t)>& progress) {
+  return Loader(gguf, config, pool, progress).Load();
+}
+
+}  // namespace trellis

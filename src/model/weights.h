@@ -1,0 +1,61 @@
+// Weights: the tensors of a model, packed for the kernels.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "kernels/matmul.h"
+#include "model/gguf_file.h"
+#include "model/transformer_config.h"
+#include "os/buffer.h"
+#include "os/compute_pool.h"
+
+namespace trellis {
+
+// One or more matrices that read the same rows and write neighbouring columns (q | k | v, gate |
+// up): one fork-join, whatever their types.
+struct Projection {
+  struct Part {
+    PackedMatrix matrix;
+    size_t column = 0;            // where its outputs begin
+    const float* bias = nullptr;  // [num_outputs] or null
+  };
+  std::vector<Part> parts;
+  size_t num_outputs = 0;
+
+  bool NeedsFloat() const;      // some part reads f32 rows
+  bool NeedsQuantized() const;  // some part reads quantised rows
+};
+
+struct LayerWeights {
+  const float* attention_norm = nullptr;       // [embedding]
+  const float* q_norm = nullptr;               // [head_dim] or null
+  const float* k_norm = nullptr;               //
+  const float* post_attention_norm = nullptr;  // [embedding] or null
+  const float* feed_forward_norm = nullptr;    // [embedding]
+  const float* post_feed_forward_norm = nullptr;
+  Projection qkv, attention_output, gate_up, down;
+};
+
+struct Weights {
+  const GgufTensor* embedding = nullptr;  // rows are read from the file as tokens ask for them
+  std::vector<LayerWeights> layers;
+  const float* output_norm = nullptr;
+  Projection output;  // [vocab]; packed from the embedding when tied
+
+  std::vector<Buffer> storage;              // packed panels
+  std::vector<std::vector<float>> vectors;  // norms and biases
+  size_t packed_bytes = 0;
+};
+
+// Packs everything on `pool`, telling `progress` (done, total bytes of the file's tensors) as it
+// goes; may be empty. ERRORS: kDataLoss naming the tensor that is missing or has the wrong shape,
+// kResourceExhausted.
+Result<Weights> LoadWeights(const GgufFile& gguf, const TransformerConfig& config,
+                            ComputePool& pool, const std::function<void(size_t, size_t)>& progress);
+
+}  // namespace trellis
