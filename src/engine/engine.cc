@@ -38,7 +38,7 @@ class Engine::Impl {
 
   void Run();
   Inbox TakeInbox();
-  void Publish();
+  void Report(uint64_t reset_ticket);
   Status CheckRequest(const GenerateRequest& request) const;
 
   const size_t context_size_;
@@ -75,7 +75,7 @@ Engine::Impl::Impl(Model& model, std::unique_ptr<PageCache> cache, const Options
                         .max_running = options.max_running},
              .joining = options.prefix_cache ? Joining::kAllowed : Joining::kNever,
              .pool = options.pool}) {
-  Publish();
+  Report(0);
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -100,16 +100,27 @@ void Engine::Impl::Run() {
     for (const RequestId id : inbox.cancelled) loop_.Cancel(id);
     if (everything != Everything::kGoesOn) loop_.CancelAll();
     if (inbox.reset_ticket > 0) loop_.ResetCache();
-
-    loop_.Step();
-
-    Publish();  // first, so that who hears of a request's end finds it in the statistics
-    const size_t num_finished = loop_.Deliver();
-    MutexLock lock(mutex_);
-    open_ -= num_finished;
-    resets_done_ = std::max(resets_done_, inbox.reset_ticket);
-    progress_.NotifyAll();
+    loop_.Prepare();
+    Report(inbox.reset_ticket);  // a step can take long: nobody waits for it to hear of a cancel
+    loop_.Run();
+    Report(inbox.reset_ticket);
   }
+}
+
+// Statistics first, so that who hears of a request's end finds it there.
+void Engine::Impl::Report(uint64_t reset_ticket) {
+  const EngineStats stats = loop_.Stats();
+  const PageCacheStats cache_stats = loop_.CacheStats();
+  {
+    MutexLock lock(mutex_);
+    stats_ = stats;
+    cache_stats_ = cache_stats;
+  }
+  const size_t num_finished = loop_.Deliver();
+  MutexLock lock(mutex_);
+  open_ -= num_finished;
+  resets_done_ = std::max(resets_done_, reset_ticket);
+  progress_.NotifyAll();
 }
 
 // Sleeps while there is nothing to do.
@@ -120,18 +131,10 @@ Engine::Impl::Inbox Engine::Impl::TakeInbox() {
            inbox.everything == Everything::kGoesOn;
   };
   while (loop_.idle() && empty(inbox_)) wake_.Wait(mutex_);
-  // Until the next Publish knows better.
+  // Until the next Report knows better.
   stats_.waiting += inbox_.submitted.size();
   stats_.requests_total += inbox_.submitted.size();
   return std::exchange(inbox_, Inbox{});
-}
-
-void Engine::Impl::Publish() {
-  const EngineStats stats = loop_.Stats();
-  const PageCacheStats cache_stats = loop_.CacheStats();
-  MutexLock lock(mutex_);
-  stats_ = stats;
-  cache_stats_ = cache_stats;
 }
 
 // --- Everybody's threads ---

@@ -27,14 +27,18 @@ StepLoop::StepLoop(Model& model, std::unique_ptr<PageCache> cache, const Options
       options_(options),
       vocab_size_(model.spec().vocab_size) {}
 
-void StepLoop::Step() {
+void StepLoop::Prepare() {
   Admit();
   ReserveRows();
-  const BatchPlan plan = Plan(MakeSnapshot(), options_.limits);
-  if (plan.rows.empty()) return;
-  Forward(plan);
-  Commit(plan);
-  Sample(plan);
+  plan_ = Plan(MakeSnapshot(), options_.limits);
+}
+
+void StepLoop::Run() {
+  if (plan_.rows.empty()) return;
+  Forward(plan_);
+  Commit(plan_);
+  Sample(plan_);
+  plan_ = {};
   stats_.steps_total++;
 #if defined(TRELLIS_DEBUG_CHECKS)
   cache_->Validate();

@@ -1,6 +1,7 @@
-// StepLoop: the engine without its thread. One call of Step() is one step of the model.
+// StepLoop: the engine without its thread. Prepare() and Run() are one step of the model:
 //
-//   Admit -> reserve frames (preempt if there are none) -> Plan -> Forward -> Commit -> Sample
+//   Prepare: admit -> reserve frames (preempt if there are none) -> Plan
+//   Run:     Forward -> commit -> sample
 //
 // What the sinks have to hear is kept until Deliver(), so that statistics can be published first.
 //
@@ -48,7 +49,9 @@ class StepLoop {
   // Nothing to do but Deliver().
   bool idle() const { return running_.empty() && waiting_.empty(); }
 
-  void Step();
+  void Prepare();
+  // Nothing may be added or cancelled between Prepare and Run.
+  void Run();
   // Calls the sinks; returns how many requests were told that they are finished.
   size_t Deliver();
 
@@ -105,6 +108,7 @@ class StepLoop {
   // releases some.
   std::optional<RequestId> blocked_;
 
+  BatchPlan plan_;
   std::vector<SequenceRows> batch_;
   std::vector<size_t> last_rows_;
   std::vector<float> logits_;  // [rows with logits, vocab_size]

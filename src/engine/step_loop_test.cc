@@ -1,0 +1,524 @@
+#include "engine/step_loop.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <random>
+
+#include "engine/test_support.h"
+
+namespace trellis {
+namespace {
+
+// A request and what came of it.
+struct Job {
+  GenerateRequest request;
+  std::shared_ptr<RecordingSink> sink;
+  RequestId id;
+  size_t max_tokens = 0;
+};
+
+class StepLoopTest : public testing::Test {
+ protected:
+  static constexpr Limits kLimits{};
+
+  void Start(size_t num_pages, const Limits& limits = kLimits,
+             Joining joining = Joining::kAllowed) {
+    loop_.reset();
+    auto cache = MakeCache(model_, num_pages, joining == Joining::kAllowed);
+    loop_ = std::make_unique<StepLoop>(model_, std::move(cache),
+                                       StepLoop::Options{.limits = limits, .joining = joining});
+    model_.on_forward = [this](std::span<const SequenceRows> batch) {
+      num_sequences_ = batch.size();
+      for (const SequenceRows& rows : batch) num_rows_ += rows.tokens.size();
+    };
+    num_rows_ = 0;
+  }
+
+  Job Submit(GenerateRequest request, size_t max_tokens) {
+    Job job{.request = std::move(request),
+            .sink = std::make_shared<RecordingSink>(),
+            .id = RequestId(next_id_++),
+            .max_tokens = max_tokens};
+    auto owned =
+        std::make_unique<Request>(job.request, job.sink, max_tokens, model_.spec().vocab_size);
+    owned->id = job.id;
+    loop_->Add(std::move(owned));
+    return job;
+  }
+  Job Submit(Tokens prompt, size_t max_tokens) {
+    return Submit(Greedy(std::move(prompt)), max_tokens);
+  }
+  static GenerateRequest Greedy(Tokens prompt) {
+    GenerateRequest request;
+    request.prompt = std::move(prompt);
+    request.sampling.temperature = 0;
+    return request;
+  }
+
+  void Step() {
+    num_sequences_ = 0;
+    loop_->Prepare();
+    loop_->Run();
+    loop_->cache().Validate();
+    loop_->Deliver();
+  }
+  // A bound on the steps: a livelock fails the test instead of hanging it.
+  void RunUntilIdle(size_t most_steps = 20000) {
+    for (size_t i = 0; i < most_steps && !loop_->idle(); i++) Step();
+    ASSERT_TRUE(loop_->idle()) << "no end in sight";
+  }
+
+  // It ran to its end, with the reference's text and counts that add up.
+  void ExpectComplete(const Job& job) {
+    ASSERT_TRUE(job.sink->finished());
+    EXPECT_EQ(job.sink->reason(), FinishReason::kLength);
+    EXPECT_EQ(job.sink->tokens(), ReferenceTokens(model_, job.request, job.max_tokens));
+    const GenerateTimings timings = job.sink->timings();
+    EXPECT_EQ(timings.prompt_tokens, job.request.prompt.size());
+    EXPECT_EQ(timings.cached_tokens + timings.computed_tokens, timings.prompt_tokens);
+    EXPECT_EQ(timings.generated_tokens, job.max_tokens);
+    EXPECT_EQ(job.sink->progress(), timings.prompt_tokens);
+  }
+  void ExpectNothingHeld() {
+    const PageCacheStats stats = loop_->CacheStats();
+    EXPECT_EQ(stats.pinned, 0u);
+    EXPECT_EQ(stats.num_leases, 0u);
+    EXPECT_EQ(stats.private_pages, 0u);
+    EXPECT_EQ(stats.free + stats.private_pages + stats.committed, stats.capacity);
+  }
+
+  FakeModel model_;
+  std::unique_ptr<StepLoop> loop_;
+  uint64_t next_id_ = 1;
+  size_t num_rows_ = 0;       // run since Start
+  size_t num_sequences_ = 0;  // in the last step
+};
+
+size_t Computed(const std::vector<Job>& jobs) {
+  return std::accumulate(jobs.begin(), jobs.end(), size_t{0}, [](size_t sum, const Job& job) {
+    return sum + job.sink->timings().computed_tokens;
+  });
+}
+
+// --- One request ---
+
+TEST_F(StepLoopTest, TextIsTheReferencesWhateverTheChunks) {
+  for (size_t step_tokens : {1u, 31u, 32u, 33u, 100u, 512u}) {
+    for (size_t n : {1u, 2u, 31u, 32u, 33u, 64u, 200u}) {
+      Start(64, {.step_tokens = step_tokens, .mixed_step_tokens = step_tokens});
+      const Job job = Submit(MakeTokens(n, n), 40);
+      RunUntilIdle();
+      ExpectComplete(job);
+      EXPECT_EQ(job.sink->timings().computed_tokens, n);
+      EXPECT_EQ(num_rows_, n + 39) << "the last token is never fed";
+      ExpectNothingHeld();
+    }
+  }
+}
+
+TEST_F(StepLoopTest, AnIdenticalPromptRunsItsLastRowOnly) {
+  for (size_t n : {1u, 2u, 31u, 32u, 33u, 100u}) {
+    Start(64);
+    Submit(MakeTokens(n, 1), 5);
+    RunUntilIdle();
+    const Job again = Submit(MakeTokens(n, 1), 5);
+    RunUntilIdle();
+    ExpectComplete(again);
+    EXPECT_EQ(again.sink->timings().cached_tokens, n - 1);
+    EXPECT_EQ(again.sink->timings().computed_tokens, 1u);
+  }
+}
+
+TEST_F(StepLoopTest, ANextTurnRunsWhatFollowsAndTheTokenThatWasNeverFed) {
+  Start(64);
+  Tokens chat = MakeTokens(50, 1);
+  for (uint64_t turn = 0; turn < 6; turn++) {
+    const size_t resident = turn == 0 ? 0 : chat.size() - 10 - 1;
+    const Job job = Submit(chat, 23);
+    RunUntilIdle();
+    ExpectComplete(job);
+    EXPECT_EQ(job.sink->timings().cached_tokens, resident);
+    chat = Concat(Concat(chat, job.sink->tokens()), MakeTokens(10, turn + 2));
+  }
+}
+
+TEST_F(StepLoopTest, AnEndTokenStopsAndIsNotDelivered) {
+  Start(64);
+  GenerateRequest request = Greedy(MakeTokens(40, 3));
+  const Tokens all = ReferenceTokens(model_, request, 30);
+  request.end_tokens = {all[17]};
+  const Job job = Submit(request, 30);
+  RunUntilIdle();
+  EXPECT_EQ(job.sink->reason(), FinishReason::kStop);
+  const Tokens expected = ReferenceTokens(model_, request, 30);
+  ASSERT_LE(expected.size(), 17u);
+  EXPECT_EQ(job.sink->tokens(), expected);
+  EXPECT_EQ(job.sink->timings().generated_tokens, expected.size() + 1);
+  EXPECT_EQ(loop_->Stats().finished_total, 1u);
+}
+
+TEST_F(StepLoopTest, WithoutPrefixCacheNothingIsMatchedAndNobodyWaits) {
+  Start(64, kLimits, Joining::kNever);
+  const Job a = Submit(MakeTokens(100, 1), 3);
+  const Job b = Submit(MakeTokens(100, 1), 3);
+  Step();
+  EXPECT_EQ(num_sequences_, 2u);
+  RunUntilIdle();
+  const Job c = Submit(MakeTokens(100, 1), 3);
+  RunUntilIdle();
+  for (const Job* job : {&a, &b, &c}) {
+    ExpectComplete(*job);
+    EXPECT_EQ(job->sink->timings().computed_tokens, 100u);
+  }
+  EXPECT_EQ(loop_->CacheStats().free, 64u);
+}
+
+TEST_F(StepLoopTest, ARequestThatDeclinesTheCacheRunsItsWholePrompt) {
+  Start(64);
+  Submit(MakeTokens(100, 1), 3);
+  RunUntilIdle();
+  GenerateRequest request = Greedy(MakeTokens(100, 1));
+  request.cache_prompt = false;
+  const Job job = Submit(request, 3);
+  RunUntilIdle();
+  ExpectComplete(job);
+  EXPECT_EQ(job.sink->timings().computed_tokens, 100u);
+}
+
+TEST_F(StepLoopTest, ScopesShareNothing) {
+  Start(64);
+  GenerateRequest request = Greedy(MakeTokens(100, 1));
+  for (const char* scope : {"a", "b", "a"}) {
+    request.scope = scope;
+    const bool again = num_rows_ > 0 && request.scope == "a";
+    const Job job = Submit(request, 3);
+    RunUntilIdle();
+    ExpectComplete(job);
+    EXPECT_EQ(job.sink->timings().cached_tokens, again ? 99u : 0u);
+  }
+}
+
+// --- Joining ---
+
+class BranchesTest : public StepLoopTest {
+ protected:
+  static constexpr size_t kTrunk = 2048, kOwn = 32, kBranches = 8;
+
+  static Tokens Branch(uint64_t branch) {
+    return Concat(MakeTokens(kTrunk, 1), MakeTokens(kOwn, 100 + branch));
+  }
+  // Submits the branches, `gap` steps apart.
+  std::vector<Job> SubmitBranches(uint64_t first, size_t gap) {
+    std::vector<Job> jobs;
+    for (uint64_t i = 0; i < kBranches; i++) {
+      jobs.push_back(Submit(Branch(first + i), 8));
+      for (size_t step = 0; step < gap; step++) Step();
+    }
+    return jobs;
+  }
+};
+
+TEST_F(BranchesTest, AColdTrunkIsComputedOnceAWarmOneNotAtAll) {
+  for (size_t step_tokens : {512u, 1000u, 77u, 4096u}) {
+    for (size_t gap : {0u, 1u, 3u}) {
+      Start(256, {.step_tokens = step_tokens});
+      const std::vector<Job> cold = SubmitBranches(0, gap);
+      RunUntilIdle();
+      EXPECT_LE(Computed(cold), kTrunk + kBranches * kOwn) << step_tokens << " gap " << gap;
+      const std::vector<Job> warm = SubmitBranches(50, gap);
+      RunUntilIdle();
+      // The branches' own tokens are random, so two may share a few first ones.
+      EXPECT_LE(Computed(warm), kBranches * kOwn);
+      EXPECT_GT(Computed(warm), kBranches * (kOwn - 4));
+      for (const Job& job : cold) ExpectComplete(job);
+      for (const Job& job : warm) ExpectComplete(job);
+      EXPECT_EQ(loop_->Stats().computed_tokens_total, Computed(cold) + Computed(warm));
+      EXPECT_EQ(loop_->Stats().recomputed_tokens_total, 0u);
+      ExpectNothingHeld();
+    }
+  }
+}
+
+TEST_F(BranchesTest, AllJoinInTheStepAfterTheTrunkIsDone) {
+  Start(256);
+  const std::vector<Job> jobs = SubmitBranches(0, 0);
+  for (int step = 0; step < 4; step++) {
+    Step();
+    EXPECT_EQ(num_sequences_, 1u);
+    EXPECT_EQ(loop_->CacheStats().num_leases, 1u) << "who waits holds nothing";
+  }
+  Step();
+  EXPECT_EQ(num_sequences_, kBranches);
+  EXPECT_EQ(num_rows_, kTrunk + kBranches * kOwn);
+}
+
+TEST_F(BranchesTest, EqualPromptsRunOneRowEach) {
+  Start(256);
+  std::vector<Job> jobs;
+  for (size_t i = 0; i < kBranches; i++) jobs.push_back(Submit(Branch(0), 8));
+  RunUntilIdle();
+  EXPECT_EQ(Computed(jobs), kTrunk + kOwn + (kBranches - 1));
+  for (const Job& job : jobs) ExpectComplete(job);
+}
+
+TEST_F(BranchesTest, BranchesOfBranchesJoinMidPage) {
+  // All share 1000; pairs share 1000 + 45 more.
+  Start(256);
+  std::vector<Job> jobs;
+  for (uint64_t i = 0; i < 8; i++) {
+    const Tokens pair =
+        Concat(MakeTokens(1000, 1), Concat({TokenId(i / 2)}, MakeTokens(44, i / 2)));
+    jobs.push_back(Submit(Concat(pair, Concat({TokenId(i % 2)}, MakeTokens(9, i))), 4));
+  }
+  RunUntilIdle();
+  EXPECT_EQ(Computed(jobs), 1000u + 4 * 45 + 8 * 10);
+  for (const Job& job : jobs) ExpectComplete(job);
+}
+
+TEST_F(BranchesTest, WhenTheLeaderDiesTheNextGoesOnFromWhatItLeft) {
+  Start(256);
+  const std::vector<Job> jobs = SubmitBranches(0, 0);
+  Step();
+  Step();
+  loop_->Cancel(jobs[0].id);
+  RunUntilIdle();
+  EXPECT_EQ(jobs[0].sink->reason(), FinishReason::kCancelled);
+  EXPECT_EQ(jobs[0].sink->timings().computed_tokens, 1024u);
+  EXPECT_LE(Computed(jobs), kTrunk + kBranches * kOwn);
+  for (size_t i = 1; i < jobs.size(); i++) ExpectComplete(jobs[i]);
+}
+
+TEST_F(BranchesTest, UnrelatedRequestsDoNotWait) {
+  Start(256, {.step_tokens = 512, .mixed_step_tokens = 128});
+  const std::vector<Job> jobs = SubmitBranches(0, 0);
+  Step();
+  const Job other = Submit(Concat({99}, MakeTokens(9, 77)), 3);
+  for (int i = 0; i < 20 && !other.sink->finished(); i++) Step();
+  ASSERT_TRUE(other.sink->finished());
+  EXPECT_FALSE(jobs[1].sink->finished());
+  ExpectComplete(other);
+  RunUntilIdle();
+}
+
+// --- Fairness ---
+
+TEST_F(StepLoopTest, ADecodingRequestGetsATokenInEveryStepBesideALongPrompt) {
+  Start(256);
+  const Job decoding = Submit(MakeTokens(10, 1), 30);
+  Step();
+  Submit(MakeTokens(3000, 2), 2);
+  for (size_t tokens = 2; tokens <= 20; tokens++) {
+    const size_t before = num_rows_;
+    Step();
+    EXPECT_EQ(decoding.sink->tokens().size(), tokens);
+    EXPECT_EQ(num_rows_ - before, 128u) << "and the prompt gets the rest of the budget";
+  }
+  RunUntilIdle();
+  ExpectComplete(decoding);
+}
+
+TEST_F(StepLoopTest, NoMoreThanMaxRunningAtOnceAndTheOldestFirst) {
+  Start(256, {.max_running = 3});
+  std::vector<Job> jobs;
+  for (uint64_t i = 0; i < 9; i++) {
+    jobs.push_back(Submit(Concat({TokenId(i)}, MakeTokens(20, i)), 4));
+  }
+  Step();
+  EXPECT_EQ(num_sequences_, 3u);
+  EXPECT_EQ(loop_->Stats().running, 3u);
+  EXPECT_EQ(loop_->Stats().waiting, 6u);
+  EXPECT_EQ(jobs[2].sink->tokens().size(), 1u);
+  EXPECT_EQ(jobs[3].sink->tokens().size(), 0u);
+  RunUntilIdle();
+  for (const Job& job : jobs) ExpectComplete(job);
+}
+
+TEST_F(StepLoopTest, TheTextOfASeedDoesNotDependOnWhatElseRuns) {
+  GenerateRequest request = Greedy(MakeTokens(70, 1));
+  request.sampling.temperature = 1.0f;
+  request.sampling.seed = 4711;
+  Start(256);
+  const Job alone = Submit(request, 50);
+  RunUntilIdle();
+  ExpectComplete(alone);
+  Start(256, {.step_tokens = 40, .mixed_step_tokens = 40});
+  for (uint64_t i = 0; i < 10; i++) Submit(MakeTokens(33 * i + 1, i), 20);
+  Step();
+  const Job beside = Submit(request, 50);
+  RunUntilIdle();
+  EXPECT_EQ(beside.sink->tokens(), alone.sink->tokens());
+}
+
+// --- Memory ---
+
+TEST_F(StepLoopTest, ARequestWaitsUntilItsPagesAreThereAndNobodyOvertakesIt) {
+  Start(8);
+  const Job a = Submit(MakeTokens(100, 1), 20);               // 4 pages
+  const Job b = Submit(Concat({1}, MakeTokens(159, 2)), 20);  // 5: has to wait
+  const Job c = Submit(Concat({2}, MakeTokens(9, 3)), 20);    // 1: would fit beside a
+  Step();
+  EXPECT_EQ(loop_->Stats().running, 1u);
+  while (!a.sink->finished()) Step();
+  EXPECT_EQ(c.sink->tokens().size(), 0u);
+  RunUntilIdle();
+  for (const Job* job : {&a, &b, &c}) ExpectComplete(*job);
+  EXPECT_EQ(loop_->Stats().preemptions_total, 0u);
+}
+
+TEST_F(StepLoopTest, PreemptionLosesNothing) {
+  Start(10);
+  std::vector<Job> jobs;
+  for (uint64_t i = 0; i < 4; i++) {
+    GenerateRequest request = Greedy(Concat({TokenId(i)}, MakeTokens(39, i)));
+    request.sampling.temperature = 0.8f;
+    request.sampling.seed = i;
+    request.sampling.repetition_penalty = 1.2f;
+    jobs.push_back(Submit(request, 150));  // 6 pages each in the end
+  }
+  while (!jobs[0].sink->finished()) Step();
+  EXPECT_GT(loop_->Stats().preemptions_total, 0u);
+  EXPECT_EQ(jobs[0].sink->timings().recomputed_tokens, 0u) << "the oldest is never preempted";
+  RunUntilIdle();
+  for (const Job& job : jobs) ExpectComplete(job);
+  EXPECT_EQ(loop_->Stats().generated_tokens_total, 4u * 150);
+  ExpectNothingHeld();
+}
+
+TEST_F(StepLoopTest, APreemptedRequestFindsItsRowsAgainWhileTheyAreResident) {
+  Start(12);
+  const Job a = Submit(Concat({1}, MakeTokens(63, 1)), 100);
+  const Job b = Submit(Concat({2}, MakeTokens(159, 2)), 100);
+  RunUntilIdle();
+  EXPECT_GE(loop_->Stats().preemptions_total, 1u);
+  ExpectComplete(a);
+  ExpectComplete(b);
+  // a grew by a few pages; the rest of b stayed.
+  EXPECT_LT(b.sink->timings().recomputed_tokens, 160u);
+}
+
+TEST_F(StepLoopTest, ALoneRequestThatOutgrowsTheBudgetEndsWithLength) {
+  Start(4);
+  const Job job = Submit(MakeTokens(70, 1), 1000);
+  RunUntilIdle();
+  EXPECT_EQ(job.sink->reason(), FinishReason::kLength);
+  // 128 rows, and one token that was never fed.
+  EXPECT_EQ(job.sink->tokens(), ReferenceTokens(model_, job.request, 128 - 70 + 1));
+  ExpectNothingHeld();
+}
+
+TEST_F(StepLoopTest, APromptThatFillsTheBudgetRunsWhateverTheCacheHolds) {
+  for (size_t shared : {0u, 1u, 31u, 32u, 33u, 100u, 127u, 128u}) {
+    Start(4);
+    Submit(MakeTokens(128, 1), 1);
+    RunUntilIdle();
+    const Tokens head = [&] {
+      Tokens tokens = MakeTokens(128, 1);
+      tokens.resize(shared);
+      return tokens;
+    }();
+    const Job job = Submit(Concat(head, MakeTokens(128 - shared, 2)), 1);
+    RunUntilIdle();
+    ExpectComplete(job);
+  }
+}
+
+TEST_F(StepLoopTest, GrowingIntoTheWholeBudgetFromAPartlySharedPage) {
+  for (size_t shared : {1u, 31u, 33u, 60u}) {
+    Start(4);
+    Submit(MakeTokens(64, 1), 30);
+    RunUntilIdle();
+    Tokens head = MakeTokens(64, 1);
+    head.resize(shared);
+    const Job job = Submit(Concat(head, MakeTokens(70 - shared, 2)), 128 - 70 + 1);
+    RunUntilIdle();
+    ExpectComplete(job);
+  }
+}
+
+// --- Cancel, reset ---
+
+TEST_F(StepLoopTest, CancelFreesAtOnce) {
+  Start(64);
+  const Job running = Submit(MakeTokens(600, 1), 30);
+  const Job waiting = Submit(MakeTokens(600, 1), 30);
+  Step();
+  loop_->Cancel(waiting.id);
+  loop_->Cancel(running.id);
+  loop_->Cancel(running.id);
+  loop_->Cancel(RequestId(12345));
+  ExpectNothingHeld();
+  EXPECT_TRUE(loop_->idle());
+  EXPECT_EQ(loop_->Deliver(), 2u);
+  EXPECT_EQ(running.sink->reason(), FinishReason::kCancelled);
+  EXPECT_EQ(waiting.sink->reason(), FinishReason::kCancelled);
+  EXPECT_EQ(running.sink->timings().computed_tokens, 512u);
+  EXPECT_EQ(loop_->Stats().cancelled_total, 2u);
+}
+
+TEST_F(StepLoopTest, ResetWhileRunningChangesNoText) {
+  Start(64);
+  const Job a = Submit(MakeTokens(300, 1), 30);
+  Step();
+  Step();
+  const Job b = Submit(Concat(MakeTokens(300, 1), MakeTokens(10, 5)), 30);
+  loop_->ResetCache();
+  RunUntilIdle();
+  ExpectComplete(a);
+  ExpectComplete(b);
+  ExpectNothingHeld();
+}
+
+// Everything at once: a forest of prompts, small caches, small budgets, cancels, resets. Every
+// request's text is the reference's, or the beginning of it; nothing hangs; nothing leaks.
+TEST_F(StepLoopTest, RandomTraffic) {
+  std::mt19937 random(5);
+  const auto below = [&](size_t n) { return static_cast<size_t>(random() % n); };
+  size_t preemptions = 0, cancels = 0, cached = 0;
+  for (int round = 0; round < 40; round++) {
+    const size_t num_pages = 8 + below(30);
+    Start(num_pages, {.step_tokens = 1 + below(150),
+                      .mixed_step_tokens = 1 + below(60),
+                      .max_running = 1 + below(12)});
+    std::vector<Job> jobs;
+    while (jobs.size() < 40 || !loop_->idle()) {
+      if (jobs.size() < 40 && below(3) == 0) {
+        Tokens prompt = MakeTokens(below(90), below(2));
+        prompt = Concat(prompt, MakeTokens(below(60), 10 + below(3)));
+        prompt = Concat(prompt, MakeTokens(1 + below(20), 20 + below(50)));
+        GenerateRequest request = Greedy(std::move(prompt));
+        request.sampling.temperature = below(2) == 0 ? 0.0f : 1.0f;
+        request.sampling.seed = below(1000);
+        request.cache_prompt = below(10) != 0;
+        request.scope = below(8) == 0 ? "other" : "";
+        jobs.push_back(Submit(std::move(request), 1 + below(80)));
+      }
+      if (below(12) == 0 && !jobs.empty()) loop_->Cancel(jobs[below(jobs.size())].id);
+      if (below(100) == 0) loop_->ResetCache();
+      Step();
+      ASSERT_LT(loop_->Stats().steps_total, 50000u) << "no end in sight";
+    }
+    for (const Job& job : jobs) {
+      ASSERT_TRUE(job.sink->finished());
+      if (job.sink->reason() == FinishReason::kCancelled) {
+        const Tokens all = ReferenceTokens(model_, job.request, job.max_tokens);
+        const Tokens some = job.sink->tokens();
+        ASSERT_LE(some.size(), all.size());
+        EXPECT_TRUE(std::equal(some.begin(), some.end(), all.begin()));
+        cancels++;
+      } else {
+        ExpectComplete(job);
+      }
+    }
+    ExpectNothingHeld();
+    preemptions += loop_->Stats().preemptions_total;
+    cached += loop_->Stats().cached_tokens_total;
+  }
+  // The round trip was worth it only if all of this happened, and often.
+  EXPECT_GT(preemptions, 50u);
+  EXPECT_GT(cancels, 50u);
+  EXPECT_GT(cached, 1000u);
+}
+
+}  // namespace
+}  // namespace trellis
