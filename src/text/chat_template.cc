@@ -1,0 +1,154 @@
+#include "text/chat_template.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <exception>
+#include <string_view>
+#include <utility>
+
+#include "llama-vocab.h"
+#include "text/prompt_encoder.h"
+#include "text/tokenizer_impl.h"
+#include "trellis_llama.h"
+
+namespace trellis {
+namespace {
+
+using trellis_llama::ChatRenderer;
+using trellis_llama::ChatTurn;
+using trellis_llama::RenderedPart;
+
+// The engine's errors come with a trace and an excerpt of the template; the complaint is at the
+// end.
+std::string Complaint(std::string_view what) {
+  for (const std::string_view prefix : {"Error: ", "Jinja Exception: "}) {
+    const size_t at = what.rfind(prefix);
+    if (at != std::string_view::npos) what.remove_prefix(at + prefix.size());
+  }
+  constexpr size_t kEnough = 500;
+  std::string line(what.substr(0, kEnough));
+  while (!line.empty() && line.back() == '\n') line.pop_back();
+  for (char& c : line) {
+    if (c == '\n') c = ' ';
+  }
+  return line;
+}
+
+std::string PieceOrNothing(const Tokenizer& tokenizer, TokenId token) {
+  return token < 0 ? "" : tokenizer.Piece(token, SpecialTokens::kParse);
+}
+
+std::vector<ChatTurn> ToTurns(const std::vector<ChatMessage>& messages) {
+  std::vector<ChatTurn> turns;
+  turns.reserve(messages.size());
+  for (const ChatMessage& message : messages) {
+    turns.push_back({message.role, message.content, message.tool_calls_json, message.tool_call_id,
+                     message.name, message.reasoning_content});
+  }
+  return turns;
+}
+
+// Removes `size` bytes at the front, or at the back.
+void TrimFront(std::vector<RenderedPart>& parts, size_t size) {
+  for (RenderedPart& part : parts) {
+    const size_t here = std::min(size, part.text.size());
+    part.text.erase(0, here);
+    size -= here;
+  }
+}
+void TrimBack(std::vector<RenderedPart>& parts, size_t size) {
+  for (auto part = parts.rbegin(); part != parts.rend(); ++part) {
+    const size_t here = std::min(size, part->text.size());
+    part->text.resize(part->text.size() - here);
+    size -= here;
+  }
+}
+
+std::string Join(const std::vector<RenderedPart>& parts) {
+  std::string text;
+  for (const RenderedPart& part : parts) text += part.text;
+  return text;
+}
+
+// One source, ready to render.
+struct Prepared {
+  Prepared(const Tokenizer& tokenizer, const std::string& source)
+      : bos(PieceOrNothing(tokenizer, tokenizer.bos())),
+        eos(PieceOrNothing(tokenizer, tokenizer.eos())),
+        adds_bos(tokenizer.AddsBos()),
+        adds_eos(tokenizer.impl().vocab->get_add_eos()),
+        renderer(source, bos, eos),
+        encoder(tokenizer, source) {}
+
+  // Where the vocabulary adds BOS or EOS by itself, what the template wrote of them is dropped, as
+  // llama-server does.
+  void DropAdded(std::vector<RenderedPart>& parts) const {
+    const std::string text = Join(parts);
+    const bool drop_bos = adds_bos && text.starts_with(bos);
+    if (drop_bos) TrimFront(parts, bos.size());
+    const std::string_view rest = std::string_view(text).substr(drop_bos ? bos.size() : 0);
+    if (adds_eos && rest.ends_with(eos)) TrimBack(parts, eos.size());
+  }
+
+  const std::string bos;
+  const std::string eos;
+  const bool adds_bos;
+  const bool adds_eos;
+  const ChatRenderer renderer;
+  const PromptEncoder encoder;
+};
+
+}  // namespace
+
+struct ChatTemplate::Impl {
+  explicit Impl(const Tokenizer& t) : tokenizer(t) {}
+
+  const Tokenizer& tokenizer;
+  std::unique_ptr<Prepared> plain;
+  std::unique_ptr<Prepared> with_tools;  // null: the same as plain
+};
+
+Result<std::unique_ptr<ChatTemplate>> ChatTemplate::Create(const Tokenizer& tokenizer,
+                                                           const std::string& source) {
+  auto impl = std::make_unique<Impl>(tokenizer);
+  try {
+    impl->plain = std::make_unique<Prepared>(tokenizer, source.empty() ? "chatml" : source);
+    const std::string& tool_source = tokenizer.impl().tool_template;
+    if (!tool_source.empty() && source == tokenizer.chat_template()) {
+      impl->with_tools = std::make_unique<Prepared>(tokenizer, tool_source);
+    }
+  } catch (const std::exception& error) {
+    return Status(StatusCode::kInvalidArgument,
+                  fmt::format("the chat template does not parse: {}", Complaint(error.what())));
+  }
+  return std::unique_ptr<ChatTemplate>(new ChatTemplate(std::move(impl)));
+}
+
+ChatTemplate::ChatTemplate(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+ChatTemplate::~ChatTemplate() = default;
+
+Result<ChatPrompt> ChatTemplate::Render(const std::vector<ChatMessage>& messages,
+                                        const std::string& tools_json) const {
+  const bool use_tools = !tools_json.empty() && impl_->with_tools != nullptr;
+  const Prepared& prepared = use_tools ? *impl_->with_tools : *impl_->plain;
+  std::vector<RenderedPart> rendered;
+  try {
+    rendered = prepared.renderer.Render(ToTurns(messages), tools_json);
+  } catch (const std::exception& error) {
+    return Status(
+        StatusCode::kInvalidArgument,
+        fmt::format("the chat template refused the messages: {}", Complaint(error.what())));
+  }
+  prepared.DropAdded(rendered);
+  std::vector<PromptPart> parts;
+  ChatPrompt prompt;
+  for (RenderedPart& part : rendered) {
+    prompt.text += part.text;
+    parts.push_back({std::move(part.text), part.literal});
+  }
+  prompt.tokens = prepared.encoder.Encode(parts);
+  return prompt;
+}
+
+}  // namespace trellis

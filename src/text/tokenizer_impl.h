@@ -1,0 +1,27 @@
+// The inside of Tokenizer, for the other files of text/.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "text/tokenizer.h"
+#include "trellis_llama.h"
+
+struct llama_vocab;
+
+namespace trellis {
+
+struct Tokenizer::Impl {
+  trellis_llama::VocabPtr vocab;
+  std::string chat_template;
+  // tokenizer.chat_template.tool_use: some models have a template of its own for requests with
+  // tools.
+  std::string tool_template;
+  size_t vocab_size = 0;
+
+  bool Contains(TokenId token) const {
+    return token >= 0 && static_cast<size_t>(token) < vocab_size;
+  }
+};
+
+}  // namespace trellis
