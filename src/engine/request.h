@@ -23,7 +23,6 @@ namespace trellis {
 
 struct Request {
   using Clock = std::chrono::steady_clock;
-  enum class Match { kLongestPrefix, kNothing };
 
   // Moves the prompt out of `request`. `max_new_tokens` is at least 1. The id comes later.
   Request(GenerateRequest request, std::shared_ptr<GenerationSink> sink, size_t max_new_tokens,
@@ -46,7 +45,6 @@ struct Request {
   std::vector<TokenId> tokens;  // known tokens
   Sampler sampler;
   Lease lease;  // while running
-  Match match;
   size_t num_preemptions = 0;
   // Rows below it were matched or run before: to run one of them again is recomputation.
   size_t num_counted = 0;
@@ -67,7 +65,6 @@ inline Request::Request(GenerateRequest request, std::shared_ptr<GenerationSink>
       max_new_tokens(max_new),
       tokens(std::move(request.prompt)),
       sampler(params.sampling, vocab_size),
-      match(params.cache_prompt ? Match::kLongestPrefix : Match::kNothing),
       submitted(Clock::now()) {
   timings.prompt_tokens = num_prompt;
 }

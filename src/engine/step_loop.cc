@@ -89,14 +89,9 @@ void StepLoop::Admit() {
 // False if `request` has to wait for memory.
 bool StepLoop::TryAdmit(Request& request) {
   if (blocked_ == request.id && !running_.empty()) return false;
-  bool admitted = TakeLease(request);
-  if (!admitted && running_.empty() && request.match == Request::Match::kLongestPrefix) {
-    // A page that is shared in part is pinned beside its copy. Without the match all frames serve.
-    request.match = Request::Match::kNothing;
-    admitted = TakeLease(request);
-  }
-  if (!admitted) {
-    TRELLIS_CHECK(!running_.empty());  // Submit refused what the whole cache cannot hold
+  if (!TakeLease(request)) {
+    // Alone it has the whole cache, and Submit refused what that cannot hold.
+    TRELLIS_CHECK(!running_.empty());
     blocked_ = request.id;
     return false;
   }
@@ -117,17 +112,18 @@ bool StepLoop::TryAdmit(Request& request) {
 }
 
 bool StepLoop::TakeLease(Request& request) {
-  std::span<const TokenId> match = request.tokens;
-  if (request.match == Request::Match::kNothing) match = {};
-  Lease lease = cache_->Acquire(request.params.scope, match);
-  const size_t pages =
-      PagesToAdmit({.num_tokens = request.num_known(),
-                    .num_matched = lease.num_rows(),
-                    .max_new_tokens = request.max_new_tokens - request.num_generated(),
-                    .num_running = running_.size(),
-                    .num_preemptions = request.num_preemptions});
-  if (pages > cache_->AvailablePages()) return false;
-  if (!cache_->Reserve(lease, request.num_known()).ok()) return false;
+  const std::span<const TokenId> known = request.tokens;
+  Lease lease =
+      cache_->Acquire(request.params.scope, request.params.cache_prompt ? known : known.first(0));
+  const AdmissionNeed need =
+      NeedToAdmit({.num_tokens = known.size(),
+                   .max_new_tokens = request.max_new_tokens - request.num_generated(),
+                   .num_running = running_.size(),
+                   .num_preemptions = request.num_preemptions});
+  if (cache_->PagesNeeded(lease, need.num_rows) + need.spare_pages > cache_->AvailablePages()) {
+    return false;
+  }
+  if (!cache_->Reserve(lease, known.size()).ok()) return false;
   request.lease = std::move(lease);
   return true;
 }
@@ -138,13 +134,9 @@ void StepLoop::ReserveRows() {
   for (size_t i = 0; i < running_.size(); i++) {
     while (!cache_->Reserve(running_[i]->lease, running_[i]->num_known()).ok()) {
       Request& youngest = *running_.back();
-      const bool alone = running_.size() == 1;
-      const bool fits = PagesFor(youngest.num_known()) <= cache_->Stats().capacity;
-      if (alone && (!fits || youngest.match == Request::Match::kNothing)) {
-        End(youngest, FinishReason::kLength, Status::Ok());
+      if (running_.size() == 1) {
+        End(youngest, FinishReason::kLength, Status::Ok());  // the whole cache is full of it
       } else {
-        // Alone and yet too little: as in TryAdmit, what it matched is in its way.
-        if (alone) youngest.match = Request::Match::kNothing;
         Preempt(youngest);
       }
       if (i == running_.size()) return;  // it was the youngest itself

@@ -6,22 +6,21 @@
 // publishes what was computed by Commit(), so that others can match it at once, while it is still
 // growing. Destroying the lease unpins; what was committed stays until evicted.
 //
-//              [scope]                         "+--" an edge, labelled with its tokens
-//                 +-- s y s t e m ... ----+-- u s e r A ... a n s w e r   <- lease 1 (pins the
-//                 whole path)
-//                                         +-- u s e r B ...               <- lease 2
+//   [scope] --- s y s t e m ... ---+--- u s e r A ... a n s w e r   <- lease 1 pins this path
+//                                  |
+//                                  +--- u s e r B ...               <- lease 2 pins this one
 //
 // THREADS: none of its own; exactly one thread (the engine's) calls it. No locks.
 // INVARIANTS (Validate() checks them all):
 //   1. free + private + committed == capacity; a frame is in exactly one of these.
 //   2. Rows below a page's committed count never change and can be matched, even while its one
-//   owner appends behind them.
+//      owner appends behind them.
 //   3. A resident node's parent is resident; eviction trims pages from the cold end of the least
-//   recently used unpinned
-//      leaf, and never a pinned row.
+//      recently used unpinned leaf, and never a pinned row.
 //   4. Scope is the root of the key: nothing matches across scopes. Token ids are compared on every
-//   hit.
+//      hit.
 //   5. One hard budget: Reserve() says kResourceExhausted, it never over-allocates.
+// The structure behind it is described in kv/prefix_tree.h, with pictures in docs/cache.md.
 #pragma once
 
 #include <cstddef>
@@ -38,42 +37,45 @@
 namespace trellis {
 
 class PageCache;
+struct LeaseState;  // page_cache.cc
 
 // What must be equal for pages to be interchangeable: model fingerprint, KV dtype and layout
-// version, tenant or salt. Compared whole.
+// version, tenant or salt. Any bytes, compared whole.
 using ScopeKey = std::string;
 
 // A pin on a path. Move-only; destroying it releases. Outlived by its cache.
 class Lease {
  public:
-  Lease() = default;
+  Lease();
   Lease(Lease&& other) noexcept;
   Lease& operator=(Lease&& other) noexcept;
   ~Lease();
 
+  // False: a default-constructed or moved-from lease, which has no other use than to be assigned
+  // to.
   explicit operator bool() const { return cache_ != nullptr; }
 
   // Rows that were resident when the lease was acquired.
   size_t num_matched() const;
   // Rows that are valid now: matched + committed since. tokens()[0 .. num_rows()).
   size_t num_rows() const;
-  // Positions that have a frame: num_rows() <= num_reserved().
+  // Positions that have a frame: num_rows() <= num_reserved(). If equal, no row may be written.
   size_t num_reserved() const;
-  // Page table, [PagesFor(num_reserved())]: addresses stay valid until the next call on the cache.
+  // Page table, [PagesFor(num_reserved())]. Valid until the next call on the cache that is not
+  // const: whatever happens there may move a page's rows to another frame.
   std::span<std::byte* const> pages() const;
 
  private:
   friend class PageCache;
-  struct State;  // page_cache.cc
-  explicit Lease(PageCache* cache, std::unique_ptr<State> state);
+  Lease(PageCache* cache, std::unique_ptr<LeaseState> state);
   PageCache* cache_ = nullptr;
-  std::unique_ptr<State> state_;
+  std::unique_ptr<LeaseState> state_;
 };
 
 struct PageCacheStats {
   // Pages; free + private + committed == capacity.
   size_t capacity = 0, free = 0, private_pages = 0, committed = 0;
-  size_t pinned = 0;  // committed pages that a lease holds
+  size_t pinned = 0;  // committed pages that leases need: eviction can free all others
   size_t page_bytes = 0;
   size_t num_nodes = 0, num_leases = 0, num_scopes = 0;
   size_t tree_bytes = 0;  // overhead: nodes, labels, tables
@@ -86,18 +88,20 @@ class PageCache {
  public:
   struct Options {
     PageLayout layout;
-    size_t capacity_bytes =
-        0;  // floor(capacity_bytes / page_bytes) frames, mapped at once, touched when used
-    bool keep_finished =
-        true;  // false (--no-prefix-cache): nothing is matched and nothing stays after its lease
+    // floor(capacity_bytes / page_bytes) frames, mapped at once, touched when used.
+    size_t capacity_bytes = 0;
+    // false (--no-prefix-cache): nothing is matched and nothing stays after its lease.
+    bool keep_finished = true;
   };
   // ERRORS: kInvalidArgument when the budget holds no page, kResourceExhausted when it cannot be
   // mapped.
   static Result<std::unique_ptr<PageCache>> Create(const Options& options);
+  // REQUIRES: no lease is left.
   ~PageCache();
 
   // Pins the longest resident prefix of `tokens` in `scope`; possibly empty. Never fails, allocates
-  // no page. COST: O(matched tokens); 128k tokens under 1 ms.
+  // no page. COST: O(matched tokens), and moving a node's tokens if the match ends inside it; 128k
+  // tokens under 1 ms.
   Lease Acquire(const ScopeKey& scope, std::span<const TokenId> tokens);
 
   // What Acquire would match, without pinning or touching recency.
@@ -105,18 +109,26 @@ class PageCache {
 
   // Gives the lease frames so that positions [0, num_tokens) have one, evicting if needed. Takes
   // over or copies a partly filled last page, so rows num_rows() .. num_tokens - 1 may be written.
-  // ERRORS: kResourceExhausted: every other page is pinned or private; the lease is unchanged.
+  // Succeeds exactly if PagesNeeded(lease, num_tokens) <= AvailablePages().
+  // ERRORS: kResourceExhausted: every other page is pinned or private; the lease is unchanged, and
+  // nothing was evicted.
   Status Reserve(Lease& lease, size_t num_tokens);
+
+  // Frames that Reserve(lease, num_tokens) has to find. One for each new page, and one for the copy
+  // of a matched page that is filled in part, if another lease holds that page too. If no other
+  // lease does, Reserve copies it where there is room and takes it over where there is none: what
+  // else is cached behind it is dropped for that.
+  size_t PagesNeeded(const Lease& lease, size_t num_tokens) const;
 
   // Says that rows num_rows() .. num_rows() + tokens.size() - 1 now hold the keys and values of
   // `tokens`, and publishes them. If the tree already has such rows (another lease was faster) the
-  // tree's pages replace the lease's. REQUIRES: they were reserved and written.
+  // tree's pages replace the lease's as they fill. REQUIRES: they were reserved and written.
   void Commit(Lease& lease, std::span<const TokenId> tokens);
 
   // Unpins. Same as destroying the lease.
   void Release(Lease lease);
 
-  // Frames that Reserve could hand out now: free + evictable (the lower bound that admission uses).
+  // Frames that Reserve can hand out now: free ones, and all that eviction can free. Exact. O(1).
   size_t AvailablePages() const;
 
   // Drops everything that no lease pins. What is pinned can no longer be matched by later Acquires,
@@ -124,10 +136,10 @@ class PageCache {
   void Reset();
 
   const PageLayout& layout() const;
-  PageCacheStats Stats() const;
+  PageCacheStats Stats() const;  // O(1)
 
-  // Checks every invariant; aborts with a message naming the one that broke. O(tree). Tests and
-  // TRELLIS_DEBUG_CHECKS builds.
+  // Checks every invariant; aborts with a message naming the one that broke. O(tree). Tests call
+  // it; TRELLIS_DEBUG_CHECKS builds do, after every call that changes something.
   void Validate() const;
   // The tree as text, one node a line, for tests and bug reports.
   std::string Dump() const;

@@ -1,0 +1,180 @@
+// trellis bench: prefill (ppN) and decode (tgN) speed at depths, in the rows of llama-bench.
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cmath>
+#include <random>
+
+#include "commands.h"
+#include "loading.h"
+#include "os/buffer.h"
+#include "os/machine.h"
+
+namespace trellis {
+namespace {
+
+struct Flags {
+  ModelOptions model;
+  std::vector<size_t> prompts = {512}, generates = {64}, depths = {0};
+  size_t repetitions = 3;
+  std::string output = "md";
+};
+
+struct Row {
+  std::string test;
+  size_t depth = 0;
+  double mean = 0, deviation = 0;  // tokens per second
+};
+
+// One sequence in pages of its own.
+class Bench {
+ public:
+  Bench(Model& model, size_t max_tokens) : model_(model), layout_(model.page_layout()) {
+    buffer_ = Buffer::Allocate(PagesFor(max_tokens) * layout_.page_bytes()).value();
+    for (size_t i = 0; i < PagesFor(max_tokens); i++)
+      pages_.push_back(buffer_.data() + i * layout_.page_bytes());
+    std::mt19937 random(1);
+    std::uniform_int_distribution<TokenId> token(0,
+                                                 static_cast<TokenId>(model.spec().vocab_size) - 1);
+    for (size_t i = 0; i < max_tokens; i++) tokens_.push_back(token(random));
+    logits_.resize(model.spec().vocab_size);
+  }
+
+  // Runs tokens [begin, end) in one pass; logits of the last.
+  void Prefill(size_t begin, size_t end) {
+    if (begin == end) return;
+    const size_t last = end - begin - 1;
+    const SequenceRows rows{.pages = pages_,
+                            .tokens = std::span(tokens_).subspan(begin, end - begin),
+                            .first_position = begin,
+                            .first_unwritten = 0,
+                            .logit_rows = std::span(&last, 1)};
+    model_.Forward({&rows, 1}, logits_.data());
+  }
+
+  template <typename Work>
+  Row Measure(std::string test, size_t depth, size_t tokens, size_t repetitions, const Work& work) {
+    std::vector<double> speeds;
+    work();  // warm-up
+    for (size_t i = 0; i < repetitions; i++) {
+      const auto start = std::chrono::steady_clock::now();
+      work();
+      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+      speeds.push_back(static_cast<double>(tokens) / took.count());
+    }
+    Row row{.test = std::move(test), .depth = depth};
+    for (double s : speeds) row.mean += s / static_cast<double>(speeds.size());
+    for (double s : speeds) row.deviation += (s - row.mean) * (s - row.mean);
+    row.deviation =
+        speeds.size() > 1 ? std::sqrt(row.deviation / static_cast<double>(speeds.size() - 1)) : 0;
+    return row;
+  }
+
+ private:
+  Model& model_;
+  PageLayout layout_;
+  Buffer buffer_;
+  std::vector<std::byte*> pages_;
+  std::vector<TokenId> tokens_;
+  std::vector<float> logits_;
+};
+
+void PrintMarkdown(const ModelSpec& spec, const char* isa, size_t threads,
+                   const std::vector<Row>& rows) {
+  fmt::print(
+      "| model | size | params | isa | threads | test | t/s |\n| --- | --: | --: | --- | --: | --: "
+      "| --: |\n");
+  for (const Row& row : rows) {
+    const std::string at = row.depth > 0 ? fmt::format(" @ d{}", row.depth) : "";
+    fmt::print("| {} {} | {} | {:.2f} M | {} | {} | {}{} | {:.2f} ± {:.2f} |\n", spec.architecture,
+               spec.file_type, FormatBytes(spec.file_bytes),
+               static_cast<double>(spec.num_parameters) / 1e6, isa, threads, row.test, at, row.mean,
+               row.deviation);
+  }
+}
+
+void PrintJson(const ModelSpec& spec, const char* isa, size_t threads,
+               const std::vector<Row>& rows) {
+  fmt::print("[\n");
+  for (size_t i = 0; i < rows.size(); i++) {
+    const Row& row = rows[i];
+    fmt::print(
+        "  {{\"architecture\": \"{}\", \"file_type\": \"{}\", \"model_size\": {}, \"isa\": \"{}\", "
+        "\"n_threads\": {}, "
+        "\"test\": \"{}\", \"n_depth\": {}, \"avg_ts\": {:.4f}, \"stddev_ts\": {:.4f}}}{}\n",
+        spec.architecture, spec.file_type, spec.file_bytes, isa, threads, row.test, row.depth,
+        row.mean, row.deviation, i + 1 < rows.size() ? "," : "");
+  }
+  fmt::print("]\n");
+}
+
+Status Run(const Flags& flags) {
+  TRELLIS_ASSIGN_OR_RETURN(const KernelTable* kernels, SelectKernelsFromEnvironment());
+  const size_t threads = flags.model.threads == 0 ? AvailablePhysicalCores() : flags.model.threads;
+  TRELLIS_ASSIGN_OR_RETURN(std::unique_ptr<ComputePool> pool, ComputePool::Create(threads));
+  TRELLIS_ASSIGN_OR_RETURN(std::unique_ptr<Model> model,
+                           LoadModel(flags.model, *kernels, *pool, {}));
+  size_t longest = 1;
+  for (size_t p : flags.prompts) longest = std::max(longest, p);
+  for (size_t n : flags.generates) longest = std::max(longest, n);
+  size_t deepest = 0;
+  for (size_t d : flags.depths) deepest = std::max(deepest, d);
+  if (longest + deepest > model->spec().context_length) {
+    return Status(StatusCode::kTooLarge,
+                  fmt::format("{} tokens at depth {} exceed the model's context of {}", longest,
+                              deepest, model->spec().context_length));
+  }
+  Bench bench(*model, longest + deepest);
+  std::vector<Row> rows;
+  for (size_t depth : flags.depths) {
+    bench.Prefill(0, depth);
+    for (size_t n : flags.prompts) {
+      if (n == 0) continue;
+      rows.push_back(bench.Measure(fmt::format("pp{}", n), depth, n, flags.repetitions,
+                                   [&] { bench.Prefill(depth, depth + n); }));
+    }
+    for (size_t n : flags.generates) {
+      if (n == 0) continue;
+      rows.push_back(bench.Measure(fmt::format("tg{}", n), depth, n, flags.repetitions, [&] {
+        for (size_t i = 0; i < n; i++) bench.Prefill(depth + i, depth + i + 1);
+      }));
+    }
+  }
+  (flags.output == "json" ? PrintJson : PrintMarkdown)(model->spec(), kernels->name, threads, rows);
+  return Status::Ok();
+}
+
+}  // namespace
+
+void AddBench(CLI::App& app, int* exit_status) {
+  auto flags = std::make_shared<Flags>();
+  CLI::App* bench = app.add_subcommand("bench", "Measure prefill and decode speed");
+  bench->add_option("-m,--model", flags->model.path, "GGUF file")->required()->type_name("FILE");
+  bench->add_option("-p,--n-prompt", flags->prompts, "Prompt lengths; 0 is none")
+      ->delimiter(',')
+      ->capture_default_str();
+  bench->add_option("-n,--n-gen", flags->generates, "Tokens to decode; 0 is none")
+      ->delimiter(',')
+      ->capture_default_str();
+  bench->add_option("-d,--n-depth", flags->depths, "Tokens already in the context")
+      ->delimiter(',')
+      ->capture_default_str();
+  bench
+      ->add_option("-t,--threads", flags->model.threads,
+                   "Compute threads (default: physical cores)")
+      ->check(CLI::Range(1, 1024));
+  bench->add_option("-r,--repetitions", flags->repetitions)
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1000));
+  bench->add_option("-o,--output", flags->output, "md or json")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"md", "json"}));
+  bench->callback([flags, exit_status] {
+    const Status status = Run(*flags);
+    if (status.ok()) return;
+    fmt::print(stderr, "trellis: {}\n", status.message());
+    *exit_status = kExitUsage;
+  });
+}
+
+}  // namespace trellis

@@ -1,0 +1,16 @@
+// The subcommands of `trellis`: each adds its flags; when it is the one chosen, it runs and sets
+// the exit status.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace trellis {
+
+void AddServe(CLI::App& app, int* exit_status);
+void AddRun(CLI::App& app, int* exit_status);
+void AddBench(CLI::App& app, int* exit_status);
+void AddInspect(CLI::App& app, int* exit_status);
+
+inline constexpr int kExitUsage = 2;  // a wrong flag or a bad model file
+
+}  // namespace trellis

@@ -1,0 +1,71 @@
+// trellis inspect: what a GGUF file holds, and what of it fits into this machine.
+#include <fmt/format.h>
+#include <ggml.h>
+
+#include <map>
+
+#include "base/page_layout.h"
+#include "commands.h"
+#include "loading.h"
+#include "model/gguf_file.h"
+#include "model/transformer_config.h"
+#include "os/machine.h"
+
+namespace trellis {
+namespace {
+
+Status Inspect(const std::string& path) {
+  TRELLIS_ASSIGN_OR_RETURN(std::unique_ptr<GgufFile> gguf, GgufFile::Open(path));
+  TRELLIS_ASSIGN_OR_RETURN(TransformerConfig config, ReadTransformerConfig(*gguf));
+  const ModelSpec& s = config.spec;
+  fmt::print("{}\n", s.name);
+  fmt::print("  architecture     {}, {} layers, width {}, feed-forward {}\n", s.architecture,
+             s.num_layers, s.embedding_length, s.feed_forward_length);
+  fmt::print("  attention        {} heads over {} kv heads of {}", s.num_heads, s.num_kv_heads,
+             s.head_dim);
+  fmt::print("{}\n", s.sliding_window > 0 ? fmt::format(", window {}", s.sliding_window) : "");
+  fmt::print("  context          {} tokens, vocabulary {}\n", s.context_length, s.vocab_size);
+  fmt::print("  file             {}, {}, {:.1f} M parameters\n", FormatBytes(s.file_bytes),
+             s.file_type, static_cast<double>(s.num_parameters) / 1e6);
+  struct Count {
+    size_t tensors = 0, bytes = 0;
+  };
+  std::map<std::string, Count> types;
+  for (const GgufTensor& tensor : gguf->tensors()) {
+    Count& count = types[ggml_type_name(static_cast<ggml_type>(tensor.type))];
+    count.tensors++;
+    count.bytes += tensor.bytes();
+  }
+  for (const auto& [type, count] : types) {
+    fmt::print("  tensors {:<8} {:>5}  {}\n", type, count.tensors, FormatBytes(count.bytes));
+  }
+  const PageLayout layout{s.num_layers, s.num_kv_heads, s.head_dim};
+  const double per_token = static_cast<double>(layout.page_bytes()) / kPageTokens;
+  fmt::print("  KV cache         {} per 1,000 tokens\n",
+             FormatBytes(static_cast<size_t>(per_token * 1000)));
+  const size_t available = AvailableMemoryBytes();
+  const size_t left = available > s.file_bytes ? available - s.file_bytes : 0;
+  if (left == 0) {
+    fmt::print("  this machine     {} free: the weights do not fit\n", FormatBytes(available));
+  } else {
+    fmt::print("  this machine     {} free: weights and {:.0f} tokens of KV cache fit\n",
+               FormatBytes(available), static_cast<double>(left) / per_token);
+  }
+  return Status::Ok();
+}
+
+}  // namespace
+
+void AddInspect(CLI::App& app, int* exit_status) {
+  auto path = std::make_shared<std::string>();
+  CLI::App* inspect = app.add_subcommand("inspect", "Say what a GGUF file holds");
+  inspect->add_option("file", *path, "GGUF file")->required()->type_name("FILE");
+  inspect->callback([path, exit_status] {
+    const Status status = Inspect(*path);
+    if (status.ok()) return;
+    fmt::print(stderr, "trellis: {}\n", status.message());
+    *exit_status = kExitUsage;
+  });
+}
+
+}  // namespace trellis

@@ -1,0 +1,128 @@
+#include "loading.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cctype>
+#include <chrono>
+#include <cstdio>
+
+#include "os/machine.h"
+
+namespace trellis {
+namespace {
+
+// A bar on a terminal, nothing elsewhere.
+void ShowProgress(size_t done, size_t total) {
+  if (isatty(STDERR_FILENO) == 0 || total == 0) return;
+  const size_t filled = done * 40 / total;
+  std::fprintf(stderr, "\rloading [%s%s] %3zu %%%s", std::string(filled, '#').c_str(),
+               std::string(40 - filled, ' ').c_str(), done * 100 / total,
+               done >= total ? "\n" : "");
+}
+
+}  // namespace
+
+Result<size_t> ParseBytes(const std::string& text) {
+  size_t used = 0;
+  double value = -1;
+  try {
+    value = std::stod(text, &used);
+  } catch (const std::exception&) {
+  }
+  std::string unit = text.substr(used);
+  std::transform(unit.begin(), unit.end(), unit.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  const std::string suffixes = "kmgt";
+  double factor = 1;
+  if (!unit.empty()) {
+    const size_t power = suffixes.find(unit[0]);
+    const std::string rest = unit.substr(1);
+    const bool known = unit == "b" || (power != std::string::npos &&
+                                       (rest.empty() || rest == "ib" || rest == "b"));
+    if (!known) value = -1;
+    for (size_t i = 0; known && unit != "b" && i <= power; i++) factor *= 1024;
+  }
+  if (!(value >= 0) || value * factor > 1e18) {
+    return Status(StatusCode::kInvalidArgument,
+                  fmt::format("'{}' is not a size; write 2GiB, 512MiB or a number of bytes", text));
+  }
+  return static_cast<size_t>(value * factor);
+}
+
+std::string FormatBytes(size_t bytes) {
+  const double b = static_cast<double>(bytes);
+  if (bytes >= size_t{1} << 30) return fmt::format("{:.2f} GiB", b / (1 << 30));
+  if (bytes >= size_t{1} << 20) return fmt::format("{:.1f} MiB", b / (1 << 20));
+  return fmt::format("{:.1f} KiB", b / 1024);
+}
+
+Result<std::unique_ptr<Model>> LoadModel(const ModelOptions& options, const KernelTable& kernels,
+                                         ComputePool& pool,
+                                         std::function<void(size_t, size_t)> progress) {
+  LoadOptions load;
+  load.progress = [&progress](size_t done, size_t total) {
+    ShowProgress(done, total);
+    if (progress) progress(done, total);
+  };
+  return Model::Load(options.path, kernels, pool, load);
+}
+
+size_t DefaultCacheBytes(const PageLayout& layout, size_t context_size, size_t available_bytes) {
+  const size_t useful = 16 * PagesFor(context_size) * layout.page_bytes();
+  return std::max(layout.page_bytes(), std::min(available_bytes / 2, useful));
+}
+
+Result<std::unique_ptr<Service>> LoadService(const ModelOptions& options,
+                                             std::function<void(size_t, size_t)> progress) {
+  const auto start = std::chrono::steady_clock::now();
+  auto service = std::make_unique<Service>();
+  TRELLIS_ASSIGN_OR_RETURN(const KernelTable* kernels, SelectKernelsFromEnvironment());
+  const size_t threads = options.threads == 0 ? AvailablePhysicalCores() : options.threads;
+  TRELLIS_ASSIGN_OR_RETURN(service->pool, ComputePool::Create(threads));
+  TRELLIS_ASSIGN_OR_RETURN(service->model,
+                           LoadModel(options, *kernels, *service->pool, std::move(progress)));
+  const ModelSpec& spec = service->model->spec();
+  TRELLIS_ASSIGN_OR_RETURN(service->tokenizer, Tokenizer::Load(options.path));
+  TRELLIS_ASSIGN_OR_RETURN(
+      service->chat_template,
+      ChatTemplate::Create(*service->tokenizer, service->tokenizer->chat_template()));
+  for (size_t t = 0; t < service->tokenizer->vocab_size(); t++) {
+    const auto token = static_cast<TokenId>(t);
+    if (service->tokenizer->IsEndOfGeneration(token)) service->end_tokens.push_back(token);
+  }
+  const size_t context = options.context_size == 0 ? spec.context_length : options.context_size;
+  const PageLayout layout = service->model->page_layout();
+  size_t cache_bytes = DefaultCacheBytes(layout, context, AvailableMemoryBytes());
+  if (!options.kv_cache.empty()) {
+    TRELLIS_ASSIGN_OR_RETURN(cache_bytes, ParseBytes(options.kv_cache));
+  }
+  TRELLIS_ASSIGN_OR_RETURN(std::unique_ptr<PageCache> cache,
+                           PageCache::Create({.layout = layout,
+                                              .capacity_bytes = cache_bytes,
+                                              .keep_finished = options.prefix_cache}));
+  const size_t cache_tokens = cache->Stats().capacity * kPageTokens;
+  Engine::Options engine;
+  engine.context_size = context;
+  engine.max_queue = options.max_queue;
+  engine.prefix_cache = options.prefix_cache;
+  engine.pool = service->pool.get();
+  TRELLIS_ASSIGN_OR_RETURN(service->engine,
+                           Engine::Create(*service->model, std::move(cache), engine));
+  service->fingerprint = "fp_" + spec.fingerprint.substr(0, 12);
+  service->created = std::chrono::duration_cast<std::chrono::seconds>(
+                         std::chrono::system_clock::now().time_since_epoch())
+                         .count();
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  fmt::print(stderr,
+             "{} ({}, {}) in {:.1f} s: weights {}, KV cache {} = {} tokens{}, context {}, {} "
+             "threads, {}\n",
+             spec.name, spec.architecture, spec.file_type, took.count(),
+             FormatBytes(spec.packed_bytes), FormatBytes(cache_bytes), cache_tokens,
+             options.kv_cache.empty() ? " (half of free memory; --kv-cache sets it)" : "", context,
+             threads, kernels->name);
+  return service;
+}
+
+}  // namespace trellis

@@ -1,0 +1,43 @@
+// What every subcommand needs before it can start: sizes, threads, a loaded model.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/status.h"
+#include "kernels/kernels.h"
+#include "model/model.h"
+#include "os/compute_pool.h"
+#include "server/service.h"
+
+namespace trellis {
+
+// "2GiB", "512M", "1000000": bytes. ERRORS: kInvalidArgument.
+Result<size_t> ParseBytes(const std::string& text);
+std::string FormatBytes(size_t bytes);
+
+struct ModelOptions {
+  std::string path;
+  size_t threads = 0;       // 0: physical cores
+  size_t context_size = 0;  // 0: the model's
+  std::string kv_cache;     // empty: derived from free memory
+  bool prefix_cache = true;
+  size_t max_queue = 512;
+};
+
+// Loads the model, showing a bar on a terminal; `progress` is told too if it is not empty.
+Result<std::unique_ptr<Model>> LoadModel(const ModelOptions& options, const KernelTable& kernels,
+                                         ComputePool& pool,
+                                         std::function<void(size_t, size_t)> progress);
+
+// The default budget: half of what is free after loading, at most 16 sequences of the whole
+// context, at least one page.
+size_t DefaultCacheBytes(const PageLayout& layout, size_t context_size, size_t available_bytes);
+
+// Everything: pool, model, tokenizer, template, cache, engine. Says on stderr what it took.
+Result<std::unique_ptr<Service>> LoadService(const ModelOptions& options,
+                                             std::function<void(size_t, size_t)> progress);
+
+}  // namespace trellis

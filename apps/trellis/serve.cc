@@ -1,0 +1,107 @@
+// trellis serve: the HTTP server.
+#include <fmt/format.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <atomic>
+#include <thread>
+
+#include "commands.h"
+#include "loading.h"
+#include "server/server.h"
+
+namespace trellis {
+namespace {
+
+struct Flags {
+  ModelOptions model;
+  Server::Options server;
+  std::string alias;
+  int drain_seconds = 30;
+  bool no_prefix_cache = false;
+};
+
+std::string NameOf(const Flags& flags) {
+  if (!flags.alias.empty()) return flags.alias;
+  std::string name = flags.model.path.substr(flags.model.path.find_last_of('/') + 1);
+  if (name.ends_with(".gguf")) name.resize(name.size() - 5);
+  return name;
+}
+
+int Serve(Flags flags) {
+  spdlog::set_default_logger(spdlog::stderr_color_mt("trellis"));
+  flags.model.prefix_cache = !flags.no_prefix_cache;
+  flags.server.drain_timeout = std::chrono::seconds(flags.drain_seconds);
+  auto created = Server::Create(flags.server);
+  if (!created.ok()) {
+    fmt::print(stderr, "trellis: {}\n", created.status().message());
+    return 1;
+  }
+  Server& server = **created;
+  const std::string url = fmt::format("http://{}:{}", flags.server.host, server.port());
+  if (flags.server.host != "127.0.0.1" && flags.server.host != "localhost" &&
+      flags.server.host != "::1") {
+    spdlog::warn(
+        "listening on {} without authentication: whoever reaches this address can use the model",
+        flags.server.host);
+  }
+  std::atomic<int> status{0};
+  std::thread loader([&] {
+    auto service = LoadService(flags.model, [&server](size_t done, size_t total) {
+      server.load_progress().done = done;
+      server.load_progress().total = total;
+    });
+    if (!service.ok()) {
+      fmt::print(stderr, "trellis: {}\n", service.status().message());
+      status = kExitUsage;
+      server.Stop();
+      return;
+    }
+    (*service)->model_name = NameOf(flags);
+    server.SetService(std::move(*service));
+    fmt::print(
+        stderr,
+        "listening on {0}\n  curl {0}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
+        "    -d '{{\"messages\":[{{\"role\":\"user\",\"content\":\"Say hello.\"}}]}}'\n",
+        url);
+  });
+  server.Run();
+  loader.join();
+  return status;
+}
+
+}  // namespace
+
+void AddServe(CLI::App& app, int* exit_status) {
+  auto flags = std::make_shared<Flags>();
+  CLI::App* serve = app.add_subcommand("serve", "Serve a model over HTTP (OpenAI's API)");
+  serve->add_option("-m,--model", flags->model.path, "GGUF file")->required()->type_name("FILE");
+  serve->add_option("--host", flags->server.host, "Address to listen on")->capture_default_str();
+  serve->add_option("--port", flags->server.port, "Port; 0 takes a free one")
+      ->capture_default_str();
+  serve
+      ->add_option("-t,--threads", flags->model.threads,
+                   "Compute threads (default: physical cores)")
+      ->check(CLI::Range(1, 1024));
+  serve->add_option("-c,--ctx-size", flags->model.context_size,
+                    "Longest context in tokens (default: the model's)");
+  serve
+      ->add_option("--kv-cache", flags->model.kv_cache,
+                   "Memory for keys and values, like 2GiB (default: half of what is free)")
+      ->type_name("SIZE");
+  serve
+      ->add_option("-a,--alias", flags->alias, "Name of the model in the API (default: the file's)")
+      ->type_name("NAME");
+  serve->add_flag("--no-prefix-cache", flags->no_prefix_cache,
+                  "Keep nothing of a finished request");
+  serve->add_option("--max-queue", flags->model.max_queue, "Waiting requests; more get 503")
+      ->capture_default_str();
+  serve
+      ->add_option("--drain-timeout", flags->drain_seconds,
+                   "Seconds that running answers have on SIGTERM")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 86400));
+  serve->callback([flags, exit_status] { *exit_status = Serve(*flags); });
+}
+
+}  // namespace trellis

@@ -1,0 +1,411 @@
+#include "kv/prefix_tree.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+
+namespace trellis {
+namespace {
+
+// Length of the common prefix. Whole stretches by memcmp, which runs at the speed of memory.
+size_t CommonPrefix(std::span<const TokenId> a, std::span<const TokenId> b) {
+  constexpr size_t kStretch = 256;
+  const size_t size = std::min(a.size(), b.size());
+  size_t same = 0;
+  while (same + kStretch <= size &&
+         std::memcmp(&a[same], &b[same], kStretch * sizeof(TokenId)) == 0) {
+    same += kStretch;
+  }
+  while (same < size && a[same] == b[same]) same++;
+  return same;
+}
+
+size_t OpenTails(const Node& node) {
+  return node.has_open_tail() ? 1 : 0;
+}
+
+// Pinned, and none of its children is: a leaf of the tree of pinned nodes.
+bool IsTip(const Node& node) {
+  return node.num_leases > 0 && node.num_pinned_children == 0;
+}
+
+// Shrinks what is mostly empty; since sizes halve in between, at a constant cost per element.
+template <typename T>
+void GiveBackSpace(std::vector<T>& items) {
+  if (items.capacity() > 2 * items.size() + 16) items.shrink_to_fit();
+}
+
+}  // namespace
+
+PrefixTree::PrefixTree(PagePool& pool) : pool_(pool) {}
+
+PrefixTree::~PrefixTree() {
+  for (const auto& [edge, node] : edges_) {
+    for (FrameId frame : node->frames) pool_.Free(frame);
+  }
+}
+
+// --- Roots ---
+
+Root* PrefixTree::FindRoot(const std::string& scope) const {
+  const auto it = scopes_.find(scope);
+  return it == scopes_.end() ? nullptr : it->second.get();
+}
+
+Root& PrefixTree::FindOrAddRoot(const std::string& scope) {
+  const auto [it, added] = scopes_.try_emplace(scope);
+  if (added) {
+    it->second = std::make_unique<Root>();
+    it->second->scope = &it->first;
+    Account(*it->second);
+  }
+  return *it->second;
+}
+
+Root& PrefixTree::AddDetachedRoot() {
+  auto root = std::make_unique<Root>();
+  Root& result = *root;
+  detached_.emplace(&result, std::move(root));
+  Account(result);
+  return result;
+}
+
+void PrefixTree::Reset() {
+  // Detached trees drop what is unpinned at once, so all that is cold is in a scope.
+  while (Node* coldest = cold_.coldest()) RemoveLeaf(*coldest);
+  for (auto& [scope, root] : scopes_) {
+    root->scope = nullptr;
+    num_bytes_ -= scope.capacity();
+    root->num_bytes -= scope.capacity();
+    Root& kept = *root;
+    detached_.emplace(&kept, std::move(root));
+    DropIfUnused(kept);
+  }
+  scopes_.clear();
+}
+
+void PrefixTree::DropIfUnused(Root& root) {
+  if (!root.is_leaf() || root.is_pinned()) return;
+  num_bytes_ -= root.num_bytes;
+  if (root.is_detached()) {
+    detached_.erase(&root);
+  } else {
+    scopes_.erase(scopes_.find(*root.scope));
+  }
+}
+
+// --- Reading ---
+
+PrefixTree::Place PrefixTree::Match(Node& node, std::span<const TokenId> tokens) const {
+  Place place{&node, node.end()};
+  while (!tokens.empty() && place.row == place.node->end()) {
+    Node* child = FindChild(*place.node, tokens.front());
+    if (child == nullptr) break;
+    const size_t same = CommonPrefix(child->label, tokens);
+    place = {child, place.row + same};
+    tokens = tokens.subspan(same);
+  }
+  return place;
+}
+
+Node* PrefixTree::FindChild(const Node& node, TokenId token) const {
+  if (node.is_leaf()) return nullptr;
+  const auto it = edges_.find(Edge{&node, token});
+  return it == edges_.end() ? nullptr : it->second.get();
+}
+
+FrameId PrefixTree::TailFrame(const Node& node) const {
+  TRELLIS_CHECK(node.has_open_tail());
+  const size_t page = node.end() / kPageTokens;
+  const Node* home = &node;
+  while (page >= home->first_page() + home->frames.size()) {
+    home = home->first_child;
+    TRELLIS_CHECK(home != nullptr && home->first_page() == page);
+  }
+  return home->frames[page - home->first_page()];
+}
+
+size_t PrefixTree::EdgeHash::operator()(const Edge& edge) const {
+  // Tokens come from clients; where a node lies in memory they cannot know.
+  uint64_t x = reinterpret_cast<uintptr_t>(edge.parent) / alignof(Node);
+  x = (x ^ (x >> 29)) * 0xbf58476d1ce4e5b9u + static_cast<uint32_t>(edge.token);
+  x = (x ^ (x >> 32)) * 0x94d049bb133111ebu;
+  return static_cast<size_t>(x ^ (x >> 31));
+}
+
+// --- Growing ---
+
+//        parent                    parent
+//           |                         |
+//   [begin ...... end)       [begin .. row)   upper: new, whole pages up to `row`
+//    /      |       \                 |
+//                              [row .. end)   node: the rest, with its children, leases, writer
+//                               /    |    \                                                    .
+Node& PrefixTree::Split(Node& node, size_t row) {
+  TRELLIS_CHECK(node.begin < row && row < node.end());
+  const auto cut_tokens = node.label.begin() + static_cast<ptrdiff_t>(row - node.begin);
+  const auto cut_frames =
+      node.frames.begin() + static_cast<ptrdiff_t>(row / kPageTokens - node.first_page());
+
+  auto owned = std::make_unique<Node>();
+  Node& upper = *owned;
+  upper.begin = node.begin;
+  upper.label.assign(node.label.begin(), cut_tokens);
+  upper.frames.assign(node.frames.begin(), cut_frames);
+  upper.last_used = node.last_used;
+  upper.num_pinned_children = node.is_pinned() ? 1 : 0;
+  if (!node.is_pinned()) cold_.InsertWarmer(upper, node);
+
+  Node& parent = *node.parent;
+  UnlinkChild(node);
+  LinkChild(parent, upper);
+  LinkChild(upper, node);
+  std::unique_ptr<Node>& edge = edges_.at(EdgeTo(upper));
+  std::swap(edge, owned);
+  node.begin = row;
+  node.label.erase(node.label.begin(), cut_tokens);
+  node.frames.erase(node.frames.begin(), cut_frames);
+  GiveBackSpace(node.label);
+  GiveBackSpace(node.frames);
+  edges_.emplace(EdgeTo(node), std::move(owned));
+  Account(upper);
+  Account(node);
+  return upper;
+}
+
+FrameId PrefixTree::TakeTail(Node& leaf) {
+  TRELLIS_CHECK(leaf.is_leaf() && leaf.has_open_tail());
+  const FrameId frame = leaf.frames.back();
+  leaf.frames.pop_back();
+  leaf.writer = nullptr;
+  pool_.Withdraw(frame);
+  return frame;
+}
+
+Node& PrefixTree::AddChild(Node& parent, std::span<const TokenId> tokens,
+                           std::span<const FrameId> frames) {
+  TRELLIS_CHECK(!tokens.empty() && parent.is_pinned());
+  auto owned = std::make_unique<Node>();
+  Node& child = *owned;
+  child.begin = parent.end();
+  child.last_used = clock_;
+  LinkChild(parent, child);
+  AppendRows(child, tokens, frames);
+  const bool added = edges_.emplace(EdgeTo(child), std::move(owned)).second;
+  TRELLIS_CHECK(added);
+  cold_.Append(child);
+  return child;
+}
+
+void PrefixTree::Extend(Node& leaf, std::span<const TokenId> tokens,
+                        std::span<const FrameId> frames) {
+  TRELLIS_CHECK(leaf.is_leaf() && !leaf.is_root() && leaf.num_leases == 1);
+  num_pinned_pages_ -= leaf.num_whole_pages() + OpenTails(leaf);
+  AppendRows(leaf, tokens, frames);
+  num_pinned_pages_ += leaf.num_whole_pages() + OpenTails(leaf);
+}
+
+void PrefixTree::AppendRows(Node& node, std::span<const TokenId> tokens,
+                            std::span<const FrameId> frames) {
+  node.label.insert(node.label.end(), tokens.begin(), tokens.end());
+  node.frames.insert(node.frames.end(), frames.begin(), frames.end());
+  TRELLIS_CHECK(node.frames.size() == PagesFor(node.end()) - node.first_page());
+  for (FrameId frame : frames) pool_.Commit(frame);
+  Account(node);
+}
+
+// --- Pinning ---
+
+void PrefixTree::AddLease(Node& node) {
+  const bool was_pinned = node.is_pinned();
+  node.num_leases++;
+  if (was_pinned) return;
+  num_pinned_pages_ += OpenTails(node);
+  for (Node* next = &node; !next->is_root(); next = next->parent) {
+    cold_.Remove(*next);
+    num_pinned_pages_ += next->num_whole_pages();
+    Node& parent = *next->parent;
+    if (IsTip(parent)) num_pinned_pages_ -= OpenTails(parent);
+    const bool parent_was_pinned = parent.is_pinned();
+    parent.num_pinned_children++;
+    if (parent_was_pinned) break;
+  }
+}
+
+void PrefixTree::RemoveLease(Root& root, Node& node) {
+  TRELLIS_CHECK(node.num_leases > 0);
+  node.num_leases--;
+  if (node.is_pinned()) return Compact(node);
+
+  num_pinned_pages_ -= OpenTails(node);
+  clock_++;
+  unpinned_.clear();
+  for (Node* next = &node; !next->is_root() && !next->is_pinned(); next = next->parent) {
+    next->last_used = clock_;
+    cold_.Append(*next);
+    num_pinned_pages_ -= next->num_whole_pages();
+    unpinned_.push_back(next);
+    next->parent->num_pinned_children--;
+    if (IsTip(*next->parent)) num_pinned_pages_ += OpenTails(*next->parent);
+  }
+  if (root.is_detached()) {
+    for (Node* unpinned : unpinned_) RemoveLeaf(*unpinned);
+  } else if (!unpinned_.empty()) {
+    // From the top, so that a long chain is joined at the cost of its length.
+    for (size_t i = unpinned_.size() - 1; i > 0; i--) {
+      if (unpinned_[i]->num_children == 1) MergeWithChild(*unpinned_[i]);
+    }
+    Compact(node);
+  }
+  DropIfUnused(root);
+}
+
+// --- Canonical form ---
+
+// Restores it at `node`, which may go.
+void PrefixTree::Compact(Node& node) {
+  Node* upper = &node;
+  while (!upper->is_root() && upper->num_leases == 0 && upper->num_children == 1) {
+    Node& lower = *upper->first_child;
+    if (!upper->is_pinned() && upper->last_used != lower.last_used) {
+      // They part at a page border only: the rows that share a page can only go together, so they
+      // are as warm as the warmest of them.
+      if (!upper->has_open_tail()) return;
+      const size_t page_end = PagesFor(upper->end()) * kPageTokens;
+      if (lower.end() > page_end) Split(lower, page_end);
+    }
+    upper = &MergeWithChild(*upper);
+  }
+}
+
+// Joins `node` and its only child into one node as warm as `node`. Returns it: it is the child, so
+// what points to its end stays right. REQUIRES: both are pinned or neither is; no lease ends at
+// `node`. COST: the child's label.
+Node& PrefixTree::MergeWithChild(Node& node) {
+  Node& child = *node.first_child;
+  TRELLIS_CHECK(node.num_leases == 0 && node.num_children == 1);
+  TRELLIS_CHECK(node.is_pinned() == child.is_pinned());
+  if (!node.is_pinned()) {
+    cold_.Remove(child);
+    cold_.InsertWarmer(child, node);
+    cold_.Remove(node);
+    child.last_used = node.last_used;
+  }
+  std::unique_ptr<Node> owned = std::move(edges_.extract(EdgeTo(child)).mapped());
+  node.label.insert(node.label.end(), child.label.begin(), child.label.end());
+  node.frames.insert(node.frames.end(), child.frames.begin(), child.frames.end());
+  child.label = std::move(node.label);
+  child.frames = std::move(node.frames);
+  child.begin = node.begin;
+
+  Node& parent = *node.parent;
+  UnlinkChild(child);
+  UnlinkChild(node);
+  LinkChild(parent, child);
+  num_bytes_ -= node.num_bytes;
+  edges_.at(EdgeTo(child)) = std::move(owned);  // `node` is gone
+  Account(child);
+  return child;
+}
+
+// --- Evicting ---
+
+void PrefixTree::EvictPage() {
+  size_t num_freed = 0;
+  // Rows whose page another node keeps free nothing; there are at most a page's worth.
+  while (num_freed == 0) {
+    Node* coldest = cold_.coldest();
+    TRELLIS_CHECK(coldest != nullptr && coldest->is_leaf());
+    num_freed = TrimLeaf(*coldest);
+  }
+}
+
+// Removes the rows of the last page of an unpinned leaf. Returns how many frames that freed: 0
+// or 1.
+size_t PrefixTree::TrimLeaf(Node& leaf) {
+  const size_t page_begin = (leaf.end() - 1) / kPageTokens * kPageTokens;
+  if (page_begin <= leaf.begin) {
+    Root* root = leaf.parent->is_root() ? static_cast<Root*>(leaf.parent) : nullptr;
+    const size_t num_freed = RemoveLeaf(leaf);
+    if (root != nullptr) DropIfUnused(*root);
+    return num_freed;
+  }
+  pool_.Free(leaf.frames.back());
+  leaf.frames.pop_back();
+  leaf.label.resize(page_begin - leaf.begin);
+  GiveBackSpace(leaf.label);
+  GiveBackSpace(leaf.frames);
+  Account(leaf);
+  return 1;
+}
+
+// Removes an unpinned leaf and restores canonical form at its parent, which may go unless it is a
+// root. Returns how many frames that freed.
+size_t PrefixTree::RemoveLeaf(Node& leaf) {
+  TRELLIS_CHECK(leaf.is_leaf() && !leaf.is_pinned() && leaf.writer == nullptr);
+  Node& parent = *leaf.parent;
+  size_t first_freed = 0;
+  if (parent.has_open_tail() && parent.num_children == 1) {
+    // The parent becomes a leaf: its last page is its own now.
+    parent.frames.push_back(leaf.frames.front());
+    first_freed = 1;
+    Account(parent);
+  }
+  const size_t num_freed = leaf.frames.size() - first_freed;
+  for (size_t i = first_freed; i < leaf.frames.size(); i++) pool_.Free(leaf.frames[i]);
+  cold_.Remove(leaf);
+  UnlinkChild(leaf);
+  num_bytes_ -= leaf.num_bytes;
+  edges_.erase(EdgeTo(leaf));
+  Compact(parent);
+  return num_freed;
+}
+
+size_t PrefixTree::DropBelow(Node& node) {
+  TRELLIS_CHECK(node.num_pinned_children == 0);
+  size_t num_freed = 0;
+  while (Node* leaf = node.first_child) {
+    while (leaf->first_child != nullptr) leaf = leaf->first_child;
+    num_freed += RemoveLeaf(*leaf);
+  }
+  return num_freed;
+}
+
+// --- Links and accounts ---
+
+void PrefixTree::LinkChild(Node& parent, Node& child) {
+  child.parent = &parent;
+  child.previous_sibling = nullptr;
+  child.next_sibling = parent.first_child;
+  if (parent.first_child != nullptr) parent.first_child->previous_sibling = &child;
+  parent.first_child = &child;
+  parent.num_children++;
+}
+
+// Leaves child.parent as it is.
+void PrefixTree::UnlinkChild(Node& child) {
+  Node& parent = *child.parent;
+  (child.previous_sibling != nullptr ? child.previous_sibling->next_sibling : parent.first_child) =
+      child.next_sibling;
+  if (child.next_sibling != nullptr) child.next_sibling->previous_sibling = child.previous_sibling;
+  child.previous_sibling = child.next_sibling = nullptr;
+  parent.num_children--;
+}
+
+// Brings num_bytes() up to date with `node`.
+void PrefixTree::Account(Node& node) {
+  size_t size = node.label.capacity() * sizeof(TokenId) + node.frames.capacity() * sizeof(FrameId);
+  if (node.is_root()) {
+    // The table's entry, a pointer and a hash, beside the root itself.
+    const std::string* scope = static_cast<const Root&>(node).scope;
+    size += sizeof(Root) + 4 * sizeof(void*) + (scope == nullptr ? 0 : scope->capacity());
+  } else {
+    size += sizeof(Node) + sizeof(Edge) + 4 * sizeof(void*);
+  }
+  num_bytes_ += size - node.num_bytes;
+  node.num_bytes = size;
+}
+
+}  // namespace trellis

@@ -1,0 +1,68 @@
+// For tests: rows whose every value says what it was computed from, the scope and all tokens up to
+// and including its own, as real keys and values do. So a wrong frame, a row too many or too few, or
+// a byte overwritten shows wherever the row is read.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "base/page_layout.h"
+#include "base/types.h"
+
+namespace trellis {
+
+// What row i of a path stands for; of the empty prefix if there is no row yet.
+using RowHash = uint64_t;
+
+inline RowHash MixRow(RowHash hash, uint64_t value) {
+  uint64_t x = (hash ^ value) * 0x9e3779b97f4a7c15u;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  return x ^ (x >> 27);
+}
+
+inline RowHash EmptyRowHash(const std::string& scope) {
+  RowHash hash = 1;
+  for (const char c : scope) hash = MixRow(hash, static_cast<unsigned char>(c) + 1u);
+  return hash;
+}
+
+inline RowHash NextRowHash(RowHash previous, TokenId token) {
+  return MixRow(previous, static_cast<uint32_t>(token) + 1000u);
+}
+
+// Calls visit(element, value) for each element of the row, K and V, that belongs to `hash`.
+template <typename Visit>
+void ForEachElement(const PageLayout& layout, std::span<std::byte* const> pages, size_t row,
+                    RowHash hash, Visit visit) {
+  auto* page = reinterpret_cast<uint16_t*>(pages[row / kPageTokens]);
+  const size_t in_page = row % kPageTokens;
+  for (size_t layer = 0; layer < layout.num_layers; layer++) {
+    for (size_t head = 0; head < layout.num_kv_heads; head++) {
+      for (size_t d = 0; d < layout.head_dim; d++) {
+        const uint64_t value = MixRow(hash, (layer * layout.num_kv_heads + head) * 64 + d);
+        visit(page[layout.k_offset(layer, head) + d * kPageTokens + in_page],
+              static_cast<uint16_t>(value));
+        visit(page[layout.v_offset(layer, head) + in_page * layout.head_dim + d],
+              static_cast<uint16_t>(value >> 16));
+      }
+    }
+  }
+}
+
+inline void WriteTestRow(const PageLayout& layout, std::span<std::byte* const> pages, size_t row,
+                         RowHash hash) {
+  ForEachElement(layout, pages, row, hash,
+                 [](uint16_t& element, uint16_t value) { element = value; });
+}
+
+inline bool HoldsTestRow(const PageLayout& layout, std::span<std::byte* const> pages, size_t row,
+                         RowHash hash) {
+  bool same = true;
+  ForEachElement(layout, pages, row, hash,
+                 [&](uint16_t element, uint16_t value) { same &= element == value; });
+  return same;
+}
+
+}  // namespace trellis

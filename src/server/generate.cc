@@ -1,0 +1,431 @@
+// Chat and text completions: a parsed request becomes one engine request per choice; their tokens
+// come back through a Channel to the connection's coroutine, which decodes, looks for stop strings
+// and writes.
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+#include <sys/socket.h>
+
+#include <deque>
+#include <random>
+
+#include "api/requests.h"
+#include "api/responses.h"
+#include "server/session.h"
+#include "text/stream_decoder.h"
+
+namespace trellis {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct Event {
+  size_t choice = 0;
+  std::optional<SampledToken> token;  // none: the choice has ended
+  FinishReason reason = FinishReason::kStop;
+  Status status;
+  GenerateTimings timings;
+};
+
+// Events from the engine's thread to the connection's strand. Bounded by what was asked for:
+// max_tokens per choice.
+class Channel : public std::enable_shared_from_this<Channel> {
+ public:
+  explicit Channel(Stream::executor_type strand) : strand_(strand), wake_(strand) {}
+
+  // From any thread.
+  void Post(Event event) {
+    net::post(strand_, [self = shared_from_this(), e = std::move(event)]() mutable {
+      self->events_.push_back(std::move(e));
+      self->wake_.cancel();
+    });
+  }
+
+  // On the strand: the next event, or nothing after a while without one.
+  net::awaitable<std::optional<Event>> Next() {
+    if (events_.empty()) {
+      wake_.expires_after(std::chrono::milliseconds(200));
+      boost::system::error_code ignored;
+      co_await wake_.async_wait(net::redirect_error(net::use_awaitable, ignored));
+    }
+    if (events_.empty()) co_return std::nullopt;
+    Event event = std::move(events_.front());
+    events_.pop_front();
+    co_return event;
+  }
+  bool empty() const { return events_.empty(); }
+
+ private:
+  Stream::executor_type strand_;
+  net::steady_timer wake_;
+  std::deque<Event> events_;
+};
+
+class ChoiceSink : public GenerationSink {
+ public:
+  ChoiceSink(std::shared_ptr<Channel> channel, size_t choice)
+      : channel_(std::move(channel)), choice_(choice) {}
+  void OnToken(const SampledToken& token) override {
+    Event event;
+    event.choice = choice_;
+    event.token = token;
+    channel_->Post(std::move(event));
+  }
+  void OnFinish(FinishReason reason, const Status& status,
+                const GenerateTimings& timings) override {
+    Event event;
+    event.choice = choice_;
+    event.reason = reason;
+    event.status = status;
+    event.timings = timings;
+    channel_->Post(std::move(event));
+  }
+
+ private:
+  std::shared_ptr<Channel> channel_;
+  size_t choice_;
+};
+
+bool ClientIsGone(Stream& stream) {
+  char byte;
+  const ssize_t n = recv(stream.socket().native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+  return n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
+}
+
+std::string RandomId(const char* prefix) {
+  thread_local std::mt19937_64 random{std::random_device{}()};
+  return fmt::format("{}{:016x}", prefix, random());
+}
+
+// What either endpoint asks for, in the engine's terms.
+struct Job {
+  AnswerHead head;
+  GenerationFields fields;
+  std::vector<std::vector<TokenId>> prompts;
+  std::vector<std::string> echo;  // per prompt: text the answer starts with
+};
+
+SamplingParams ToParams(const SamplingFields& f, uint64_t seed) {
+  SamplingParams p;
+  p.temperature = f.temperature, p.top_k = f.top_k, p.top_p = f.top_p, p.min_p = f.min_p,
+  p.typical_p = f.typical_p;
+  p.repetition_penalty = f.repetition_penalty, p.presence_penalty = f.presence_penalty;
+  p.frequency_penalty = f.frequency_penalty, p.penalty_last_n = f.penalty_last_n;
+  p.logit_bias = f.logit_bias, p.num_logprobs = f.num_logprobs;
+  p.seed = seed;
+  return p;
+}
+
+// One choice as it grows.
+struct Choice {
+  Choice(const Tokenizer& tokenizer, const std::vector<std::string>& stop)
+      : decoder(tokenizer, stop, SpecialTokens::kAsText) {}
+  StreamDecoder decoder;
+  std::optional<RequestId> request;
+  std::string text;   // all of it, when not streaming
+  size_t offset = 0;  // bytes given out
+  std::vector<LogprobEntry> logprobs;
+  const char* finish_reason = nullptr;
+  bool done = false;
+};
+
+class Generation {
+ public:
+  Generation(Job job, const HttpRequest& http_request, Service& service, Stream& stream,
+             ServerState& state)
+      : job_(std::move(job)),
+        http_request_(http_request),
+        service_(service),
+        stream_(stream),
+        state_(state),
+        channel_(std::make_shared<Channel>(stream.get_executor())) {}
+
+  // However it ends, nothing goes on computing for a client that is gone.
+  ~Generation() { CancelAll(); }
+
+  net::awaitable<bool> Run() {
+    const Status submitted = SubmitAll();
+    if (!submitted.ok()) {
+      CancelAll();
+      co_return co_await WriteReply(stream_, http_request_, ErrorReply(ErrorFromStatus(submitted)),
+                                    state_);
+    }
+    const bool open = job_.fields.stream ? co_await WriteStream() : co_await Collect();
+    Log();
+    co_return open;
+  }
+
+ private:
+  Status SubmitAll() {
+    const size_t n = job_.fields.num_choices;
+    for (size_t i = 0; i < job_.prompts.size() * n; i++) {
+      choices_.emplace_back(*service_.tokenizer, job_.fields.stop);
+      GenerateRequest request;
+      request.prompt = job_.prompts[i / n];
+      if (!job_.fields.ignore_eos) request.end_tokens = service_.end_tokens;
+      request.max_tokens = job_.fields.max_tokens;
+      request.sampling = ToParams(job_.fields.sampling, job_.head.seed + i % n);
+      request.scope = job_.fields.cache_salt;
+      request.cache_prompt = job_.fields.cache_prompt;
+      if (job_.echo.size() > i / n) choices_[i].text = job_.echo[i / n];
+      Result<RequestId> id =
+          service_.engine->Submit(std::move(request), std::make_shared<ChoiceSink>(channel_, i));
+      if (!id.ok()) return id.status();
+      choices_[i].request = *id;
+      left_++;
+    }
+    return Status::Ok();
+  }
+
+  void CancelAll() {
+    for (Choice& choice : choices_) {
+      if (choice.request && !choice.done) service_.engine->Cancel(*choice.request);
+    }
+  }
+
+  // Applies one event; text that is now certain comes back in `piece`.
+  Status Apply(const Event& event, ChoiceText* piece) {
+    Choice& choice = choices_[event.choice];
+    piece->index = event.choice;
+    piece->has_logprobs = job_.fields.sampling.num_logprobs >= 0;
+    if (event.token) {
+      if (choice.finish_reason != nullptr)
+        return Status::Ok();  // computed while the stop string was found
+      completion_tokens_++;
+      if (piece->has_logprobs) piece->logprobs.push_back(Logprobs(*event.token, choice.offset));
+      piece->text = choice.decoder.Push(event.token->token);
+      if (choice.decoder.stopped()) {
+        choice.finish_reason = "stop";
+        service_.engine->Cancel(*choice.request);
+      }
+    } else {
+      choice.done = true;
+      left_--;
+      if (event.reason == FinishReason::kError) return event.status;
+      if (event.reason == FinishReason::kCancelled && choice.finish_reason == nullptr) {
+        return Status(StatusCode::kUnavailable, "the server is stopping");
+      }
+      piece->text = choice.finish_reason == nullptr ? choice.decoder.Finish() : "";
+      if (choice.finish_reason == nullptr) {
+        choice.finish_reason = event.reason == FinishReason::kLength ? "length" : "stop";
+      }
+      piece->finish_reason = choice.finish_reason;
+      CountTimings(event.timings);
+    }
+    choice.offset += piece->text.size();
+    return Status::Ok();
+  }
+
+  void CountTimings(const GenerateTimings& t) {
+    usage_.prompt_tokens += t.prompt_tokens;
+    usage_.cached_tokens += t.cached_tokens;
+    timings_.Add({.cached_tokens = t.cached_tokens,
+                  .computed_tokens = t.computed_tokens,
+                  .predicted_tokens = t.generated_tokens,
+                  .queued_ms = t.queued.count(),
+                  .prompt_ms = t.prompt.count(),
+                  .predicted_ms = t.predicted.count()});
+    usage_.completion_tokens = completion_tokens_;
+  }
+
+  LogprobEntry Logprobs(const SampledToken& token, size_t offset) const {
+    const auto piece = [&](TokenId id) {
+      return service_.tokenizer->Piece(id, SpecialTokens::kParse);
+    };
+    LogprobEntry entry{
+        .chosen = {piece(token.token), token.logprob}, .top = {}, .text_offset = offset};
+    for (const TokenLogprob& t : token.top) entry.top.push_back({piece(t.token), t.logprob});
+    return entry;
+  }
+
+  net::awaitable<bool> Collect() {
+    while (left_ > 0) {
+      const std::optional<Event> event = co_await channel_->Next();
+      if (!event) {
+        if (ClientIsGone(stream_)) co_return false;
+        continue;
+      }
+      ChoiceText piece;
+      const Status status = Apply(*event, &piece);
+      if (!status.ok()) {
+        co_return co_await WriteReply(stream_, http_request_, ErrorReply(ErrorFromStatus(status)),
+                                      state_);
+      }
+      Choice& choice = choices_[event->choice];
+      choice.text += piece.text;
+      for (LogprobEntry& entry : piece.logprobs) choice.logprobs.push_back(std::move(entry));
+    }
+    std::vector<ChoiceText> texts;
+    for (size_t i = 0; i < choices_.size(); i++) {
+      ChoiceText text;
+      text.index = i;
+      text.text = std::move(choices_[i].text);
+      text.has_logprobs = job_.fields.sampling.num_logprobs >= 0;
+      text.logprobs = std::move(choices_[i].logprobs);
+      text.finish_reason = choices_[i].finish_reason;
+      texts.push_back(std::move(text));
+    }
+    Reply reply;
+    reply.body = AnswerJson(job_.head, texts, usage_, timings_);
+    co_return co_await WriteReply(stream_, http_request_, std::move(reply), state_);
+  }
+
+  net::awaitable<bool> WriteStream() {
+    http::response<http::empty_body> response{http::status::ok, http_request_.version()};
+    response.set(http::field::server, "trellis");
+    response.set(http::field::content_type, "text/event-stream");
+    response.set(http::field::cache_control, "no-cache");
+    const bool keep_alive = http_request_.keep_alive() && !state_.draining;
+    response.keep_alive(keep_alive);
+    response.chunked(true);
+    http::response_serializer<http::empty_body> serializer{response};
+    boost::system::error_code error;
+    stream_.expires_after(state_.options.write_timeout);
+    co_await http::async_write_header(stream_, serializer,
+                                      net::redirect_error(net::use_awaitable, error));
+    if (error) co_return false;
+
+    const UsageField usage_field =
+        job_.fields.include_usage ? UsageField::kNull : UsageField::kAbsent;
+    std::string out;
+    const auto say = [&out](const std::string& json) { out += "data: " + json + "\n\n"; };
+    for (size_t i = 0; i < choices_.size(); i++) {
+      if (job_.head.form == AnswerForm::kChat) say(RoleChunk(job_.head, i, usage_field));
+      if (!choices_[i].text.empty()) {
+        ChoiceText echo;
+        echo.index = i;
+        echo.text = choices_[i].text;
+        say(TextChunk(job_.head, echo, usage_field, nullptr));
+      }
+    }
+    while (left_ > 0) {
+      const std::optional<Event> event = co_await channel_->Next();
+      if (event) {
+        ChoiceText piece;
+        const Status status = Apply(*event, &piece);
+        if (!status.ok()) {
+          say(ErrorBody(ErrorFromStatus(status)));
+          left_ = 0;
+        } else if (!piece.text.empty() || piece.finish_reason != nullptr ||
+                   !piece.logprobs.empty()) {
+          const bool last = left_ == 0 && !job_.fields.include_usage;
+          say(TextChunk(job_.head, piece, usage_field, last ? &timings_ : nullptr));
+        }
+      } else if (ClientIsGone(stream_)) {
+        co_return false;
+      }
+      // What is ready goes out in one write; a slow client makes the pieces larger, not the queue
+      // of writes.
+      if (out.empty() || (!channel_->empty() && left_ > 0)) continue;
+      if (!co_await WriteChunk(out)) co_return false;
+      out.clear();
+    }
+    if (job_.fields.include_usage) say(UsageChunk(job_.head, usage_, timings_));
+    out += "data: [DONE]\n\n";
+    if (!co_await WriteChunk(out)) co_return false;
+    stream_.expires_after(state_.options.write_timeout);
+    co_await net::async_write(stream_, http::make_chunk_last(),
+                              net::redirect_error(net::use_awaitable, error));
+    co_return !error && keep_alive;
+  }
+
+  net::awaitable<bool> WriteChunk(const std::string& out) {
+    boost::system::error_code error;
+    stream_.expires_after(state_.options.write_timeout);
+    co_await net::async_write(stream_, http::make_chunk(net::buffer(out)),
+                              net::redirect_error(net::use_awaitable, error));
+    co_return !error;
+  }
+
+  void Log() const {
+    spdlog::info(
+        "{} prompt={} cached={} computed={} generated={} queued_ms={:.0f} prompt_ms={:.0f} "
+        "predicted_ms={:.0f}",
+        job_.head.id, usage_.prompt_tokens, usage_.cached_tokens, timings_.computed_tokens,
+        usage_.completion_tokens, timings_.queued_ms, timings_.prompt_ms, timings_.predicted_ms);
+  }
+
+  Job job_;
+  const HttpRequest& http_request_;
+  Service& service_;
+  Stream& stream_;
+  ServerState& state_;
+  std::shared_ptr<Channel> channel_;
+  std::deque<Choice> choices_;  // stable addresses
+  size_t left_ = 0;
+  size_t completion_tokens_ = 0;
+  Usage usage_;
+  Timings timings_;
+};
+
+ApiResult<Job> StartJob(const Service& service, GenerationFields fields, AnswerForm form) {
+  if (!fields.model.empty() && fields.model != service.model_name) {
+    return ApiError{.http_status = 404,
+                    .type = "invalid_request_error",
+                    .code = "model_not_found",
+                    .param = "model",
+                    .message = fmt::format("the model '{}' does not exist; this server serves '{}'",
+                                           fields.model, service.model_name)};
+  }
+  Job job;
+  job.head.form = form;
+  job.head.id = RandomId(form == AnswerForm::kChat ? "chatcmpl-" : "cmpl-");
+  job.head.created = std::chrono::duration_cast<std::chrono::seconds>(
+                         std::chrono::system_clock::now().time_since_epoch())
+                         .count();
+  job.head.model = service.model_name;
+  job.head.fingerprint = service.fingerprint;
+  job.head.seed = fields.sampling.seed ? *fields.sampling.seed : std::random_device{}();
+  job.fields = std::move(fields);
+  return job;
+}
+
+ApiResult<Job> ChatJob(const std::string& body, const Service& service) {
+  ApiResult<ChatRequest> request = ParseChatRequest(body);
+  if (!request.ok()) return request.error();
+  ApiResult<Job> job = StartJob(service, std::move(request.value().generation), AnswerForm::kChat);
+  if (!job.ok()) return job;
+  Result<ChatPrompt> prompt = service.chat_template->Render(request.value().messages, "");
+  if (!prompt.ok()) return ErrorFromStatus(prompt.status(), "messages");
+  job.value().prompts.push_back(std::move(prompt->tokens));
+  return job;
+}
+
+ApiResult<Job> CompletionJob(const std::string& body, const Service& service) {
+  ApiResult<CompletionRequest> request = ParseCompletionRequest(body);
+  if (!request.ok()) return request.error();
+  ApiResult<Job> job =
+      StartJob(service, std::move(request.value().generation), AnswerForm::kCompletion);
+  if (!job.ok()) return job;
+  for (Prompt& prompt : request.value().prompts) {
+    std::vector<TokenId> tokens;
+    if (const auto* text = std::get_if<std::string>(&prompt)) {
+      tokens = service.tokenizer->Encode(*text, AddSpecial::kByVocabulary, SpecialTokens::kParse);
+    } else {
+      tokens = std::move(std::get<std::vector<TokenId>>(prompt));
+    }
+    if (tokens.empty()) return InvalidField("prompt", "the prompt is empty");
+    for (TokenId token : tokens) {
+      if (token < 0 || static_cast<size_t>(token) >= service.tokenizer->vocab_size()) {
+        return InvalidField("prompt", fmt::format("token {} is not in the vocabulary", token));
+      }
+    }
+    if (request.value().echo)
+      job.value().echo.push_back(service.tokenizer->Decode(tokens, SpecialTokens::kParse));
+    job.value().prompts.push_back(std::move(tokens));
+  }
+  return job;
+}
+
+}  // namespace
+
+net::awaitable<bool> AnswerGeneration(const HttpRequest& request, Service& service, Stream& stream,
+                                      ServerState& state) {
+  ApiResult<Job> job = request.target().starts_with("/v1/chat")
+                           ? ChatJob(request.body(), service)
+                           : CompletionJob(request.body(), service);
+  if (!job.ok()) co_return co_await WriteReply(stream, request, ErrorReply(job.error()), state);
+  Generation generation(std::move(job.value()), request, service, stream, state);
+  co_return co_await generation.Run();
+}
+
+}  // namespace trellis

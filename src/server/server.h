@@ -1,0 +1,48 @@
+// Server: HTTP on top of a Service. One coroutine per connection on a few I/O threads; a waiting
+// stream costs no thread.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/status.h"
+#include "server/service.h"
+
+namespace trellis {
+
+class Server {
+ public:
+  struct Options {
+    std::string host = "127.0.0.1";
+    uint16_t port = 8080;  // 0: any free one
+    size_t num_threads = 2;
+    size_t max_body_bytes = 32u << 20;
+    std::chrono::seconds idle_timeout{75};   // between requests, and for a request to arrive
+    std::chrono::seconds write_timeout{30};  // a client that takes nothing for so long is cut off
+    std::chrono::milliseconds drain_timeout{30000};
+  };
+  // Binds and listens. ERRORS: kIo (address in use, ...), kInvalidArgument (host).
+  static Result<std::unique_ptr<Server>> Create(const Options& options);
+  ~Server();
+
+  uint16_t port() const;
+  LoadProgress& load_progress();
+
+  // From now on requests are served. Once; from any thread.
+  void SetService(std::unique_ptr<Service> service);
+
+  // Serves until SIGINT, SIGTERM or Stop(): then takes no new work, lets running answers finish
+  // within drain_timeout, and returns.
+  void Run();
+  void Stop();
+
+ private:
+  struct Impl;
+  explicit Server(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace trellis
