@@ -38,7 +38,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   unsigned sum = 0;  // every tensor's ends are read
   for (const trellis::GgufTensor& tensor : (*gguf)->tensors()) {
     if (tensor.bytes() == 0) continue;
-    sum += static_cast<unsigned>(tensor.data[0]) + static_cast<unsigned>(tensor.data[tensor.bytes() - 1]);
+    sum += static_cast<unsigned>(tensor.data[0]) +
+           static_cast<unsigned>(tensor.data[tensor.bytes() - 1]);
   }
   TRELLIS_CHECK(sum < ~0u);
   (void)trellis::ReadTransformerConfig(**gguf);

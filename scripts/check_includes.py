@@ -21,7 +21,7 @@ ALLOWED = {
     "sched": "kv base",
     "engine": "sched model sample kv",
     "api": "text base",
-    "server": "api engine",
+    "server": "api engine model text",
 }
 ANYWHERE = {"base", "os"}
 # Other people's headers that stop at a border: JSON never passes api, llama.cpp never passes these three.

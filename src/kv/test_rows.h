@@ -1,6 +1,6 @@
 // For tests: rows whose every value says what it was computed from, the scope and all tokens up to
-// and including its own, as real keys and values do. So a wrong frame, a row too many or too few, or
-// a byte overwritten shows wherever the row is read.
+// and including its own, as real keys and values do. So a wrong frame, a row too many or too few,
+// or a byte overwritten shows wherever the row is read.
 #pragma once
 
 #include <cstddef>

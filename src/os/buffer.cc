@@ -11,7 +11,8 @@ namespace trellis {
 
 Result<Buffer> Buffer::Allocate(size_t size) {
   if (size == 0) return Buffer();
-  void* data = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* data = mmap(nullptr, size, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (data == MAP_FAILED) {
     return Status(StatusCode::kResourceExhausted,
                   fmt::format("cannot map {} MiB of memory: {}", size >> 20, std::strerror(errno)));

@@ -1,4 +1,5 @@
-// Buffer: a large block of zeroed memory, aligned to system pages, on huge pages where the machine allows.
+// Buffer: a large block of zeroed memory, aligned to system pages, on huge pages where the machine
+// allows.
 #pragma once
 
 #include <cstddef>

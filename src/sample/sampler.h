@@ -27,7 +27,7 @@ struct SamplingParams {
   float repetition_penalty = 1.0f;
   float presence_penalty = 0.0f;
   float frequency_penalty = 0.0f;
-  int32_t penalty_last_n = 64;                        // -1: the whole context
+  int32_t penalty_last_n = 64;                             // -1: the whole context
   std::vector<std::pair<TokenId, float>> logit_bias = {};  // -inf (<= -100) bans
   uint64_t seed = 0;
   int32_t num_logprobs = -1;  // -1: none; 0: of the sampled token only; n: and the n most likely

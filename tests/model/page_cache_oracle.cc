@@ -8,7 +8,9 @@ namespace {
 
 using Row = PageCacheOracle::Row;
 
-bool EndsPage(size_t num_rows) { return num_rows % kPageTokens == 0; }
+bool EndsPage(size_t num_rows) {
+  return num_rows % kPageTokens == 0;
+}
 
 void ForEachRow(const Row& row, const std::function<void(const Row&)>& visit) {
   if (row.parent != nullptr) visit(row);
@@ -21,7 +23,9 @@ size_t LeasesFrom(const Row& row) {
   return count;
 }
 
-bool IsPinned(const Row& row) { return LeasesFrom(row) > 0; }
+bool IsPinned(const Row& row) {
+  return LeasesFrom(row) > 0;
+}
 
 // Pages of the rows for which `counts` holds; they are closed under taking the parent.
 size_t PagesOf(const Row& root, bool (*counts)(const Row&)) {
@@ -243,9 +247,8 @@ void PageCacheOracle::Settle() {
     if (!tree->scope) PruneUnpinned(tree->root);
     WarmTogether(tree->root);
   }
-  trees_.remove_if([](const auto& tree) {
-    return tree->root.children.empty() && !IsPinned(tree->root);
-  });
+  trees_.remove_if(
+      [](const auto& tree) { return tree->root.children.empty() && !IsPinned(tree->root); });
 }
 
 // --- Counts ---
