@@ -1,0 +1,235 @@
+// Packed matrix products on every instruction set of this machine: against double precision on what
+// the packed bytes stand for, against the scalar oracle, and bit for bit against themselves, cut
+// differently.
+#include "kernels/matmul.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "base/half.h"
+#include "kernels/kernels.h"
+#include "kernels/pack.h"
+
+namespace trellis {
+namespace {
+
+struct Format {
+  int32_t ggml_type;
+  size_t block_depth, block_bytes;
+  std::vector<size_t> half_offsets;  // where a block's f16 scales lie: given plausible values
+};
+
+const Format kFormats[] = {{0, 1, 4, {}},          {1, 1, 2, {0}},         {30, 1, 2, {}},
+                           {2, 32, 18, {0}},       {3, 32, 20, {0, 2}},    {6, 32, 22, {0}},
+                           {7, 32, 24, {0, 2}},    {8, 32, 34, {0}},       {11, 256, 110, {108}},
+                           {12, 256, 144, {0, 2}}, {13, 256, 176, {0, 2}}, {14, 256, 210, {208}}};
+
+// Random rows of a GGUF tensor, packed.
+class Weights {
+ public:
+  Weights(const Format& format, size_t num_outputs, size_t depth) {
+    std::mt19937 random(static_cast<uint32_t>(format.ggml_type * 1000 + static_cast<int>(depth)));
+    std::uniform_real_distribution<float> scale(0.001f, 0.01f);
+    const size_t blocks = num_outputs * depth / format.block_depth;
+    rows_.resize(blocks * format.block_bytes);
+    for (std::byte& b : rows_) b = static_cast<std::byte>(random());
+    for (size_t i = 0; i < blocks; i++) {
+      std::byte* block = rows_.data() + i * format.block_bytes;
+      if (format.ggml_type == 0) {
+        const float value = scale(random) - 0.005f;
+        std::memcpy(block, &value, 4);
+      } else if (format.ggml_type == 30) {
+        const uint16_t value = FloatToBf16(scale(random) - 0.005f);
+        std::memcpy(block, &value, 2);
+      }
+      for (size_t at = 0; at < format.half_offsets.size(); at++) {
+        // The second is a min: Q4_1's and Q5_1's is negative for centred weights.
+        const float sign = at == 1 && format.block_depth == 32 ? -8.0f : 1.0f;
+        const uint16_t half = FloatToHalf(scale(random) * sign);
+        std::memcpy(block + format.half_offsets[at], &half, 2);
+      }
+    }
+    matrix_ = {PackedTypeFor(format.ggml_type), num_outputs, depth, nullptr};
+    storage_.resize(matrix_.num_panels() * matrix_.panel_bytes() + 64);
+    std::byte* panels =
+        storage_.data() + (64 - reinterpret_cast<uintptr_t>(storage_.data()) % 64) % 64;
+    matrix_.panels = panels;
+    const PackSource source{.ggml_type = format.ggml_type,
+                            .rows = rows_.data(),
+                            .row_bytes = depth / format.block_depth * format.block_bytes,
+                            .num_outputs = num_outputs,
+                            .depth = depth};
+    PackPanels(source, matrix_.type, 0, matrix_.num_panels(), panels);
+  }
+  const PackedMatrix& matrix() const { return matrix_; }
+  size_t source_bytes() const { return rows_.size(); }
+
+ private:
+  std::vector<std::byte> rows_, storage_;
+  PackedMatrix matrix_;
+};
+
+// Random activations in both forms, quantised by `kernels`.
+class Rows {
+ public:
+  Rows(const KernelTable& kernels, size_t num_rows, size_t depth) : f32_(num_rows * depth) {
+    std::mt19937 random(99);
+    std::normal_distribution<float> value;
+    for (float& v : f32_) v = value(random);
+    quantized_.depth = depth;
+    values_.resize(num_rows * quantized_.value_stride());
+    scales_.resize(num_rows * BlocksFor(depth));
+    sums_.resize(num_rows * quantized_.sum_stride());
+    block_sums_.resize(num_rows * BlocksFor(depth));
+    quantized_.values = values_.data(), quantized_.scales = scales_.data();
+    quantized_.sums = sums_.data(), quantized_.block_sums = block_sums_.data();
+    kernels.matmul.quantize_rows(f32_.data(), depth, num_rows, quantized_);
+  }
+  Activations View() const { return {f32_.data(), quantized_.depth, quantized_}; }
+  // What the matmul sees of element k of row r.
+  double Value(size_t r, size_t k, bool quantized) const {
+    const size_t depth = quantized_.depth;
+    if (!quantized) return double{f32_[r * depth + k]};
+    return double{scales_[r * BlocksFor(depth) + k / kBlockDepth]} *
+           values_[r * quantized_.value_stride() + k];
+  }
+  const std::vector<int8_t>& values() const { return values_; }
+  const std::vector<float>& scales() const { return scales_; }
+
+ private:
+  std::vector<float> f32_, scales_;
+  std::vector<int8_t> values_;
+  std::vector<int16_t> sums_;
+  std::vector<int32_t> block_sums_;
+  QuantizedRows quantized_;
+};
+
+std::vector<float> Multiply(const KernelTable& kernels, const PackedMatrix& w, const Rows& x,
+                            size_t num_rows, size_t row_step, size_t panel_step,
+                            const float* bias = nullptr) {
+  std::vector<float> out(num_rows * w.num_outputs, NAN);
+  std::vector<std::byte> scratch(MatmulScratchBytes(w.depth) + 64);
+  std::byte* aligned =
+      scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64) % 64;
+  for (size_t r = 0; r < num_rows; r += row_step) {
+    for (size_t p = 0; p < w.num_panels(); p += panel_step) {
+      kernels.matmul.matmul(w, x.View(), r, std::min(r + row_step, num_rows), p,
+                            std::min(p + panel_step, w.num_panels()), bias, out.data(),
+                            w.num_outputs, aligned);
+    }
+  }
+  return out;
+}
+
+std::vector<size_t> Depths(const Format& format) {
+  return format.block_depth == 256 ? std::vector<size_t>{256, 768}
+                                   : std::vector<size_t>{32, 256, 288, 576, 896};
+}
+
+class MatmulTest : public testing::TestWithParam<const KernelTable*> {};
+
+TEST_P(MatmulTest, MatchesDoublePrecision) {
+  for (const Format& format : kFormats) {
+    for (size_t depth : Depths(format)) {
+      const size_t num_outputs = 70, num_rows = 5;
+      const Weights weights(format, num_outputs, depth);
+      const PackedMatrix& w = weights.matrix();
+      const Rows x(*GetParam(), num_rows, depth);
+      std::vector<float> bias(num_outputs);
+      for (size_t o = 0; o < num_outputs; o++) bias[o] = static_cast<float>(o);
+      const std::vector<float> out =
+          Multiply(*GetParam(), w, x, num_rows, num_rows, 3, bias.data());
+      std::vector<float> values(num_outputs * depth);
+      UnpackWeights(w, PackedReading::kFolded, values.data());
+      for (size_t r = 0; r < num_rows; r++) {
+        for (size_t o = 0; o < num_outputs; o++) {
+          double want = static_cast<double>(o), size = want;
+          for (size_t k = 0; k < depth; k++) {
+            const double product =
+                x.Value(r, k, IsQuantized(w.type)) * double{values[o * depth + k]};
+            want += product, size += std::fabs(product);
+          }
+          // f32 rounding of at most depth additions.
+          ASSERT_NEAR(out[r * num_outputs + o], want, size * 1e-6)
+              << GetParam()->name << " type " << format.ggml_type << " depth " << depth
+              << " output " << o;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(MatmulTest, RowsAndPanelsTogetherOrApartGiveTheSameBits) {
+  for (const Format& format : kFormats) {
+    const size_t num_rows = 29;
+    const Weights weights(format, 70, 768);
+    const Rows x(*GetParam(), num_rows, 768);
+    const std::vector<float> whole =
+        Multiply(*GetParam(), weights.matrix(), x, num_rows, num_rows, 3);
+    for (size_t row_step : {1u, 2u, 5u, 7u, 12u, 13u}) {
+      const std::vector<float> cut =
+          Multiply(*GetParam(), weights.matrix(), x, num_rows, row_step, 1 + row_step % 2);
+      ASSERT_EQ(std::memcmp(cut.data(), whole.data(), whole.size() * sizeof(float)), 0)
+          << GetParam()->name << " type " << format.ggml_type << " rows " << row_step;
+    }
+  }
+}
+
+TEST_P(MatmulTest, QuantisedBitsAreTheOraclesBits) {
+  const KernelTable& scalar = *SelectKernels("scalar").value();
+  for (const Format& format : kFormats) {
+    const Weights weights(format, 70, 768);
+    if (!IsQuantized(weights.matrix().type)) continue;
+    const Rows x(*GetParam(), 13, 768), oracle_x(scalar, 13, 768);
+    ASSERT_EQ(x.values(), oracle_x.values());
+    ASSERT_EQ(x.scales(), oracle_x.scales());
+    const std::vector<float> got = Multiply(*GetParam(), weights.matrix(), x, 13, 13, 3);
+    const std::vector<float> want = Multiply(scalar, weights.matrix(), oracle_x, 13, 13, 3);
+    ASSERT_EQ(std::memcmp(got.data(), want.data(), want.size() * sizeof(float)), 0)
+        << GetParam()->name << " type " << format.ggml_type;
+  }
+}
+
+std::string IsaName(const testing::TestParamInfo<const KernelTable*>& info) {
+  return info.param->name;
+}
+INSTANTIATE_TEST_SUITE_P(Isa, MatmulTest, testing::ValuesIn(AvailableKernels()), IsaName);
+
+// What packing may cost in memory: decode is bound by it.
+TEST(PackTest, CommonTypesGrowByLessThanThreePercent) {
+  for (const Format& format : kFormats) {
+    for (size_t depth : {768u, 1536u}) {
+      const Weights weights(format, 64, depth);
+      const double packed =
+          static_cast<double>(weights.matrix().num_panels() * weights.matrix().panel_bytes());
+      const bool rare = format.ggml_type == 6 || format.ggml_type == 7 || format.ggml_type == 11;
+      if (rare) continue;
+      EXPECT_LT(packed, 1.03 * static_cast<double>(weights.source_bytes())) << format.ggml_type;
+    }
+  }
+}
+
+// Folding moves a weight by at most half a step of 2^shift scales, and rounding of the offset by
+// half a unit more.
+TEST(PackTest, FoldingStaysWithinItsBound) {
+  for (const Format& format : kFormats) {
+    const Weights weights(format, 64, 768);
+    const PackedMatrix& w = weights.matrix();
+    if (w.type != PackedType::kU4 && w.type != PackedType::kU5) continue;
+    std::vector<float> exact(64 * 768), folded(64 * 768);
+    UnpackWeights(w, PackedReading::kExact, exact.data());
+    UnpackWeights(w, PackedReading::kFolded, folded.data());
+    double error = 0, size = 0;
+    for (size_t i = 0; i < exact.size(); i++) {
+      error += (exact[i] - folded[i]) * (exact[i] - folded[i]), size += exact[i] * exact[i];
+    }
+    EXPECT_LT(std::sqrt(error / size), 0.012) << format.ggml_type;
+  }
+}
+
+}  // namespace
+}  // namespace trellis
