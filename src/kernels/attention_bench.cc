@@ -97,7 +97,8 @@ void RegisterAll() {
   for (const KernelTable* kernels : AvailableKernels()) {
     for (const Shape& shape : kShapes) {
       const std::string name = std::string(kernels->name) + "/" + shape.model;
-      for (const auto [depth, rows] : {std::pair<size_t, size_t>{0, 512}, {4096, 512}, {4096, 1}}) {
+      for (const auto& [depth, rows] :
+           {std::pair<size_t, size_t>{0, 512}, {4096, 512}, {4096, 1}}) {
         if (kernels->isa == Isa::kScalar && rows > 1) continue;
         benchmark::RegisterBenchmark(
             ("Attend/" + name + "/depth:" + std::to_string(depth) + "/rows:" + std::to_string(rows))
