@@ -11,10 +11,10 @@ cd "$root"
 say() { echo "==> $*" >&2; }
 die() { echo "trellis: $*" >&2; exit 1; }
 
-# ccache, where it is installed, makes every build after the first one short.
+# ccache, where it is installed, makes every build after the first one short, in any checkout.
 launcher=()
 if command -v ccache >/dev/null; then
-  export CCACHE_DIR=${CCACHE_DIR:-$TRELLIS_CACHE/ccache}
+  export CCACHE_DIR=${CCACHE_DIR:-$TRELLIS_CACHE/ccache} CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=1
   launcher=(-DCMAKE_C_COMPILER_LAUNCHER=ccache -DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 fi
 
