@@ -7,7 +7,7 @@
 
 namespace trellis {
 
-MatmulKernels ScalarMatmulKernels();
+MatmulKernels ScalarMatmulKernels(PackedReading reading);
 AttentionKernels ScalarAttentionKernels();
 OpKernels ScalarOpKernels();
 

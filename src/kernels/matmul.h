@@ -1,22 +1,24 @@
 // Matrix multiplication by packed weights: out[r, o] = sum_k x[r, k] * w[o, k].
 //
 // PACKING. A weight matrix [num_outputs, depth] is stored in panels of kPanelOutputs output rows,
-// so that a vector lane is an output; along depth it is cut in blocks of kBlockDepth, the last one
-// possibly shorter (a multiple of 32). num_outputs is padded to a whole panel with zero weights.
-// Within a block, four consecutive depths of one output are four neighbouring bytes (what a
-// dot-product instruction eats). All kinds share the order
-//   panel -> block -> [per-output scales of the block][quants: for each quad of depths:
-//   kPanelOutputs x 4]
-// so decoding streams one panel from front to back. Exact byte layouts: packed_format.h.
+// so that a vector lane is an output; along depth it is cut in groups of 32 and blocks of
+// kBlockDepth, the last one possibly shorter (a multiple of 32). num_outputs is padded to a whole
+// panel with zero weights. Four consecutive depths of one output are four neighbouring bytes (what
+// a dot-product instruction eats), and decoding streams one panel from front to back. A packed type
+// has the name of the GGUF type that it holds without loss, in the same number of bytes, but for
+// 3 % more in kQ4_K and kQ5_K. Byte layouts: packed_format.h.
 //
-//   kU4  unsigned 4 bit, 8-bit scale and min per 32 depths under f16 d, dmin per block   Q4_0,
-//   Q4_1, Q4_K kU5  the same with a fifth bit plane Q5_0, Q5_1, Q5_K kU6  6 bit, 8-bit scale per 16
-//   depths under f16 d per block                            Q6_K, Q3_K kS8  signed 8 bit, f16 scale
-//   per 32 depths                          Q8_0 and every other quantised type kF16, kBF16, kF32 as
-//   in the file
+//   kQ4_0, kQ5_0, kQ8_0   d * (q - 8 | 16 | 128), f16 d per 32 depths
+//   kQ4_1, kQ5_1          d * q + m, f16 d and m per 32 depths
+//   kQ4_K, kQ5_K          8-bit scale and min per 32 depths under f16 d, dmin per block
+//   kQ6_K                 8-bit scale per 16 depths under f16 d per block; Q3_K too
+//   kF16, kBF16, kF32     as in the file
+//   Every other GGUF type is quantised again to kQ8_0.
 //
 // ACTIVATIONS are quantised once per row and shared by every matmul that reads the row: signed 8
-// bit, one f32 scale per kBlockDepth, never across rows. Float weights read the f32 rows instead.
+// bit, never across rows, one f32 scale for as many depths as the weights have under theirs: 32
+// for the types with f16 scales per 32, kBlockDepth for K-types (as llama.cpp, so that neither
+// side of a product is coarser than its file was made for). Float weights read f32 rows instead.
 #pragma once
 
 #include <cstddef>
@@ -35,12 +37,37 @@ constexpr size_t BlocksFor(size_t depth) {
   return (depth + kBlockDepth - 1) / kBlockDepth;
 }
 
-enum class PackedType : uint8_t { kU4, kU5, kU6, kS8, kF16, kBF16, kF32 };
+enum class PackedType : uint8_t {
+  kQ4_0,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ8_0,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K,
+  kF16,
+  kBF16,
+  kF32
+};
 
 const char* PackedTypeName(PackedType type);
-constexpr bool IsQuantized(PackedType type) {
-  return type <= PackedType::kS8;
+
+// What a type's kernels read of a row.
+enum class ActivationForm : uint8_t {
+  kPerGroup,  // quantised, a scale per kGroupDepth
+  kPerBlock,  // quantised, a scale per kBlockDepth
+  kF32,
+};
+constexpr ActivationForm FormFor(PackedType type) {
+  if (type <= PackedType::kQ8_0) return ActivationForm::kPerGroup;
+  return type <= PackedType::kQ6_K ? ActivationForm::kPerBlock : ActivationForm::kF32;
 }
+
+// How kernels read kQ4_K and kQ5_K: as they are, or with scale and min folded into 8 bits per
+// weight (packed_format.h), which saves an instruction set with 8-bit dot products a quarter of its
+// time.
+enum class PackedReading { kExact, kFolded };
 
 // Bytes of one panel of `depth`, a multiple of 64.
 size_t PanelBytes(PackedType type, size_t depth);
@@ -57,27 +84,54 @@ struct PackedMatrix {
 };
 
 // A view of quantised activation rows, written by MatmulKernels::quantize_rows. Rows are 64-byte
-// aligned in `values`.
+// aligned in `values`. Sums are of `values`.
 struct QuantizedRows {
   size_t depth = 0;
-  int8_t* values = nullptr;       // [rows, value_stride()]  zero beyond depth
-  float* scales = nullptr;        // [rows, BlocksFor(depth)]    x ~= values * scale
-  int16_t* sums = nullptr;        // [rows, sum_stride()]          sum of the values of 16 depths
-  int32_t* block_sums = nullptr;  // [rows, BlocksFor(depth)]    sum of the values of a block
+  size_t scale_depth = kBlockDepth;  // kBlockDepth or kGroupDepth
+  int8_t* values = nullptr;          // [rows, value_stride()]    zero beyond depth
+  float* scales = nullptr;           // [rows, num_scales()]      x ~= values * scale
+  int16_t* group_sums = nullptr;     // [rows, group_stride()]    of 32 depths; zero beyond depth
+  // scale_depth == kGroupDepth:
+  float* scaled_sums = nullptr;  // [rows, num_scales()]      scale * sum
+  // scale_depth == kBlockDepth:
+  int16_t* half_sums = nullptr;   // [rows, 2 * group_stride()] of 16 depths; zero beyond depth
+  int32_t* block_sums = nullptr;  // [rows, num_scales()]
 
   size_t value_stride() const { return (depth + 63) / 64 * 64; }
-  size_t sum_stride() const { return BlocksFor(depth) * (kBlockDepth / 16); }
+  size_t group_stride() const { return BlocksFor(depth) * (kBlockDepth / kGroupDepth); }
+  size_t num_scales() const { return (depth + scale_depth - 1) / scale_depth; }
+  // The rows from `row` on.
+  QuantizedRows From(size_t row) const;
 };
 
-// The same rows in both forms. `f32` may be null when every weight that reads them is quantised,
-// `quantized.values` when none is.
+inline QuantizedRows QuantizedRows::From(size_t row) const {
+  QuantizedRows rows = *this;
+  rows.values += row * value_stride();
+  rows.scales += row * num_scales();
+  rows.group_sums += row * group_stride();
+  if (scale_depth == kGroupDepth) {
+    rows.scaled_sums += row * num_scales();
+  } else {
+    rows.half_sums += row * 2 * group_stride();
+    rows.block_sums += row * num_scales();
+  }
+  return rows;
+}
+
+// The same rows in every form. Those that no weight reads may be null.
 struct Activations {
   const float* f32 = nullptr;  // [rows, f32_stride]
   size_t f32_stride = 0;
-  QuantizedRows quantized;
+  QuantizedRows per_group, per_block;
+
+  const QuantizedRows& quantized(PackedType type) const {
+    return FormFor(type) == ActivationForm::kPerGroup ? per_group : per_block;
+  }
 };
 
 struct MatmulKernels {
+  PackedReading reading;
+
   // Quantises rows [0, num_rows) of x [num_rows, stride] f32 into `out`. Rows are independent.
   // NaN and infinity in x give unspecified values in their own row only.
   void (*quantize_rows)(const float* x, size_t stride, size_t num_rows, const QuantizedRows& out);
@@ -91,9 +145,10 @@ struct MatmulKernels {
                  size_t out_stride, std::byte* scratch);
 };
 
-// Room for one unpacked panel.
+// Room for one unpacked panel, or one unpacked block and the sums of kScratchRows rows.
+inline constexpr size_t kScratchRows = 256;
 constexpr size_t MatmulScratchBytes(size_t depth) {
-  return (depth + kBlockDepth) * kPanelOutputs * 2 + 4096;
+  return (depth + kBlockDepth) * kPanelOutputs * 2 + kScratchRows * kPanelOutputs * sizeof(float);
 }
 
 }  // namespace trellis

@@ -1,15 +1,23 @@
-// AVX2 without dot-product instructions. Panels are unpacked to signed bytes (folded, as the oracle
-// defines) and multiplied as |w| x sign(a, w), whose pairs fit 16 bits; so the bits are the
-// oracle's.
+// AVX2 without dot-product instructions.
+//
+// BLOCKING. A block of a panel (256 depths x 32 outputs) is unpacked to bytes, 8 KiB that stay in
+// L1, and all rows go over it in tiles of kTileRows rows; their f32 sums wait in scratch from block
+// to block.
+//
+// ARITHMETIC. vpmaddubsw multiplies unsigned weights by signed activations and leaves sums of two
+// in 16 bits. There more of them are added while they must fit (4 bits: 8 x 2 x 15 x 127 < 2^15,
+// so a whole group of 32; 5 bits: half of one; 6 bits: a quarter) before vpmaddwd widens them; for
+// K-types it multiplies by the integer scale at the same time, so these are read exactly and a
+// block needs one conversion to f32. 8-bit weights go as |w| x sign(a, w), which fits once.
 #if defined(__x86_64__)
 
 #include <immintrin.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "kernels/kernels_internal.h"
+#include "kernels/matmul_rows.h"
 #include "kernels/packed_format.h"
 #include "kernels/unroll.h"
 
@@ -18,8 +26,10 @@ namespace {
 
 using namespace packed;
 
-constexpr int kRows = 4;     // rows of a tile
-constexpr int kVectors = 4;  // 8 outputs each
+// A tile is kTileRows rows x 2 vectors of 8 outputs: 8 sums, 2 weights, an activation and a product
+// in 16 registers. One row alone takes all 4 vectors of a panel.
+constexpr int kTileRows = 4;
+constexpr int kPanelVectors = 4;
 
 inline __m256 LoadHalves(const std::byte* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
@@ -27,28 +37,25 @@ inline __m256 LoadHalves(const std::byte* p) {
 inline __m256i Load(const void* p) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(p));
 }
-inline void Store(int8_t* p, __m256i v) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v);
+inline void Store(void* p, __m256i v) {
+  _mm256_storeu_si256(static_cast<__m256i*>(p), v);
 }
 inline __m128i Load8(const std::byte* p) {
   return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
 }
-inline __m256i BothHalves(__m256i lanes) {
-  return _mm256_or_si256(lanes, _mm256_slli_epi32(lanes, 16));
+// Two neighbouring 16-bit numbers, or four 8-bit ones, in every lane.
+inline __m256i Broadcast32(const void* p) {
+  int32_t bits;
+  std::memcpy(&bits, p, sizeof(bits));
+  return _mm256_set1_epi32(bits);
+}
+// Lanes of 32 bits -> their low 16 bits, `low` below and `high` above.
+inline __m256i PairHalves(__m256i low, __m256i high) {
+  return _mm256_blend_epi16(low, _mm256_slli_epi32(high, 16), 0xaa);
 }
 
-// ---- Unpacking one block to signed bytes [quad][output][4]
-// ------------------------------------------------------------
-
-template <int kShift>
-inline __m256i Fold(__m256i q, __m256i sc, __m256i c) {
-  const __m256i low_byte = _mm256_set1_epi16(0x00ff);
-  const __m256i even = _mm256_and_si256(q, low_byte), odd = _mm256_srli_epi16(q, 8);
-  const __m256i low = _mm256_srli_epi16(_mm256_add_epi16(_mm256_mullo_epi16(even, sc), c), kShift);
-  const __m256i high = _mm256_srli_epi16(_mm256_add_epi16(_mm256_mullo_epi16(odd, sc), c), kShift);
-  const __m256i folded = _mm256_or_si256(low, _mm256_slli_epi16(high, 8));
-  return _mm256_xor_si256(folded, _mm256_set1_epi8(static_cast<char>(0x80)));
-}
+// ---- Unpacking one block to bytes [quad][output][4]
+// -------------------------------------------------------------------
 
 // 16 where the bit is set: one byte for each of the 32 bits.
 inline __m256i BitsToSixteens(uint32_t bits) {
@@ -61,59 +68,36 @@ inline __m256i BitsToSixteens(uint32_t bits) {
   return _mm256_and_si256(set, _mm256_set1_epi8(16));
 }
 
-template <PackedType kType>
-void UnpackAffineBlock(const std::byte* block, size_t groups, int8_t* to) {
-  constexpr int kShift = FoldShift(kType);
+// `bits`: the fifth bit plane, or null.
+template <bool kBit4>
+inline void UnpackNibbles(const std::byte* q, const std::byte* bits, size_t quads, uint8_t* to) {
   const __m256i nibbles = _mm256_set1_epi8(0x0f);
-  const __m256i center = _mm256_set1_epi32((128 << kShift) + (1 << (kShift - 1)));
-  __m256 ratio[kVectors];
-  for (int v = 0; v < kVectors; v++) {
-    const __m256 d = LoadHalves(block + 16 * v), dmin = LoadHalves(block + DminOffset() + 16 * v);
-    const __m256 nonzero = _mm256_cmp_ps(d, _mm256_setzero_ps(), _CMP_NEQ_UQ);
-    ratio[v] = _mm256_and_ps(nonzero, _mm256_div_ps(dmin, d));
-  }
-  const std::byte* q = block + NibbleOffset(groups);
-  const std::byte* bits = block + Bit4Offset(groups);
-  for (size_t g = 0; g < groups; g++) {
-    __m256i sc[kVectors], c[kVectors];
-    for (int v = 0; v < kVectors; v++) {
-      sc[v] =
-          BothHalves(_mm256_cvtepu8_epi32(Load8(block + ScOffset() + g * kPanelOutputs + 8 * v)));
-      const __m256 m = _mm256_cvtepi32_ps(
-          _mm256_cvtepi8_epi32(Load8(block + MinOffset(groups) + g * kPanelOutputs + 8 * v)));
-      c[v] = BothHalves(_mm256_sub_epi32(center, _mm256_cvtps_epi32(_mm256_mul_ps(m, ratio[v]))));
+  for (size_t j = 0; j < quads; j++) {
+    const __m256i a = Load(q), b = Load(q + 32);
+    __m256i x[kPanelVectors] = {_mm256_and_si256(a, nibbles), _mm256_and_si256(b, nibbles),
+                                _mm256_and_si256(_mm256_srli_epi16(a, 4), nibbles),
+                                _mm256_and_si256(_mm256_srli_epi16(b, 4), nibbles)};
+    uint32_t words[kPanelVectors];
+    if constexpr (kBit4) std::memcpy(words, bits + j * kBit4QuadBytes, sizeof(words));
+    for (int v = 0; v < kPanelVectors; v++) {
+      if constexpr (kBit4) x[v] = _mm256_or_si256(x[v], BitsToSixteens(words[v]));
+      Store(to + 32 * v, x[v]);
     }
-    for (size_t j = 0; j < kQuadsPerGroup; j++) {
-      const __m256i packed[2] = {Load(q), Load(q + 32)};
-      uint32_t words[kVectors] = {};
-      if constexpr (kType == PackedType::kU5) std::memcpy(words, bits, sizeof(words));
-      for (int v = 0; v < kVectors; v++) {
-        const __m256i p = packed[v % 2];
-        __m256i x = _mm256_and_si256(v < 2 ? p : _mm256_srli_epi16(p, 4), nibbles);
-        if constexpr (kType == PackedType::kU5) x = _mm256_or_si256(x, BitsToSixteens(words[v]));
-        Store(to + 32 * v, Fold<kShift>(x, sc[v], c[v]));
-      }
-      q += kNibbleQuadBytes;
-      bits += 2 * sizeof(uint64_t);
-      to += kByteQuadBytes;
-    }
+    q += kNibbleQuadBytes;
+    to += kByteQuadBytes;
   }
 }
 
-void UnpackSixBitBlock(const std::byte* block, size_t groups, int8_t* to) {
-  const __m256i nibbles = _mm256_set1_epi8(0x0f), bits45 = _mm256_set1_epi8(0x30),
-                center = _mm256_set1_epi8(32);
-  const std::byte* q = block + U6NibbleOffset(groups);
-  const std::byte* high = block + U6HighOffset(groups);
+void UnpackSixBits(const std::byte* q, const std::byte* high, size_t quads, uint8_t* to) {
+  const __m256i nibbles = _mm256_set1_epi8(0x0f), bits45 = _mm256_set1_epi8(0x30);
   const auto join = [&](__m256i low, __m256i h) {
-    const __m256i u = _mm256_or_si256(_mm256_and_si256(low, nibbles), _mm256_and_si256(h, bits45));
-    return _mm256_sub_epi8(u, center);
+    return _mm256_or_si256(_mm256_and_si256(low, nibbles), _mm256_and_si256(h, bits45));
   };
-  for (size_t j = 0; j < groups * kQuadsPerGroup; j += 2) {
+  for (size_t j = 0; j < quads; j += 2) {
     for (size_t c = 0; c < 2; c++) {  // outputs 8c.. and 16 + 8c..
       const __m256i a = Load(q + 32 * c), b = Load(q + kNibbleQuadBytes + 32 * c),
                     h = Load(high + 32 * c);
-      int8_t* at = to + 32 * c;
+      uint8_t* at = to + 32 * c;
       Store(at, join(a, _mm256_slli_epi16(h, 4)));
       Store(at + 64, join(_mm256_srli_epi16(a, 4), _mm256_slli_epi16(h, 2)));
       Store(at + kByteQuadBytes, join(b, h));
@@ -125,80 +109,241 @@ void UnpackSixBitBlock(const std::byte* block, size_t groups, int8_t* to) {
   }
 }
 
-void UnpackS8Block(const std::byte* block, size_t groups, int8_t* to) {
-  const __m256i offset = _mm256_set1_epi8(static_cast<char>(0x80));
-  for (size_t g = 0; g < groups; g++) {
-    const std::byte* w = block + g * kS8GroupBytes + kHalfRow;
-    for (size_t i = 0; i < kQuadsPerGroup * kByteQuadBytes; i += 32) {
-      Store(to, _mm256_xor_si256(Load(w + i), offset));
-      to += 32;
+// Unsigned bytes; signed ones for kQ8_0.
+template <PackedType kType>
+void UnpackBlock(const std::byte* block, size_t groups, uint8_t* to) {
+  if constexpr (kType == PackedType::kQ6_K) {
+    UnpackSixBits(block + Q6NibbleOffset(groups), block + Q6HighOffset(groups),
+                  groups * kQuadsPerGroup, to);
+  } else if constexpr (FormFor(kType) == ActivationForm::kPerBlock) {
+    UnpackNibbles<HasBit4(kType)>(block + NibbleOffset(groups), block + Bit4Offset(groups),
+                                  groups * kQuadsPerGroup, to);
+  } else {
+    for (size_t g = 0; g < groups; g++) {
+      if constexpr (kType == PackedType::kQ8_0) {
+        const __m256i offset = _mm256_set1_epi8(static_cast<char>(0x80));
+        for (size_t i = 0; i < kQuadsPerGroup * kByteQuadBytes; i += 32)
+          Store(to + i, _mm256_xor_si256(Load(block + GroupQuantOffset(kType) + i), offset));
+      } else {
+        UnpackNibbles<HasBit4(kType)>(block + GroupQuantOffset(kType),
+                                      block + GroupBit4Offset(kType), kQuadsPerGroup, to);
+      }
+      block += GroupBytes(kType);
+      to += kQuadsPerGroup * kByteQuadBytes;
     }
   }
 }
 
-// ---- Tiles
-// -------------------------------------------------------------------------------------------------------------
+// ---- Tiles: kRows rows x kVectors vectors of outputs, one block
+// -------------------------------------------------------
 
-struct Rows {
-  const int8_t* values;
-  size_t value_stride;
-  const float* scales;
-  size_t scale_stride;
-};
+template <int kRows, int kVectors>
+using Ints = __m256i[kRows][kVectors];
+template <int kRows, int kVectors>
+using Floats = __m256[kRows][kVectors];
 
-// kNum rows x 8 outputs x num_quads.
-template <int kNum>
-inline void Dot(const int8_t* w, const int8_t* a, size_t value_stride, size_t num_quads,
-                __m256i* acc) {
-  const __m256i ones = _mm256_set1_epi16(1);
-  for (size_t j = 0; j < num_quads; j++) {
-    const __m256i v = Load(w + j * kByteQuadBytes), magnitude = _mm256_abs_epi8(v);
+// sum = products of kQuads quads, pairs added, in 16 bits.
+template <PackedType kType, int kQuads, int kRows, int kVectors>
+inline void Multiply(const uint8_t* w, const int8_t* a, size_t stride, Ints<kRows, kVectors>& sum) {
+  TRELLIS_UNROLL
+  for (int j = 0; j < kQuads; j++) {
+    __m256i v[kVectors];
     TRELLIS_UNROLL
-    for (int r = 0; r < kNum; r++) {
-      int32_t quad;
-      std::memcpy(&quad, a + static_cast<size_t>(r) * value_stride + 4 * j, sizeof(quad));
-      const __m256i pairs =
-          _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(_mm256_set1_epi32(quad), v));
-      acc[r] = _mm256_add_epi32(acc[r], _mm256_madd_epi16(pairs, ones));
+    for (int i = 0; i < kVectors; i++) v[i] = Load(w + j * kByteQuadBytes + 32 * i);
+    TRELLIS_UNROLL
+    for (int r = 0; r < kRows; r++) {
+      const __m256i quad = Broadcast32(a + static_cast<size_t>(r) * stride + 4 * j);
+      TRELLIS_UNROLL
+      for (int i = 0; i < kVectors; i++) {
+        __m256i pairs;
+        if constexpr (kType == PackedType::kQ8_0) {
+          pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(v[i]), _mm256_sign_epi8(quad, v[i]));
+        } else {
+          pairs = _mm256_maddubs_epi16(v[i], quad);
+        }
+        sum[r][i] = j == 0 ? pairs : _mm256_add_epi16(sum[r][i], pairs);
+      }
     }
   }
 }
 
-// One block, one vector of 8 outputs.
-template <PackedType kType, int kNum>
-inline void BlockVector(const int8_t* w, const std::byte* block, size_t groups, int vector,
-                        const Rows& rows, __m256* out) {
-  constexpr size_t kDepth = kType == PackedType::kU6   ? 16
-                            : kType == PackedType::kS8 ? kGroupDepth
-                                                       : kBlockDepth;
-  const size_t depth = groups * kGroupDepth;
-  __m256i total[kNum];
-  for (int r = 0; r < kNum; r++) total[r] = _mm256_setzero_si256();
-  for (size_t k = 0; k < depth; k += kDepth) {
-    __m256i acc[kNum];
-    for (int r = 0; r < kNum; r++) acc[r] = _mm256_setzero_si256();
-    Dot<kNum>(w + k / 4 * kByteQuadBytes + 32 * vector, rows.values + k, rows.value_stride,
-              std::min(kDepth, depth) / 4, acc);
-    if constexpr (kType == PackedType::kU6) {
-      const __m256i sc =
-          _mm256_cvtepi8_epi32(Load8(block + U6ScOffset() + k / 16 * kPanelOutputs + 8 * vector));
-      for (int r = 0; r < kNum; r++)
-        total[r] = _mm256_add_epi32(total[r], _mm256_mullo_epi32(acc[r], sc));
-      if (k + kDepth < depth) continue;
-    } else {
-      for (int r = 0; r < kNum; r++) total[r] = acc[r];
-    }
-    const std::byte* scales =
-        kType == PackedType::kS8 ? block + k / kGroupDepth * kS8GroupBytes : block;
-    __m256 d = LoadHalves(scales + 16 * vector);
-    if constexpr (kType == PackedType::kU4 || kType == PackedType::kU5) {
-      d = _mm256_mul_ps(d, _mm256_set1_ps(static_cast<float>(1 << FoldShift(kType))));
-    }
-    for (int r = 0; r < kNum; r++) {
-      const __m256 s = _mm256_set1_ps(rows.scales[static_cast<size_t>(r) * rows.scale_stride]);
-      out[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(total[r]), _mm256_mul_ps(d, s), out[r]);
+// total (+)= products of kQuads quads times the 16-bit factors, which are the same in both halves
+// of a lane; in steps whose sums fit 16 bits.
+template <PackedType kType, int kQuads, int kRows, int kVectors>
+inline void AddProducts(const uint8_t* w, const int8_t* a, size_t stride, const __m256i* factors,
+                        Ints<kRows, kVectors>& total) {
+  constexpr int kStep = kType == PackedType::kQ8_0   ? 1
+                        : kType == PackedType::kQ6_K ? 2
+                        : HasBit4(kType)             ? 4
+                                                     : 8;
+  TRELLIS_UNROLL
+  for (int j = 0; j < kQuads; j += kStep) {
+    Ints<kRows, kVectors> sum;
+    Multiply<kType, kStep, kRows, kVectors>(w + j * kByteQuadBytes, a + 4 * j, stride, sum);
+    TRELLIS_UNROLL
+    for (int r = 0; r < kRows; r++) {
+      TRELLIS_UNROLL
+      for (int i = 0; i < kVectors; i++)
+        total[r][i] = _mm256_add_epi32(total[r][i], _mm256_madd_epi16(sum[r][i], factors[i]));
     }
   }
+}
+
+template <int kRows, int kVectors>
+inline void Clear(Ints<kRows, kVectors>& total) {
+  TRELLIS_UNROLL
+  for (int r = 0; r < kRows; r++) {
+    TRELLIS_UNROLL
+    for (int i = 0; i < kVectors; i++) total[r][i] = _mm256_setzero_si256();
+  }
+}
+
+// out += scales of the weights x scales of the rows x total.
+template <int kRows, int kVectors>
+inline void AddScaled(const std::byte* d, const TileRows& rows, size_t scale,
+                      const Ints<kRows, kVectors>& total, Floats<kRows, kVectors>& out) {
+  __m256 dv[kVectors];
+  for (int i = 0; i < kVectors; i++) dv[i] = LoadHalves(d + 16 * i);
+  TRELLIS_UNROLL
+  for (int r = 0; r < kRows; r++) {
+    const __m256 s =
+        _mm256_set1_ps(rows.scales[static_cast<size_t>(r) * rows.scale_stride + scale]);
+    TRELLIS_UNROLL
+    for (int i = 0; i < kVectors; i++)
+      out[r][i] =
+          _mm256_fmadd_ps(_mm256_cvtepi32_ps(total[r][i]), _mm256_mul_ps(dv[i], s), out[r][i]);
+  }
+}
+
+template <PackedType kType, int kRows, int kVectors>
+inline void GroupedBlock(const uint8_t* w, const std::byte* block, size_t groups, int vector,
+                         const TileRows& rows, Floats<kRows, kVectors>& out) {
+  __m256i ones[kVectors];
+  for (int i = 0; i < kVectors; i++) ones[i] = _mm256_set1_epi16(1);
+  for (size_t g = 0; g < groups; g++) {
+    Ints<kRows, kVectors> total;
+    TRELLIS_UNROLL
+    for (int r = 0; r < kRows; r++) {
+      const size_t at = static_cast<size_t>(r) * rows.group_stride + g;
+      const bool centred = kType == PackedType::kQ4_0 || kType == PackedType::kQ5_0;
+      const int start = centred ? -ZeroPoint(kType) * rows.group_sums[at] : 0;
+      TRELLIS_UNROLL
+      for (int i = 0; i < kVectors; i++) total[r][i] = _mm256_set1_epi32(start);
+    }
+    AddProducts<kType, kQuadsPerGroup, kRows, kVectors>(w, rows.values + g * kGroupDepth,
+                                                        rows.value_stride, ones, total);
+    AddScaled<kRows, kVectors>(block + 16 * vector, rows, g, total, out);
+    if constexpr (HasGroupMin(kType)) {
+      TRELLIS_UNROLL
+      for (int r = 0; r < kRows; r++) {
+        const __m256 sum =
+            _mm256_set1_ps(rows.scaled_sums[static_cast<size_t>(r) * rows.scale_stride + g]);
+        TRELLIS_UNROLL
+        for (int i = 0; i < kVectors; i++) {
+          const __m256 m = LoadHalves(block + kHalfRow + 16 * (vector + i));
+          out[r][i] = _mm256_fmadd_ps(m, sum, out[r][i]);
+        }
+      }
+    }
+    block += GroupBytes(kType);
+    w += kQuadsPerGroup * kByteQuadBytes;
+  }
+}
+
+// out -= dmin x scales of the rows x (mins . sums of the groups). K-types have whole blocks only.
+template <int kRows, int kVectors>
+inline void SubtractMins(const std::byte* block, int vector, const TileRows& rows,
+                         Floats<kRows, kVectors>& out) {
+  Ints<kRows, kVectors> total;
+  Clear<kRows, kVectors>(total);
+  for (size_t g = 0; g < kGroupsPerBlock; g += 2) {
+    __m256i mins[kVectors];
+    for (int i = 0; i < kVectors; i++) {
+      const std::byte* m =
+          block + MinOffset(kGroupsPerBlock) + g * kPanelOutputs + 8 * (vector + i);
+      mins[i] = PairHalves(_mm256_cvtepi8_epi32(Load8(m)),
+                           _mm256_cvtepi8_epi32(Load8(m + kPanelOutputs)));
+    }
+    TRELLIS_UNROLL
+    for (int r = 0; r < kRows; r++) {
+      const __m256i sums =
+          Broadcast32(rows.group_sums + static_cast<size_t>(r) * rows.group_stride + g);
+      TRELLIS_UNROLL
+      for (int i = 0; i < kVectors; i++)
+        total[r][i] = _mm256_add_epi32(total[r][i], _mm256_madd_epi16(mins[i], sums));
+    }
+  }
+  TRELLIS_UNROLL
+  for (int r = 0; r < kRows; r++) {
+    const __m256 s = _mm256_set1_ps(rows.scales[static_cast<size_t>(r) * rows.scale_stride]);
+    TRELLIS_UNROLL
+    for (int i = 0; i < kVectors; i++) {
+      const __m256 dmin = LoadHalves(block + DminOffset() + 16 * (vector + i));
+      out[r][i] =
+          _mm256_fnmadd_ps(_mm256_cvtepi32_ps(total[r][i]), _mm256_mul_ps(dmin, s), out[r][i]);
+    }
+  }
+}
+
+template <PackedType kType, int kRows, int kVectors>
+inline void AffineBlock(const uint8_t* w, const std::byte* block, int vector, const TileRows& rows,
+                        Floats<kRows, kVectors>& out) {
+  Ints<kRows, kVectors> total;
+  Clear<kRows, kVectors>(total);
+  for (size_t g = 0; g < kGroupsPerBlock; g++) {
+    __m256i scales[kVectors];
+    for (int i = 0; i < kVectors; i++) {
+      const __m256i sc =
+          _mm256_cvtepu8_epi32(Load8(block + ScOffset() + g * kPanelOutputs + 8 * (vector + i)));
+      scales[i] = PairHalves(sc, sc);
+    }
+    AddProducts<kType, kQuadsPerGroup, kRows, kVectors>(w + g * kQuadsPerGroup * kByteQuadBytes,
+                                                        rows.values + g * kGroupDepth,
+                                                        rows.value_stride, scales, total);
+  }
+  AddScaled<kRows, kVectors>(block + 16 * vector, rows, 0, total, out);
+  SubtractMins<kRows, kVectors>(block, vector, rows, out);
+}
+
+template <int kRows, int kVectors>
+inline void SixBitBlock(const uint8_t* w, const std::byte* block, int vector, const TileRows& rows,
+                        Floats<kRows, kVectors>& out) {
+  // 32 x (scales . sums of 16 depths) is what the unsigned weights have too much.
+  Ints<kRows, kVectors> total;
+  Clear<kRows, kVectors>(total);
+  const std::byte* sc = block + Q6ScOffset() + 8 * vector;
+  for (size_t h = 0; h < 2 * kGroupsPerBlock; h += 2) {
+    __m256i scales[kVectors];
+    for (int i = 0; i < kVectors; i++) {
+      const std::byte* at = sc + h * kPanelOutputs + 8 * i;
+      scales[i] = PairHalves(_mm256_cvtepi8_epi32(Load8(at)),
+                             _mm256_cvtepi8_epi32(Load8(at + kPanelOutputs)));
+    }
+    TRELLIS_UNROLL
+    for (int r = 0; r < kRows; r++) {
+      const __m256i sums =
+          Broadcast32(rows.half_sums + 2 * static_cast<size_t>(r) * rows.group_stride + h);
+      TRELLIS_UNROLL
+      for (int i = 0; i < kVectors; i++)
+        total[r][i] = _mm256_sub_epi32(total[r][i], _mm256_madd_epi16(scales[i], sums));
+    }
+  }
+  TRELLIS_UNROLL
+  for (int r = 0; r < kRows; r++) {
+    TRELLIS_UNROLL
+    for (int i = 0; i < kVectors; i++) total[r][i] = _mm256_slli_epi32(total[r][i], 5);
+  }
+  for (size_t h = 0; h < 2 * kGroupsPerBlock; h++) {
+    __m256i scales[kVectors];
+    for (int i = 0; i < kVectors; i++) {
+      const __m256i s = _mm256_cvtepi8_epi32(Load8(sc + h * kPanelOutputs + 8 * i));
+      scales[i] = PairHalves(s, s);
+    }
+    AddProducts<PackedType::kQ6_K, kQuadsPerGroup / 2, kRows, kVectors>(
+        w + h * (kQuadsPerGroup / 2) * kByteQuadBytes, rows.values + h * (kGroupDepth / 2),
+        rows.value_stride, scales, total);
+  }
+  AddScaled<kRows, kVectors>(block + 16 * vector, rows, 0, total, out);
 }
 
 template <PackedType kType>
@@ -210,19 +355,28 @@ inline __m256 LoadWeights(const std::byte* p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
 }
 
-template <PackedType kType, int kNum>
-inline void FloatVector(const std::byte* panel, size_t depth, int vector, const float* x,
-                        size_t x_stride, __m256* out) {
+template <PackedType kType, int kRows, int kVectors>
+inline void FloatBlock(const std::byte* block, size_t groups, int vector, const float* x,
+                       size_t x_stride, Floats<kRows, kVectors>& out) {
   constexpr size_t kElement = kType == PackedType::kF32 ? 4 : 2;
-  for (size_t k = 0; k < depth; k++) {
-    const __m256 w = LoadWeights<kType>(
-        panel + (k * kPanelOutputs + 8 * static_cast<size_t>(vector)) * kElement);
+  for (size_t k = 0; k < groups * kGroupDepth; k++) {
+    __m256 w[kVectors];
     TRELLIS_UNROLL
-    for (int r = 0; r < kNum; r++) {
-      out[r] = _mm256_fmadd_ps(_mm256_set1_ps(x[static_cast<size_t>(r) * x_stride + k]), w, out[r]);
+    for (int i = 0; i < kVectors; i++) {
+      const size_t output = 8 * static_cast<size_t>(vector + i);
+      w[i] = LoadWeights<kType>(block + (k * kPanelOutputs + output) * kElement);
+    }
+    TRELLIS_UNROLL
+    for (int r = 0; r < kRows; r++) {
+      const __m256 v = _mm256_set1_ps(x[static_cast<size_t>(r) * x_stride + k]);
+      TRELLIS_UNROLL
+      for (int i = 0; i < kVectors; i++) out[r][i] = _mm256_fmadd_ps(v, w[i], out[r][i]);
     }
   }
 }
+
+// ---- Panels
+// ---------------------------------------------------------------------------------------------------------
 
 struct Call {
   const PackedMatrix& w;
@@ -230,57 +384,71 @@ struct Call {
   const float* bias;
   float* out;
   size_t out_stride;
-  int8_t* scratch;
+  float* sums;     // [kScratchRows, kPanelOutputs]
+  uint8_t* bytes;  // the block at hand, unpacked
 };
 
-template <PackedType kType>
-void UnpackPanel(const Call& call, const std::byte* panel) {
-  int8_t* to = call.scratch;
-  for (size_t b = 0; b < BlocksFor(call.w.depth); b++) {
-    const size_t groups = GroupsInBlock(call.w.depth, b);
-    if constexpr (kType == PackedType::kU6) {
-      UnpackSixBitBlock(panel, groups, to);
-    } else if constexpr (kType == PackedType::kS8) {
-      UnpackS8Block(panel, groups, to);
-    } else {
-      UnpackAffineBlock<kType>(panel, groups, to);
+// kRows rows over one block; `sums` [kRows, kPanelOutputs].
+template <PackedType kType, int kRows>
+void Tile(const Call& call, const std::byte* block, size_t b, size_t row, float* sums) {
+  constexpr int kVectors = kRows == 1 ? kPanelVectors : 2;
+  const size_t groups = GroupsInBlock(call.w.depth, b);
+  for (int vector = 0; vector < kPanelVectors; vector += kVectors) {
+    Floats<kRows, kVectors> out;
+    TRELLIS_UNROLL
+    for (int r = 0; r < kRows; r++) {
+      TRELLIS_UNROLL
+      for (int i = 0; i < kVectors; i++)
+        out[r][i] = _mm256_loadu_ps(sums + r * kPanelOutputs + 8 * (vector + i));
     }
-    panel += BlockBytes(kType, groups);
-    to += groups * kQuadsPerGroup * kByteQuadBytes;
+    const uint8_t* w = call.bytes + 32 * vector;
+    if constexpr (FormFor(kType) == ActivationForm::kF32) {
+      FloatBlock<kType, kRows, kVectors>(block, groups, vector,
+                                         call.x.f32 + row * call.x.f32_stride + b * kBlockDepth,
+                                         call.x.f32_stride, out);
+    } else {
+      const TileRows rows = TileRowsAt(call.x.quantized(kType), row, b);
+      if constexpr (kType == PackedType::kQ6_K) {
+        SixBitBlock<kRows, kVectors>(w, block, vector, rows, out);
+      } else if constexpr (FormFor(kType) == ActivationForm::kPerBlock) {
+        AffineBlock<kType, kRows, kVectors>(w, block, vector, rows, out);
+      } else {
+        GroupedBlock<kType, kRows, kVectors>(w, block, groups, vector, rows, out);
+      }
+    }
+    TRELLIS_UNROLL
+    for (int r = 0; r < kRows; r++) {
+      TRELLIS_UNROLL
+      for (int i = 0; i < kVectors; i++)
+        _mm256_storeu_ps(sums + r * kPanelOutputs + 8 * (vector + i), out[r][i]);
+    }
   }
 }
 
-template <PackedType kType, int kNum>
-void Tile(const Call& call, size_t panel_index, size_t row) {
-  const size_t blocks = BlocksFor(call.w.depth);
-  const std::byte* panel = call.w.panels + panel_index * call.w.panel_bytes();
-  const QuantizedRows& q = call.x.quantized;
-  for (int vector = 0; vector < kVectors; vector++) {
-    const size_t output = panel_index * kPanelOutputs + 8 * static_cast<size_t>(vector);
-    if (output >= call.w.num_outputs) return;
-    __m256 sums[kNum];
-    for (int r = 0; r < kNum; r++) sums[r] = _mm256_setzero_ps();
-    if constexpr (!IsQuantized(kType)) {
-      FloatVector<kType, kNum>(panel, call.w.depth, vector, call.x.f32 + row * call.x.f32_stride,
-                               call.x.f32_stride, sums);
+template <PackedType kType>
+void BlockOverRows(const Call& call, const std::byte* block, size_t b, size_t row,
+                   size_t num_rows) {
+  if constexpr (FormFor(kType) != ActivationForm::kF32)
+    UnpackBlock<kType>(block, GroupsInBlock(call.w.depth, b), call.bytes);
+  size_t r = 0;
+  for (; r + kTileRows <= num_rows; r += kTileRows)
+    Tile<kType, kTileRows>(call, block, b, row + r, call.sums + r * kPanelOutputs);
+  float* sums = call.sums + r * kPanelOutputs;
+  if (num_rows - r == 3) Tile<kType, 3>(call, block, b, row + r, sums);
+  if (num_rows - r == 2) Tile<kType, 2>(call, block, b, row + r, sums);
+  if (num_rows - r == 1) Tile<kType, 1>(call, block, b, row + r, sums);
+}
+
+void WriteRows(const Call& call, size_t panel, size_t row, size_t num_rows) {
+  const size_t begin = panel * kPanelOutputs;
+  const size_t num = std::min(kPanelOutputs, call.w.num_outputs - begin);
+  for (size_t r = 0; r < num_rows; r++) {
+    const float* sums = call.sums + r * kPanelOutputs;
+    float* to = call.out + (row + r) * call.out_stride + begin;
+    if (call.bias == nullptr) {
+      std::memcpy(to, sums, num * sizeof(float));
     } else {
-      const std::byte* block = panel;
-      for (size_t b = 0; b < blocks; b++) {
-        const size_t groups = GroupsInBlock(call.w.depth, b);
-        const Rows rows{q.values + row * q.value_stride() + b * kBlockDepth, q.value_stride(),
-                        q.scales + row * blocks + b, blocks};
-        BlockVector<kType, kNum>(call.scratch + b * kBlockDepth * kPanelOutputs, block, groups,
-                                 vector, rows, sums);
-        block += BlockBytes(kType, groups);
-      }
-    }
-    const size_t num = std::min<size_t>(8, call.w.num_outputs - output);
-    for (int r = 0; r < kNum; r++) {
-      float lanes[8];
-      _mm256_storeu_ps(lanes, sums[r]);
-      float* to = call.out + (row + static_cast<size_t>(r)) * call.out_stride + output;
-      for (size_t i = 0; i < num; i++)
-        to[i] = call.bias != nullptr ? lanes[i] + call.bias[output + i] : lanes[i];
+      for (size_t i = 0; i < num; i++) to[i] = sums[i] + call.bias[begin + i];
     }
   }
 }
@@ -289,41 +457,74 @@ template <PackedType kType>
 void Panels(const Call& call, size_t row_begin, size_t row_end, size_t panel_begin,
             size_t panel_end) {
   for (size_t panel = panel_begin; panel < panel_end; panel++) {
-    if constexpr (IsQuantized(kType))
-      UnpackPanel<kType>(call, call.w.panels + panel * call.w.panel_bytes());
-    size_t row = row_begin;
-    for (; row + kRows <= row_end; row += kRows) Tile<kType, kRows>(call, panel, row);
-    for (; row < row_end; row++) Tile<kType, 1>(call, panel, row);
+    for (size_t row = row_begin; row < row_end; row += kScratchRows) {
+      const size_t num_rows = std::min(kScratchRows, row_end - row);
+      std::fill(call.sums, call.sums + num_rows * kPanelOutputs, 0.0f);
+      const std::byte* block = call.w.panels + panel * call.w.panel_bytes();
+      for (size_t b = 0; b < BlocksFor(call.w.depth); b++) {
+        BlockOverRows<kType>(call, block, b, row, num_rows);
+        block += BlockBytes(kType, GroupsInBlock(call.w.depth, b));
+      }
+      WriteRows(call, panel, row, num_rows);
+    }
   }
 }
 
 void Matmul(const PackedMatrix& w, const Activations& x, size_t row_begin, size_t row_end,
             size_t panel_begin, size_t panel_end, const float* bias, float* out, size_t out_stride,
             std::byte* scratch) {
-  const Call call{w, x, bias, out, out_stride, reinterpret_cast<int8_t*>(scratch)};
-  const auto run = [&](auto panels) { panels(call, row_begin, row_end, panel_begin, panel_end); };
-  switch (w.type) {
-    case PackedType::kU4:
-      return run(Panels<PackedType::kU4>);
-    case PackedType::kU5:
-      return run(Panels<PackedType::kU5>);
-    case PackedType::kU6:
-      return run(Panels<PackedType::kU6>);
-    case PackedType::kS8:
-      return run(Panels<PackedType::kS8>);
-    case PackedType::kF16:
-      return run(Panels<PackedType::kF16>);
-    case PackedType::kBF16:
-      return run(Panels<PackedType::kBF16>);
-    case PackedType::kF32:
-      return run(Panels<PackedType::kF32>);
-  }
+  float* sums = reinterpret_cast<float*>(scratch);
+  const Call call{w,
+                  x,
+                  bias,
+                  out,
+                  out_stride,
+                  sums,
+                  reinterpret_cast<uint8_t*>(sums + kScratchRows * kPanelOutputs)};
+  WithType(w.type, [&](auto type) {
+    Panels<decltype(type)::value>(call, row_begin, row_end, panel_begin, panel_end);
+  });
 }
+
+// ---- Activations
+// ----------------------------------------------------------------------------------------------------
+
+struct Quantizer {
+  static float AbsMax(const float* x, size_t n) {
+    __m256 max = _mm256_setzero_ps();
+    for (size_t k = 0; k < n; k += 8)
+      max = _mm256_max_ps(max, _mm256_andnot_ps(_mm256_set1_ps(-0.0f), _mm256_loadu_ps(x + k)));
+    __m128 half = _mm_max_ps(_mm256_castps256_ps128(max), _mm256_extractf128_ps(max, 1));
+    half = _mm_max_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
+  }
+
+  static void QuantizeGroup(const float* x, float inverse, int8_t* values, int16_t* sums) {
+    const __m256i top = _mm256_set1_epi32(127), bottom = _mm256_set1_epi32(-127);
+    __m256i q[4];
+    for (int i = 0; i < 4; i++) {
+      const __m256 scaled = _mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), _mm256_set1_ps(inverse));
+      q[i] = _mm256_max_epi32(_mm256_min_epi32(_mm256_cvtps_epi32(scaled), top), bottom);
+    }
+    __m256i bytes =
+        _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+    bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    Store(values, bytes);
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
+    __m256i total = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    total = _mm256_hadd_epi32(total, total);
+    total = _mm256_hadd_epi32(total, total);
+    sums[0] = static_cast<int16_t>(_mm256_extract_epi32(total, 0));
+    sums[1] = static_cast<int16_t>(_mm256_extract_epi32(total, 4));
+  }
+};
 
 }  // namespace
 
 MatmulKernels Avx2MatmulKernels() {
-  return {.quantize_rows = ScalarMatmulKernels().quantize_rows, .matmul = Matmul};
+  return {.reading = PackedReading::kExact,
+          .quantize_rows = QuantizeRowsWith<Quantizer>,
+          .matmul = Matmul};
 }
 
 }  // namespace trellis

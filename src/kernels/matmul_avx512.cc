@@ -10,6 +10,7 @@
 
 #include "base/half.h"
 #include "kernels/kernels_internal.h"
+#include "kernels/matmul_rows.h"
 #include "kernels/packed_format.h"
 #include "kernels/unroll.h"
 
@@ -43,6 +44,38 @@ inline __m512i BothHalves(__m512i lanes) {
 // ---- Unpacking
 // ----------------------------------------------------------------------------------------------------
 
+// A quad's nibbles, and its fifth bits, as unsigned bytes of outputs 0..15 and 16..31.
+template <bool kBit4>
+inline void UnpackQuad(__m512i v, const std::byte* bits, __m512i* x0, __m512i* x1) {
+  const __m512i nibbles = _mm512_set1_epi8(0x0f);
+  *x0 = _mm512_and_si512(v, nibbles);
+  *x1 = _mm512_and_si512(_mm512_srli_epi16(v, 4), nibbles);
+  if constexpr (kBit4) {
+    uint64_t words[2];
+    std::memcpy(words, bits, sizeof(words));
+    const __m512i bit4 = _mm512_set1_epi8(16);
+    *x0 = _mm512_mask_add_epi8(*x0, words[0], *x0, bit4);
+    *x1 = _mm512_mask_add_epi8(*x1, words[1], *x1, bit4);
+  }
+}
+
+template <PackedType kType>
+void UnpackGroups(const std::byte* block, size_t groups, uint8_t* to) {
+  for (size_t g = 0; g < groups; g++) {
+    const std::byte* q = block + GroupQuantOffset(kType);
+    const std::byte* bits = block + GroupBit4Offset(kType);
+    for (size_t j = 0; j < kQuadsPerGroup; j++) {
+      __m512i w0, w1;
+      UnpackQuad<HasBit4(kType)>(_mm512_loadu_si512(q + j * kNibbleQuadBytes),
+                                 bits + j * kBit4QuadBytes, &w0, &w1);
+      _mm512_store_si512(to, w0);
+      _mm512_store_si512(to + 64, w1);
+      to += kByteQuadBytes;
+    }
+    block += GroupBytes(kType);
+  }
+}
+
 // (q * sc + c) >> shift for 64 bytes of q given as even and odd bytes in 16-bit lanes.
 template <int kShift>
 inline __m512i Fold(__m512i even, __m512i odd, __m512i sc, __m512i c) {
@@ -58,9 +91,7 @@ template <PackedType kType>
 void UnpackAffineBlock(const std::byte* block, size_t groups, uint8_t* to) {
   constexpr int kShift = FoldShift(kType);
   const __m512i nibble = _mm512_set1_epi16(0x000f);
-  const __m512i nibbles = _mm512_set1_epi8(0x0f);
   const __m512i low_byte = _mm512_set1_epi16(0x00ff);
-  const __m512i bit4 = _mm512_set1_epi8(16);
   const __m512i center = _mm512_set1_epi32((128 << kShift) + (1 << (kShift - 1)));
   __m512 ratio[2];
   for (int h = 0; h < 2; h++) {
@@ -87,19 +118,15 @@ void UnpackAffineBlock(const std::byte* block, size_t groups, uint8_t* to) {
       const __m512i v = _mm512_loadu_si512(q);
       q += kNibbleQuadBytes;
       __m512i w0, w1;
-      if constexpr (kType == PackedType::kU4) {
+      if constexpr (kType == PackedType::kQ4_K) {
         w0 = Fold<kShift>(_mm512_and_si512(v, nibble),
                           _mm512_and_si512(_mm512_srli_epi16(v, 8), nibble), sc[0], c[0]);
         w1 = Fold<kShift>(_mm512_and_si512(_mm512_srli_epi16(v, 4), nibble),
                           _mm512_srli_epi16(v, 12), sc[1], c[1]);
       } else {
-        uint64_t words[2];
-        std::memcpy(words, bits, sizeof(words));
-        bits += sizeof(words);
-        __m512i x0 = _mm512_and_si512(v, nibbles),
-                x1 = _mm512_and_si512(_mm512_srli_epi16(v, 4), nibbles);
-        x0 = _mm512_mask_add_epi8(x0, words[0], x0, bit4);
-        x1 = _mm512_mask_add_epi8(x1, words[1], x1, bit4);
+        __m512i x0, x1;
+        UnpackQuad<true>(v, bits, &x0, &x1);
+        bits += kBit4QuadBytes;
         w0 = Fold<kShift>(_mm512_and_si512(x0, low_byte), _mm512_srli_epi16(x0, 8), sc[0], c[0]);
         w1 = Fold<kShift>(_mm512_and_si512(x1, low_byte), _mm512_srli_epi16(x1, 8), sc[1], c[1]);
       }
@@ -112,8 +139,8 @@ void UnpackAffineBlock(const std::byte* block, size_t groups, uint8_t* to) {
 
 void UnpackSixBitBlock(const std::byte* block, size_t groups, uint8_t* to) {
   const __m512i nibbles = _mm512_set1_epi8(0x0f), bits45 = _mm512_set1_epi8(0x30);
-  const std::byte* q = block + U6NibbleOffset(groups);
-  const std::byte* high = block + U6HighOffset(groups);
+  const std::byte* q = block + Q6NibbleOffset(groups);
+  const std::byte* high = block + Q6HighOffset(groups);
   // (low & 0x0f) | (high & 0x30)
   const auto join = [&](__m512i low, __m512i h) {
     return _mm512_or_si512(_mm512_and_si512(low, nibbles), _mm512_and_si512(h, bits45));
@@ -134,26 +161,15 @@ void UnpackSixBitBlock(const std::byte* block, size_t groups, uint8_t* to) {
 // ---- Tiles: kRows rows x one panel, one block
 // -----------------------------------------------------------------------
 
-// Rows of a tile and what they need of the block at hand.
-struct Rows {
-  const int8_t* values;  // of the first row, at the block
-  size_t value_stride;
-  const float* scales;  // of the first row, at the block
-  const int32_t* block_sums;
-  size_t block_stride;  // rows of scales and block_sums
-  const int16_t* sums;
-  size_t sum_stride;
-};
-
 using Sums = __m512[][2];  // [rows][halves of the panel]
 
 template <int kRows>
 inline void FoldedBlock(const uint8_t* w, const std::byte* block, size_t groups, float fold_scale,
-                        const Rows& rows, Sums out) {
+                        const TileRows& rows, Sums out) {
   __m512i acc[kRows][2];
   TRELLIS_UNROLL
   for (int r = 0; r < kRows; r++) {
-    acc[r][0] = acc[r][1] = _mm512_set1_epi32(-128 * rows.block_sums[r * rows.block_stride]);
+    acc[r][0] = acc[r][1] = _mm512_set1_epi32(-128 * rows.block_sums[r * rows.scale_stride]);
   }
   const int8_t* a = rows.values;
   for (size_t j = 0; j < groups * kQuadsPerGroup; j++) {
@@ -171,25 +187,26 @@ inline void FoldedBlock(const uint8_t* w, const std::byte* block, size_t groups,
                d1 = _mm512_mul_ps(LoadHalves(block + 32), factor);
   TRELLIS_UNROLL
   for (int r = 0; r < kRows; r++) {
-    const __m512 s = _mm512_set1_ps(rows.scales[r * rows.block_stride]);
+    const __m512 s = _mm512_set1_ps(rows.scales[r * rows.scale_stride]);
     out[r][0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[r][0]), _mm512_mul_ps(d0, s), out[r][0]);
     out[r][1] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[r][1]), _mm512_mul_ps(d1, s), out[r][1]);
   }
 }
 
 template <int kRows>
-inline void SixBitBlock(const uint8_t* w, const std::byte* block, size_t groups, const Rows& rows,
-                        Sums out) {
+inline void SixBitBlock(const uint8_t* w, const std::byte* block, size_t groups,
+                        const TileRows& rows, Sums out) {
   __m512i total[kRows][2];
   TRELLIS_UNROLL
   for (int r = 0; r < kRows; r++) total[r][0] = total[r][1] = _mm512_setzero_si512();
   const int8_t* a = rows.values;
-  const std::byte* scales = block + U6ScOffset();
+  const std::byte* scales = block + Q6ScOffset();
   for (size_t g = 0; g < 2 * groups; g++) {
     __m512i acc[kRows][2];
     TRELLIS_UNROLL
     for (int r = 0; r < kRows; r++) {
-      acc[r][0] = acc[r][1] = _mm512_set1_epi32(-32 * rows.sums[r * rows.sum_stride + g]);
+      acc[r][0] = acc[r][1] =
+          _mm512_set1_epi32(-32 * rows.half_sums[2 * r * rows.group_stride + g]);
     }
     TRELLIS_UNROLL
     for (int j = 0; j < 4; j++) {
@@ -216,22 +233,25 @@ inline void SixBitBlock(const uint8_t* w, const std::byte* block, size_t groups,
   const __m512 d0 = LoadHalves(block), d1 = LoadHalves(block + 32);
   TRELLIS_UNROLL
   for (int r = 0; r < kRows; r++) {
-    const __m512 s = _mm512_set1_ps(rows.scales[r * rows.block_stride]);
+    const __m512 s = _mm512_set1_ps(rows.scales[r * rows.scale_stride]);
     out[r][0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total[r][0]), _mm512_mul_ps(d0, s), out[r][0]);
     out[r][1] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total[r][1]), _mm512_mul_ps(d1, s), out[r][1]);
   }
 }
 
-template <int kRows>
-inline void S8Block(const std::byte* block, size_t groups, const Rows& rows, Sums out) {
+// `w`: the block's bytes; for kQ8_0 they are read where they are.
+template <PackedType kType, int kRows>
+inline void GroupedBlock(const uint8_t* w, const std::byte* block, size_t groups,
+                         const TileRows& rows, Sums out) {
   const int8_t* a = rows.values;
   for (size_t g = 0; g < groups; g++) {
-    const std::byte* w = block + kHalfRow;
+    if constexpr (kType == PackedType::kQ8_0)
+      w = reinterpret_cast<const uint8_t*>(block + GroupQuantOffset(kType));
     __m512i acc[kRows][2];
     TRELLIS_UNROLL
     for (int r = 0; r < kRows; r++) {
-      const int16_t* sums = rows.sums + r * rows.sum_stride + 2 * g;
-      acc[r][0] = acc[r][1] = _mm512_set1_epi32(-128 * (sums[0] + sums[1]));
+      const int zero = HasGroupMin(kType) ? 0 : ZeroPoint(kType);
+      acc[r][0] = acc[r][1] = _mm512_set1_epi32(-zero * rows.group_sums[r * rows.group_stride + g]);
     }
     TRELLIS_UNROLL
     for (size_t j = 0; j < kQuadsPerGroup; j++) {
@@ -247,11 +267,20 @@ inline void S8Block(const std::byte* block, size_t groups, const Rows& rows, Sum
     const __m512 d0 = LoadHalves(block), d1 = LoadHalves(block + 32);
     TRELLIS_UNROLL
     for (int r = 0; r < kRows; r++) {
-      const __m512 s = _mm512_set1_ps(rows.scales[r * rows.block_stride]);
+      const __m512 s = _mm512_set1_ps(rows.scales[r * rows.scale_stride + g]);
       out[r][0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[r][0]), _mm512_mul_ps(d0, s), out[r][0]);
       out[r][1] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[r][1]), _mm512_mul_ps(d1, s), out[r][1]);
     }
-    block += kS8GroupBytes;
+    if constexpr (HasGroupMin(kType)) {
+      const __m512 m0 = LoadHalves(block + kHalfRow), m1 = LoadHalves(block + kHalfRow + 32);
+      TRELLIS_UNROLL
+      for (int r = 0; r < kRows; r++) {
+        const __m512 sum = _mm512_set1_ps(rows.scaled_sums[r * rows.scale_stride + g]);
+        out[r][0] = _mm512_fmadd_ps(m0, sum, out[r][0]);
+        out[r][1] = _mm512_fmadd_ps(m1, sum, out[r][1]);
+      }
+    }
+    block += GroupBytes(kType);
   }
 }
 
@@ -314,34 +343,27 @@ template <PackedType kType, int kRows>
 void Tile(const Call& call, size_t panel, size_t row, Unpack unpack) {
   __m512 sums[kRows][2];
   for (int r = 0; r < kRows; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
-  const QuantizedRows& q = call.x.quantized;
   const size_t blocks = BlocksFor(call.w.depth);
   const std::byte* block = call.w.panels + panel * call.w.panel_bytes();
   uint8_t* bytes = call.scratch;
   for (size_t b = 0; b < blocks; b++) {
     const size_t groups = GroupsInBlock(call.w.depth, b);
-    if constexpr (!IsQuantized(kType)) {
+    if constexpr (FormFor(kType) == ActivationForm::kF32) {
       FloatBlock<kType, kRows>(block, groups,
                                call.x.f32 + row * call.x.f32_stride + b * kBlockDepth,
                                call.x.f32_stride, sums);
-    } else {
-      const Rows rows{.values = q.values + row * q.value_stride() + b * kBlockDepth,
-                      .value_stride = q.value_stride(),
-                      .scales = q.scales + row * blocks + b,
-                      .block_sums = q.block_sums + row * blocks + b,
-                      .block_stride = blocks,
-                      .sums = q.sums + row * q.sum_stride() + b * (kBlockDepth / 16),
-                      .sum_stride = q.sum_stride()};
-      if constexpr (kType == PackedType::kS8) {
-        S8Block<kRows>(block, groups, rows, sums);
-      } else if constexpr (kType == PackedType::kU6) {
-        if (unpack == Unpack::kNow) UnpackSixBitBlock(block, groups, bytes);
-        SixBitBlock<kRows>(bytes, block, groups, rows, sums);
-      } else {
-        if (unpack == Unpack::kNow) UnpackAffineBlock<kType>(block, groups, bytes);
-        FoldedBlock<kRows>(bytes, block, groups, static_cast<float>(1 << FoldShift(kType)), rows,
-                           sums);
+    } else if constexpr (FormFor(kType) == ActivationForm::kPerGroup) {
+      if constexpr (kType != PackedType::kQ8_0) {
+        if (unpack == Unpack::kNow) UnpackGroups<kType>(block, groups, bytes);
       }
+      GroupedBlock<kType, kRows>(bytes, block, groups, TileRowsAt(call.x.per_group, row, b), sums);
+    } else if constexpr (kType == PackedType::kQ6_K) {
+      if (unpack == Unpack::kNow) UnpackSixBitBlock(block, groups, bytes);
+      SixBitBlock<kRows>(bytes, block, groups, TileRowsAt(call.x.per_block, row, b), sums);
+    } else {
+      if (unpack == Unpack::kNow) UnpackAffineBlock<kType>(block, groups, bytes);
+      FoldedBlock<kRows>(bytes, block, groups, static_cast<float>(1 << FoldShift(kType)),
+                         TileRowsAt(call.x.per_block, row, b), sums);
     }
     bytes += groups * kQuadsPerGroup * kByteQuadBytes;
     block += BlockBytes(kType, groups);
@@ -361,8 +383,8 @@ void TailTile(const Call& call, size_t panel, size_t row, size_t num_rows, Unpac
 template <PackedType kType>
 void Panels(const Call& call, size_t row_begin, size_t row_end, size_t panel_begin,
             size_t panel_end) {
-  constexpr int kRows =
-      kType == PackedType::kU6 || kType == PackedType::kS8 ? kGroupRows : kFoldRows;
+  constexpr bool folded = kType == PackedType::kQ4_K || kType == PackedType::kQ5_K;
+  constexpr int kRows = folded || FormFor(kType) == ActivationForm::kF32 ? kFoldRows : kGroupRows;
   for (size_t panel = panel_begin; panel < panel_end; panel++) {
     Unpack unpack = Unpack::kNow;
     size_t row = row_begin;
@@ -378,70 +400,39 @@ void Matmul(const PackedMatrix& w, const Activations& x, size_t row_begin, size_
             size_t panel_begin, size_t panel_end, const float* bias, float* out, size_t out_stride,
             std::byte* scratch) {
   const Call call{w, x, bias, out, out_stride, reinterpret_cast<uint8_t*>(scratch)};
-  const auto run = [&](auto panels) { panels(call, row_begin, row_end, panel_begin, panel_end); };
-  switch (w.type) {
-    case PackedType::kU4:
-      return run(Panels<PackedType::kU4>);
-    case PackedType::kU5:
-      return run(Panels<PackedType::kU5>);
-    case PackedType::kU6:
-      return run(Panels<PackedType::kU6>);
-    case PackedType::kS8:
-      return run(Panels<PackedType::kS8>);
-    case PackedType::kF16:
-      return run(Panels<PackedType::kF16>);
-    case PackedType::kBF16:
-      return run(Panels<PackedType::kBF16>);
-    case PackedType::kF32:
-      return run(Panels<PackedType::kF32>);
-  }
+  WithType(w.type, [&](auto type) {
+    Panels<decltype(type)::value>(call, row_begin, row_end, panel_begin, panel_end);
+  });
 }
 
 // ---- Activations
 // ----------------------------------------------------------------------------------------------------
 
-// Up to 256 values of one row; `n` is a multiple of 32.
-void QuantizeBlock(const float* x, size_t n, int8_t* values, float* scale, int16_t* sums,
-                   int32_t* block_sum) {
-  __m512 amax = _mm512_setzero_ps();
-  for (size_t k = 0; k < n; k += 16)
-    amax = _mm512_max_ps(amax, _mm512_abs_ps(_mm512_loadu_ps(x + k)));
-  const float max = _mm512_reduce_max_ps(amax);
-  const __m512 inverse = _mm512_set1_ps(max > 0 ? 127.0f / max : 0.0f);
-  const __m512i limit = _mm512_set1_epi32(127);
-  int32_t total = 0;
-  for (size_t k = 0; k < n; k += 16) {
-    __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + k), inverse));
-    q = _mm512_max_epi32(_mm512_min_epi32(q, limit), _mm512_set1_epi32(-127));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(values + k), _mm512_cvtepi32_epi8(q));
-    const int32_t sum = _mm512_reduce_add_epi32(q);
-    sums[k / 16] = static_cast<int16_t>(sum);
-    total += sum;
+struct Quantizer {
+  static float AbsMax(const float* x, size_t n) {
+    __m512 max = _mm512_setzero_ps();
+    for (size_t k = 0; k < n; k += 16)
+      max = _mm512_max_ps(max, _mm512_abs_ps(_mm512_loadu_ps(x + k)));
+    return _mm512_reduce_max_ps(max);
   }
-  *scale = max / 127.0f;
-  *block_sum = total;
-}
 
-void QuantizeRows(const float* x, size_t stride, size_t num_rows, const QuantizedRows& out) {
-  const size_t blocks = BlocksFor(out.depth);
-  for (size_t r = 0; r < num_rows; r++) {
-    int8_t* values = out.values + r * out.value_stride();
-    int16_t* sums = out.sums + r * out.sum_stride();
-    std::memset(values + out.depth, 0, out.value_stride() - out.depth);
-    std::fill(sums + out.depth / 16, sums + out.sum_stride(), int16_t{0});
-    for (size_t b = 0; b < blocks; b++) {
-      const size_t begin = b * kBlockDepth;
-      QuantizeBlock(x + r * stride + begin, std::min(kBlockDepth, out.depth - begin),
-                    values + begin, out.scales + r * blocks + b, sums + begin / 16,
-                    out.block_sums + r * blocks + b);
+  static void QuantizeGroup(const float* x, float inverse, int8_t* values, int16_t* sums) {
+    const __m512i top = _mm512_set1_epi32(127), bottom = _mm512_set1_epi32(-127);
+    for (int h = 0; h < 2; h++) {
+      const __m512 scaled = _mm512_mul_ps(_mm512_loadu_ps(x + 16 * h), _mm512_set1_ps(inverse));
+      const __m512i q = _mm512_max_epi32(_mm512_min_epi32(_mm512_cvtps_epi32(scaled), top), bottom);
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(values + 16 * h), _mm512_cvtepi32_epi8(q));
+      sums[h] = static_cast<int16_t>(_mm512_reduce_add_epi32(q));
     }
   }
-}
+};
 
 }  // namespace
 
 MatmulKernels Avx512MatmulKernels() {
-  return {.quantize_rows = QuantizeRows, .matmul = Matmul};
+  return {.reading = PackedReading::kFolded,
+          .quantize_rows = QuantizeRowsWith<Quantizer>,
+          .matmul = Matmul};
 }
 
 }  // namespace trellis

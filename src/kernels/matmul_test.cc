@@ -12,6 +12,7 @@
 
 #include "base/half.h"
 #include "kernels/kernels.h"
+#include "kernels/kernels_internal.h"
 #include "kernels/pack.h"
 
 namespace trellis {
@@ -28,15 +29,19 @@ const Format kFormats[] = {{0, 1, 4, {}},          {1, 1, 2, {0}},         {30, 
                            {7, 32, 24, {0, 2}},    {8, 32, 34, {0}},       {11, 256, 110, {108}},
                            {12, 256, 144, {0, 2}}, {13, 256, 176, {0, 2}}, {14, 256, 210, {208}}};
 
-// Random rows of a GGUF tensor, packed.
+enum class Fill { kRandom, kZeros, kOnes };  // of quants: bits
+
+// Rows of a GGUF tensor, packed.
 class Weights {
  public:
-  Weights(const Format& format, size_t num_outputs, size_t depth) {
+  Weights(const Format& format, size_t num_outputs, size_t depth, Fill fill = Fill::kRandom) {
     std::mt19937 random(static_cast<uint32_t>(format.ggml_type * 1000 + static_cast<int>(depth)));
     std::uniform_real_distribution<float> scale(0.001f, 0.01f);
     const size_t blocks = num_outputs * depth / format.block_depth;
     rows_.resize(blocks * format.block_bytes);
-    for (std::byte& b : rows_) b = static_cast<std::byte>(random());
+    for (std::byte& b : rows_)
+      b = fill == Fill::kRandom ? static_cast<std::byte>(random())
+                                : static_cast<std::byte>(fill == Fill::kOnes ? 0xff : 0);
     for (size_t i = 0; i < blocks; i++) {
       std::byte* block = rows_.data() + i * format.block_bytes;
       if (format.ggml_type == 0) {
@@ -73,37 +78,56 @@ class Weights {
   PackedMatrix matrix_;
 };
 
-// Random activations in both forms, quantised by `kernels`.
+// Random activations in the form that weights of `type` read, quantised by `kernels`.
 class Rows {
  public:
-  Rows(const KernelTable& kernels, size_t num_rows, size_t depth) : f32_(num_rows * depth) {
+  // `all`: every activation has this value; 0: normally distributed.
+  Rows(const KernelTable& kernels, PackedType type, size_t num_rows, size_t depth, float all = 0)
+      : form_(FormFor(type)), f32_(num_rows * depth) {
     std::mt19937 random(99);
     std::normal_distribution<float> value;
-    for (float& v : f32_) v = value(random);
+    for (float& v : f32_) v = all != 0 ? all : value(random);
     quantized_.depth = depth;
+    quantized_.scale_depth = form_ == ActivationForm::kPerGroup ? kGroupDepth : kBlockDepth;
     values_.resize(num_rows * quantized_.value_stride());
-    scales_.resize(num_rows * BlocksFor(depth));
-    sums_.resize(num_rows * quantized_.sum_stride());
-    block_sums_.resize(num_rows * BlocksFor(depth));
+    scales_.resize(num_rows * quantized_.num_scales());
+    scaled_sums_.resize(scales_.size());
+    block_sums_.resize(scales_.size());
+    group_sums_.resize(num_rows * quantized_.group_stride(), -1);
+    half_sums_.resize(2 * group_sums_.size(), -1);
     quantized_.values = values_.data(), quantized_.scales = scales_.data();
-    quantized_.sums = sums_.data(), quantized_.block_sums = block_sums_.data();
+    quantized_.group_sums = group_sums_.data();
+    if (form_ == ActivationForm::kPerGroup) {
+      quantized_.scaled_sums = scaled_sums_.data();
+    } else {
+      quantized_.half_sums = half_sums_.data(), quantized_.block_sums = block_sums_.data();
+    }
     kernels.matmul.quantize_rows(f32_.data(), depth, num_rows, quantized_);
   }
-  Activations View() const { return {f32_.data(), quantized_.depth, quantized_}; }
+  Activations View() const {
+    Activations view{
+        .f32 = f32_.data(), .f32_stride = quantized_.depth, .per_group = {}, .per_block = {}};
+    (form_ == ActivationForm::kPerGroup ? view.per_group : view.per_block) = quantized_;
+    return view;
+  }
   // What the matmul sees of element k of row r.
-  double Value(size_t r, size_t k, bool quantized) const {
-    const size_t depth = quantized_.depth;
-    if (!quantized) return double{f32_[r * depth + k]};
-    return double{scales_[r * BlocksFor(depth) + k / kBlockDepth]} *
+  double Value(size_t r, size_t k) const {
+    if (form_ == ActivationForm::kF32) return double{f32_[r * quantized_.depth + k]};
+    return double{scales_[r * quantized_.num_scales() + k / quantized_.scale_depth]} *
            values_[r * quantized_.value_stride() + k];
   }
-  const std::vector<int8_t>& values() const { return values_; }
-  const std::vector<float>& scales() const { return scales_; }
+  // Everything that quantize_rows wrote.
+  bool operator==(const Rows& other) const {
+    return values_ == other.values_ && scales_ == other.scales_ &&
+           scaled_sums_ == other.scaled_sums_ && block_sums_ == other.block_sums_ &&
+           group_sums_ == other.group_sums_ && half_sums_ == other.half_sums_;
+  }
 
  private:
-  std::vector<float> f32_, scales_;
+  ActivationForm form_;
+  std::vector<float> f32_, scales_, scaled_sums_;
   std::vector<int8_t> values_;
-  std::vector<int16_t> sums_;
+  std::vector<int16_t> group_sums_, half_sums_;
   std::vector<int32_t> block_sums_;
   QuantizedRows quantized_;
 };
@@ -138,19 +162,18 @@ TEST_P(MatmulTest, MatchesDoublePrecision) {
       const size_t num_outputs = 70, num_rows = 5;
       const Weights weights(format, num_outputs, depth);
       const PackedMatrix& w = weights.matrix();
-      const Rows x(*GetParam(), num_rows, depth);
+      const Rows x(*GetParam(), w.type, num_rows, depth);
       std::vector<float> bias(num_outputs);
       for (size_t o = 0; o < num_outputs; o++) bias[o] = static_cast<float>(o);
       const std::vector<float> out =
           Multiply(*GetParam(), w, x, num_rows, num_rows, 3, bias.data());
       std::vector<float> values(num_outputs * depth);
-      UnpackWeights(w, PackedReading::kFolded, values.data());
+      UnpackWeights(w, GetParam()->matmul.reading, values.data());
       for (size_t r = 0; r < num_rows; r++) {
         for (size_t o = 0; o < num_outputs; o++) {
           double want = static_cast<double>(o), size = want;
           for (size_t k = 0; k < depth; k++) {
-            const double product =
-                x.Value(r, k, IsQuantized(w.type)) * double{values[o * depth + k]};
+            const double product = x.Value(r, k) * double{values[o * depth + k]};
             want += product, size += std::fabs(product);
           }
           // f32 rounding of at most depth additions.
@@ -167,7 +190,7 @@ TEST_P(MatmulTest, RowsAndPanelsTogetherOrApartGiveTheSameBits) {
   for (const Format& format : kFormats) {
     const size_t num_rows = 29;
     const Weights weights(format, 70, 768);
-    const Rows x(*GetParam(), num_rows, 768);
+    const Rows x(*GetParam(), weights.matrix().type, num_rows, 768);
     const std::vector<float> whole =
         Multiply(*GetParam(), weights.matrix(), x, num_rows, num_rows, 3);
     for (size_t row_step : {1u, 2u, 5u, 7u, 12u, 13u}) {
@@ -180,17 +203,40 @@ TEST_P(MatmulTest, RowsAndPanelsTogetherOrApartGiveTheSameBits) {
 }
 
 TEST_P(MatmulTest, QuantisedBitsAreTheOraclesBits) {
-  const KernelTable& scalar = *SelectKernels("scalar").value();
+  KernelTable oracle = *SelectKernels("scalar").value();
+  oracle.matmul = ScalarMatmulKernels(GetParam()->matmul.reading);
   for (const Format& format : kFormats) {
-    const Weights weights(format, 70, 768);
-    if (!IsQuantized(weights.matrix().type)) continue;
-    const Rows x(*GetParam(), 13, 768), oracle_x(scalar, 13, 768);
-    ASSERT_EQ(x.values(), oracle_x.values());
-    ASSERT_EQ(x.scales(), oracle_x.scales());
-    const std::vector<float> got = Multiply(*GetParam(), weights.matrix(), x, 13, 13, 3);
-    const std::vector<float> want = Multiply(scalar, weights.matrix(), oracle_x, 13, 13, 3);
-    ASSERT_EQ(std::memcmp(got.data(), want.data(), want.size() * sizeof(float)), 0)
-        << GetParam()->name << " type " << format.ggml_type;
+    for (size_t depth : Depths(format)) {
+      const Weights weights(format, 70, depth);
+      const PackedType type = weights.matrix().type;
+      if (FormFor(type) == ActivationForm::kF32) continue;
+      const Rows x(*GetParam(), type, 13, depth), oracle_x(oracle, type, 13, depth);
+      ASSERT_TRUE(x == oracle_x) << GetParam()->name << " activations of depth " << depth;
+      const std::vector<float> got = Multiply(*GetParam(), weights.matrix(), x, 13, 13, 3);
+      const std::vector<float> want = Multiply(oracle, weights.matrix(), oracle_x, 13, 13, 3);
+      ASSERT_EQ(std::memcmp(got.data(), want.data(), want.size() * sizeof(float)), 0)
+          << GetParam()->name << " type " << format.ggml_type << " depth " << depth;
+    }
+  }
+}
+
+// The largest sums that 16 or 32 bits must hold: every quant at its top, every activation at +-127.
+TEST_P(MatmulTest, TheLargestProductsDoNotOverflow) {
+  KernelTable oracle = *SelectKernels("scalar").value();
+  oracle.matmul = ScalarMatmulKernels(GetParam()->matmul.reading);
+  for (const Format& format : kFormats) {
+    for (Fill fill : {Fill::kOnes, Fill::kZeros}) {
+      const Weights weights(format, 32, 512, fill);
+      const PackedType type = weights.matrix().type;
+      if (FormFor(type) == ActivationForm::kF32) continue;
+      for (float sign : {1.0f, -1.0f}) {
+        const Rows x(*GetParam(), type, 5, 512, sign);
+        const std::vector<float> got = Multiply(*GetParam(), weights.matrix(), x, 5, 5, 1);
+        const std::vector<float> want = Multiply(oracle, weights.matrix(), x, 5, 5, 1);
+        ASSERT_EQ(std::memcmp(got.data(), want.data(), want.size() * sizeof(float)), 0)
+            << GetParam()->name << " type " << format.ggml_type << " sign " << sign;
+      }
+    }
   }
 }
 
@@ -206,7 +252,7 @@ TEST(PackTest, CommonTypesGrowByLessThanThreePercent) {
       const Weights weights(format, 64, depth);
       const double packed =
           static_cast<double>(weights.matrix().num_panels() * weights.matrix().panel_bytes());
-      const bool rare = format.ggml_type == 6 || format.ggml_type == 7 || format.ggml_type == 11;
+      const bool rare = format.ggml_type == 11;  // Q3_K as 6 bits
       if (rare) continue;
       EXPECT_LT(packed, 1.03 * static_cast<double>(weights.source_bytes())) << format.ggml_type;
     }
@@ -219,7 +265,7 @@ TEST(PackTest, FoldingStaysWithinItsBound) {
   for (const Format& format : kFormats) {
     const Weights weights(format, 64, 768);
     const PackedMatrix& w = weights.matrix();
-    if (w.type != PackedType::kU4 && w.type != PackedType::kU5) continue;
+    if (w.type != PackedType::kQ4_K && w.type != PackedType::kQ5_K) continue;
     std::vector<float> exact(64 * 768), folded(64 * 768);
     UnpackWeights(w, PackedReading::kExact, exact.data());
     UnpackWeights(w, PackedReading::kFolded, folded.data());

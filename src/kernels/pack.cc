@@ -24,7 +24,13 @@ uint8_t U8(const std::byte* p, size_t i) {
   return static_cast<uint8_t>(p[i]);
 }
 
-// One output's part of a block of an affine kind (kU4, kU5), before and after packing.
+// One output's part of a group of the types with f16 scales per group.
+struct Group {
+  uint8_t q[kGroupDepth];
+  uint16_t d = 0, m = 0;  // f16
+};
+
+// One output's part of a block of kQ4_K or kQ5_K.
 struct AffineBlock {
   uint8_t q[kBlockDepth];
   uint16_t d = 0, dmin = 0;  // f16
@@ -32,7 +38,7 @@ struct AffineBlock {
   int8_t m[kGroupsPerBlock] = {};
 };
 
-// One output's part of a kU6 block.
+// One output's part of a kQ6_K block.
 struct SixBitBlock {
   uint8_t q[kBlockDepth];
   uint16_t d = 0;
@@ -76,35 +82,24 @@ void ReadQ45K(const std::byte* block, bool five_bits, AffineBlock* out) {
   }
 }
 
-// What Q4_0, Q4_1, Q5_0 and Q5_1 have in common: groups of 32, weight = scale * q + offset.
-struct AffineGroup {
-  float scale;
-  float offset;
-};
-
 // block_q4_0 { f16 d; u8 qs[16] }, q4_1 { f16 d, m; qs }, q5_0 { f16 d; u32 qh; qs }, q5_1 { f16 d,
 // m; u32 qh; qs }
-AffineGroup ReadLegacyGroup(const std::byte* block, GgufType type, uint8_t* q) {
-  const bool has_min = type == GgufType::kQ4_1 || type == GgufType::kQ5_1;
-  const bool five_bits = type == GgufType::kQ5_0 || type == GgufType::kQ5_1;
-  const int top = five_bits ? 31 : 15;
-  const float d = HalfToFloat(LoadU16(block));
-  const float m =
-      has_min ? HalfToFloat(LoadU16(block + 2)) : -d * static_cast<float>((top + 1) / 2);
-  const std::byte* p = block + (has_min ? 4 : 2);
+void ReadGroup(const std::byte* block, PackedType type, Group* out) {
+  out->d = LoadU16(block);
+  const std::byte* p = block + 2;
+  if (HasGroupMin(type)) {
+    out->m = LoadU16(p);
+    p += 2;
+  }
   uint32_t high = 0;
-  if (five_bits) {
+  if (HasBit4(type)) {
     std::memcpy(&high, p, 4);
     p += 4;
   }
   for (size_t i = 0; i < 16; i++) {
-    q[i] = static_cast<uint8_t>((U8(p, i) & 15) | ((high >> i) & 1) << 4);
-    q[16 + i] = static_cast<uint8_t>((U8(p, i) >> 4) | ((high >> (16 + i)) & 1) << 4);
+    out->q[i] = static_cast<uint8_t>((U8(p, i) & 15) | ((high >> i) & 1) << 4);
+    out->q[16 + i] = static_cast<uint8_t>((U8(p, i) >> 4) | ((high >> (16 + i)) & 1) << 4);
   }
-  if (d >= 0) return {d, m};
-  // Packed scales are not negative: count q from the other end.
-  for (size_t i = 0; i < 32; i++) q[i] = static_cast<uint8_t>(top - q[i]);
-  return {-d, m + d * static_cast<float>(top)};
 }
 
 // block_q6_K { u8 ql[128], qh[64]; s8 scales[16]; f16 d }
@@ -150,29 +145,6 @@ void ReadQ3K(const std::byte* block, SixBitBlock* out) {
 uint16_t HalfAtLeastTiny(float value) {
   const uint16_t half = FloatToHalf(value);
   return value > 0 && half == 0 ? uint16_t{1} : half;
-}
-
-// Scales 0..127 and mins -127..127 for groups given in floats.
-void QuantizeScales(const AffineGroup* groups, size_t num_groups, int top, AffineBlock* out) {
-  float max_scale = 0, max_offset = 0;
-  for (size_t g = 0; g < num_groups; g++) max_scale = std::max(max_scale, groups[g].scale);
-  out->d = HalfAtLeastTiny(max_scale / 127.0f);
-  const float d = HalfToFloat(out->d);
-  float offsets[kGroupsPerBlock] = {};
-  for (size_t g = 0; g < num_groups; g++) {
-    const float sc = d > 0 ? std::nearbyint(groups[g].scale / d) : 0.0f;
-    out->sc[g] = static_cast<uint8_t>(std::clamp(sc, 0.0f, 127.0f));
-    // What rounding the scale moves is centred: the middle of the group stays where it was.
-    const float lost = groups[g].scale - d * static_cast<float>(out->sc[g]);
-    offsets[g] = groups[g].offset + lost * static_cast<float>(top) / 2;
-    max_offset = std::max(max_offset, std::fabs(offsets[g]));
-  }
-  out->dmin = HalfAtLeastTiny(max_offset / 127.0f);
-  const float dmin = HalfToFloat(out->dmin);
-  for (size_t g = 0; g < num_groups; g++) {
-    const float m = dmin > 0 ? std::nearbyint(-offsets[g] / dmin) : 0.0f;
-    out->m[g] = static_cast<int8_t>(std::clamp(m, -127.0f, 127.0f));
-  }
 }
 
 bool FoldFits(const AffineBlock& block, size_t num_groups, int top, int shift) {
@@ -234,7 +206,8 @@ void WriteNibbles(const Block* outputs, size_t num_quads, std::byte* to) {
   }
 }
 
-void WriteBit4(const AffineBlock* outputs, size_t num_quads, std::byte* to) {
+template <typename Block>
+void WriteBit4(const Block* outputs, size_t num_quads, std::byte* to) {
   for (size_t j = 0; j < num_quads; j++) {
     for (size_t half = 0; half < 2; half++) {
       uint64_t word = 0;
@@ -248,6 +221,15 @@ void WriteBit4(const AffineBlock* outputs, size_t num_quads, std::byte* to) {
   }
 }
 
+void WriteGroup(const Group* outputs, PackedType type, std::byte* to) {
+  for (size_t o = 0; o < kPanelOutputs; o++) {
+    StoreU16(to + 2 * o, outputs[o].d);
+    if (HasGroupMin(type)) StoreU16(to + kHalfRow + 2 * o, outputs[o].m);
+  }
+  WriteNibbles(outputs, kQuadsPerGroup, to + GroupQuantOffset(type));
+  if (HasBit4(type)) WriteBit4(outputs, kQuadsPerGroup, to + GroupBit4Offset(type));
+}
+
 void WriteAffineBlock(const AffineBlock* outputs, PackedType type, size_t groups, std::byte* to) {
   for (size_t o = 0; o < kPanelOutputs; o++) {
     StoreU16(to + 2 * o, outputs[o].d);
@@ -258,23 +240,23 @@ void WriteAffineBlock(const AffineBlock* outputs, PackedType type, size_t groups
     }
   }
   WriteNibbles(outputs, groups * kQuadsPerGroup, to + NibbleOffset(groups));
-  if (type == PackedType::kU5) WriteBit4(outputs, groups * kQuadsPerGroup, to + Bit4Offset(groups));
+  if (HasBit4(type)) WriteBit4(outputs, groups * kQuadsPerGroup, to + Bit4Offset(groups));
 }
 
 void WriteSixBitBlock(const SixBitBlock* outputs, size_t groups, std::byte* to) {
   for (size_t o = 0; o < kPanelOutputs; o++) {
     StoreU16(to + 2 * o, outputs[o].d);
     for (size_t g = 0; g < 2 * groups; g++) {
-      to[U6ScOffset() + g * kPanelOutputs + o] = static_cast<std::byte>(outputs[o].sc[g]);
+      to[Q6ScOffset() + g * kPanelOutputs + o] = static_cast<std::byte>(outputs[o].sc[g]);
     }
   }
-  WriteNibbles(outputs, groups * kQuadsPerGroup, to + U6NibbleOffset(groups));
+  WriteNibbles(outputs, groups * kQuadsPerGroup, to + Q6NibbleOffset(groups));
   for (size_t j = 0; j < groups * kQuadsPerGroup; j += 2) {
     for (size_t o = 0; o < 16; o++) {
       const auto high = [&](size_t output, size_t quad) {
         return (LoadQuad(outputs[output].q, quad) >> 4) & 0x03030303u;
       };
-      StoreU32(to + U6HighOffset(groups) + j / 2 * kNibbleQuadBytes + 4 * o,
+      StoreU32(to + Q6HighOffset(groups) + j / 2 * kNibbleQuadBytes + 4 * o,
                high(o, j) | high(o + 16, j) << 2 | high(o, j + 1) << 4 | high(o + 16, j + 1) << 6);
     }
   }
@@ -287,35 +269,33 @@ const std::byte* RowOf(const PackSource& source, size_t output) {
   return source.rows + output * source.row_bytes;
 }
 
-void ReadAffine(const PackSource& source, size_t output, size_t block, size_t groups, int top,
-                int shift, AffineBlock* out) {
-  const auto type = static_cast<GgufType>(source.ggml_type);
-  const std::byte* row = RowOf(source, output);
-  if (type == GgufType::kQ4_K || type == GgufType::kQ5_K) {
-    const bool five_bits = type == GgufType::kQ5_K;
-    ReadQ45K(row + block * (five_bits ? 176 : 144), five_bits, out);
-  } else {
-    const size_t group_bytes = source.row_bytes / (source.depth / kGroupDepth);
-    AffineGroup in[kGroupsPerBlock];
-    for (size_t g = 0; g < groups; g++) {
-      in[g] = ReadLegacyGroup(row + (block * kGroupsPerBlock + g) * group_bytes, type,
-                              out->q + g * kGroupDepth);
+void PackGroupPanel(const PackSource& source, PackedType type, size_t panel, std::byte* to) {
+  const size_t groups = source.depth / kGroupDepth, group_bytes = source.row_bytes / groups;
+  Group outputs[kPanelOutputs];
+  for (size_t g = 0; g < groups; g++) {
+    for (size_t o = 0; o < kPanelOutputs; o++) {
+      const size_t output = panel * kPanelOutputs + o;
+      outputs[o] = Group{};
+      if (output < source.num_outputs)
+        ReadGroup(RowOf(source, output) + g * group_bytes, type, &outputs[o]);
     }
-    QuantizeScales(in, groups, top, out);
+    WriteGroup(outputs, type, to);
+    to += GroupBytes(type);
   }
-  NormalizeForFold(out, groups, top, shift);
 }
 
 void PackAffinePanel(const PackSource& source, PackedType type, size_t panel, std::byte* to) {
-  const int shift = FoldShift(type), top = type == PackedType::kU4 ? 15 : 31;
+  const bool five_bits = HasBit4(type);
+  const int shift = FoldShift(type), top = five_bits ? 31 : 15;
   std::vector<AffineBlock> outputs(kPanelOutputs);
   for (size_t block = 0; block < BlocksFor(source.depth); block++) {
     const size_t groups = GroupsInBlock(source.depth, block);
     for (size_t o = 0; o < kPanelOutputs; o++) {
       const size_t output = panel * kPanelOutputs + o;
       outputs[o] = AffineBlock{};
-      if (output < source.num_outputs)
-        ReadAffine(source, output, block, groups, top, shift, &outputs[o]);
+      if (output >= source.num_outputs) continue;
+      ReadQ45K(RowOf(source, output) + block * (five_bits ? 176 : 144), five_bits, &outputs[o]);
+      NormalizeForFold(&outputs[o], groups, top, shift);
     }
     WriteAffineBlock(outputs.data(), type, groups, to);
     to += BlockBytes(type, groups);
@@ -338,11 +318,11 @@ void PackSixBitPanel(const PackSource& source, size_t panel, std::byte* to) {
       }
     }
     WriteSixBitBlock(outputs.data(), groups, to);
-    to += BlockBytes(PackedType::kU6, groups);
+    to += BlockBytes(PackedType::kQ6_K, groups);
   }
 }
 
-void WriteS8Group(std::byte* to, size_t output, uint16_t d, const int8_t* q) {
+void WriteQ8Group(std::byte* to, size_t output, uint16_t d, const int8_t* q) {
   StoreU16(to + 2 * output, d);
   for (size_t j = 0; j < kQuadsPerGroup; j++) {
     uint32_t quad;
@@ -352,7 +332,7 @@ void WriteS8Group(std::byte* to, size_t output, uint16_t d, const int8_t* q) {
 }
 
 // d = amax / 127, as Q8_0.
-void QuantizeS8Group(const float* x, std::byte* to, size_t output) {
+void QuantizeQ8Group(const float* x, std::byte* to, size_t output) {
   float amax = 0;
   for (size_t i = 0; i < kGroupDepth; i++) amax = std::max(amax, std::fabs(x[i]));
   const uint16_t half = HalfAtLeastTiny(amax / 127.0f);
@@ -362,10 +342,10 @@ void QuantizeS8Group(const float* x, std::byte* to, size_t output) {
     const float v = d > 0 ? std::nearbyint(x[i] / d) : 0.0f;
     q[i] = static_cast<int8_t>(v >= -127.0f ? (v <= 127.0f ? v : 127.0f) : -127.0f);
   }
-  WriteS8Group(to, output, half, q);
+  WriteQ8Group(to, output, half, q);
 }
 
-void PackS8Panel(const PackSource& source, size_t panel, std::byte* to) {
+void PackQ8Panel(const PackSource& source, size_t panel, std::byte* to) {
   const size_t groups = source.depth / kGroupDepth;
   std::vector<float> row(source.depth);
   const int8_t zeros[kGroupDepth] = {};
@@ -377,16 +357,16 @@ void PackS8Panel(const PackSource& source, size_t panel, std::byte* to) {
       source.dequantize(RowOf(source, output), row.data(), static_cast<int64_t>(source.depth));
     }
     for (size_t g = 0; g < groups; g++) {
-      std::byte* group = to + g * kS8GroupBytes;
+      std::byte* group = to + g * GroupBytes(PackedType::kQ8_0);
       if (!exists) {
-        WriteS8Group(group, o, 0, zeros);
+        WriteQ8Group(group, o, 0, zeros);
       } else if (is_q8) {
         const std::byte* block = RowOf(source, output) + g * 34;
         int8_t q[kGroupDepth];
         std::memcpy(q, block + 2, kGroupDepth);
-        WriteS8Group(group, o, LoadU16(block), q);
+        WriteQ8Group(group, o, LoadU16(block), q);
       } else {
-        QuantizeS8Group(row.data() + g * kGroupDepth, group, o);
+        QuantizeQ8Group(row.data() + g * kGroupDepth, group, o);
       }
     }
   }
@@ -410,14 +390,22 @@ void PackFloatPanel(const PackSource& source, size_t element_bytes, size_t panel
 
 const char* PackedTypeName(PackedType type) {
   switch (type) {
-    case PackedType::kU4:
-      return "u4";
-    case PackedType::kU5:
-      return "u5";
-    case PackedType::kU6:
-      return "u6";
-    case PackedType::kS8:
-      return "s8";
+    case PackedType::kQ4_0:
+      return "q4_0";
+    case PackedType::kQ4_1:
+      return "q4_1";
+    case PackedType::kQ5_0:
+      return "q5_0";
+    case PackedType::kQ5_1:
+      return "q5_1";
+    case PackedType::kQ8_0:
+      return "q8_0";
+    case PackedType::kQ4_K:
+      return "q4_K";
+    case PackedType::kQ5_K:
+      return "q5_K";
+    case PackedType::kQ6_K:
+      return "q6_K";
     case PackedType::kF16:
       return "f16";
     case PackedType::kBF16:
@@ -444,20 +432,24 @@ PackedType PackedTypeFor(int32_t ggml_type) {
     case GgufType::kBF16:
       return PackedType::kBF16;
     case GgufType::kQ4_0:
+      return PackedType::kQ4_0;
     case GgufType::kQ4_1:
-    case GgufType::kQ4_K:
-      return PackedType::kU4;
+      return PackedType::kQ4_1;
     case GgufType::kQ5_0:
+      return PackedType::kQ5_0;
     case GgufType::kQ5_1:
+      return PackedType::kQ5_1;
+    case GgufType::kQ4_K:
+      return PackedType::kQ4_K;
     case GgufType::kQ5_K:
-      return PackedType::kU5;
+      return PackedType::kQ5_K;
     case GgufType::kQ3_K:
     case GgufType::kQ6_K:
-      return PackedType::kU6;
+      return PackedType::kQ6_K;
     case GgufType::kQ8_0:
-      return PackedType::kS8;
+      return PackedType::kQ8_0;
   }
-  return PackedType::kS8;
+  return PackedType::kQ8_0;
 }
 
 void PackPanels(const PackSource& source, PackedType type, size_t panel_begin, size_t panel_end,
@@ -468,15 +460,21 @@ void PackPanels(const PackSource& source, PackedType type, size_t panel_begin, s
   for (size_t panel = panel_begin; panel < panel_end; panel++) {
     std::byte* to = panels + panel * panel_bytes;
     switch (type) {
-      case PackedType::kU4:
-      case PackedType::kU5:
+      case PackedType::kQ4_0:
+      case PackedType::kQ4_1:
+      case PackedType::kQ5_0:
+      case PackedType::kQ5_1:
+        PackGroupPanel(source, type, panel, to);
+        break;
+      case PackedType::kQ8_0:
+        PackQ8Panel(source, panel, to);
+        break;
+      case PackedType::kQ4_K:
+      case PackedType::kQ5_K:
         PackAffinePanel(source, type, panel, to);
         break;
-      case PackedType::kU6:
+      case PackedType::kQ6_K:
         PackSixBitPanel(source, panel, to);
-        break;
-      case PackedType::kS8:
-        PackS8Panel(source, panel, to);
         break;
       case PackedType::kF16:
       case PackedType::kBF16:

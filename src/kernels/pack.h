@@ -49,9 +49,8 @@ struct PackSource {
 void PackPanels(const PackSource& source, PackedType type, size_t panel_begin, size_t panel_end,
                 std::byte* panels);
 
-// The weights that a packed matrix stands for: [w.num_outputs, w.depth] f32, `folded` as the
-// kernels with 8-bit dot products see kU4 and kU5. The oracle of tests and of error measurements.
-enum class PackedReading { kExact, kFolded };
+// The weights that a packed matrix stands for: [w.num_outputs, w.depth] f32. The oracle of tests
+// and of error measurements.
 void UnpackWeights(const PackedMatrix& w, PackedReading reading, float* values);
 
 }  // namespace trellis

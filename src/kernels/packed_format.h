@@ -5,23 +5,25 @@
 // consecutive depths. "o" is an output of the panel, "g" a group of the block, "j" a quad of the
 // block. All multi-byte numbers are little endian.
 //
-// A quad as bytes (kS8, and every kind once unpacked) is 128 bytes: output o's four depths at 4 *
+// A quad as bytes (kQ8_0, and every type once unpacked) is 128 bytes: output o's four depths at 4 *
 // o. A quad as nibbles is 64 bytes: byte 4 * (o % 16) + i holds depth i of output o in its low half
 // for o < 16, in its high half for o >= 16.
 //
-//   kU4 block   d [32] f16 | dmin [32] f16 | sc [g][32] u8 | m [g][32] s8 | nibbles [j][64]
-//   kU5 block   as kU4, then bit 4: [j][2] u64; bit 4 * (o % 16) + i of word o / 16
-//   kU6 block   d [32] f16 | sc [2g][32] s8 | nibbles [j][64] | bits 4, 5: [j / 2][64]; byte 4 * (o
-//   % 16) + i holds, from bit 0 on,
-//               two bits each of (even quad, o < 16), (even quad, o >= 16), (odd quad, o < 16),
-//               (odd quad, o >= 16)
-//   kS8 group   d [32] f16 | bytes [8][128], each weight + 128
+//   kQ4_0 group   d [32] f16 | nibbles [j][64]
+//   kQ4_1 group   d [32] f16 | m [32] f16 | nibbles [j][64]
+//   kQ5_0, kQ5_1  the same, then bit 4: [j][2] u64; bit 4 * (o % 16) + i of word o / 16
+//   kQ8_0 group   d [32] f16 | bytes [j][128], each weight + 128
+//   kQ4_K block   d [32] f16 | dmin [32] f16 | sc [g][32] u8 | m [g][32] s8 | nibbles [j][64]
+//   kQ5_K block   as kQ4_K, then bit 4 as above
+//   kQ6_K block   d [32] f16 | sc [2g][32] s8 | nibbles [j][64] | bits 4, 5: [j / 2][64]; byte
+//                 4 * (o % 16) + i holds, from bit 0 on, two bits each of (even quad, o < 16),
+//                 (even quad, o >= 16), (odd quad, o < 16), (odd quad, o >= 16)
 //   kF16, kBF16, kF32   [depth][32]
 //
-// Values:  kU4, kU5: d * sc * q - dmin * m, 0 <= sc <= 127     kU6: d * sc * (q - 32)     kS8: d *
-// (byte - 128)
+// Values:  kQ4_0, kQ5_0, kQ8_0: d * (q - ZeroPoint)   kQ4_1, kQ5_1: d * q + m
+//          kQ4_K, kQ5_K: d * sc * q - dmin * m, 0 <= sc <= 127   kQ6_K: d * sc * (q - 32)
 //
-// FOLDING (kU4, kU5). Kernels with 8-bit dot products fold scale and min into one unsigned byte,
+// FOLDING (kQ4_K, kQ5_K). Kernels that read them folded turn scale and min into one unsigned byte,
 //   W = (q * sc + C) >> shift,   C = (128 << shift) + (1 << (shift - 1)) - round(m * (dmin / d))
 // so that a weight is d * 2^shift * (W - 128) and a block needs one conversion to f32. The packer
 // chooses d and sc such that W stays in 0..255 for every q and group; the error is at most one half
@@ -42,13 +44,36 @@ inline constexpr size_t kNibbleQuadBytes = kPanelOutputs * 4 / 2;
 inline constexpr size_t kByteQuadBytes = kPanelOutputs * 4;
 inline constexpr size_t kHalfRow = kPanelOutputs * sizeof(uint16_t);  // 32 x f16
 
-inline constexpr int kFoldShiftU4 = 3;  // 15 * 127 >> 3 = 238
-inline constexpr int kFoldShiftU5 = 4;  // 31 * 127 >> 4 = 246
-constexpr int FoldShift(PackedType type) {
-  return type == PackedType::kU4 ? kFoldShiftU4 : kFoldShiftU5;
+// ---- Types with f16 scales per group ----
+
+constexpr bool HasGroupMin(PackedType type) {
+  return type == PackedType::kQ4_1 || type == PackedType::kQ5_1;
+}
+constexpr bool HasBit4(PackedType type) {
+  return type == PackedType::kQ5_0 || type == PackedType::kQ5_1 || type == PackedType::kQ5_K;
+}
+constexpr int ZeroPoint(PackedType type) {
+  return type == PackedType::kQ4_0 ? 8 : type == PackedType::kQ5_0 ? 16 : 128;
+}
+inline constexpr size_t kBit4QuadBytes = 2 * sizeof(uint64_t);
+
+constexpr size_t GroupQuantOffset(PackedType type) {
+  return HasGroupMin(type) ? 2 * kHalfRow : kHalfRow;
+}
+constexpr size_t GroupBit4Offset(PackedType type) {
+  return GroupQuantOffset(type) + kQuadsPerGroup * kNibbleQuadBytes;
+}
+constexpr size_t GroupBytes(PackedType type) {
+  if (type == PackedType::kQ8_0) return GroupQuantOffset(type) + kQuadsPerGroup * kByteQuadBytes;
+  return GroupBit4Offset(type) + (HasBit4(type) ? kQuadsPerGroup * kBit4QuadBytes : 0);
 }
 
-// Offsets inside a kU4 / kU5 block of `groups` groups.
+// ---- K-types: a block of `groups` groups under one f16 scale ----
+
+constexpr int FoldShift(PackedType type) {
+  return type == PackedType::kQ4_K ? 3 : 4;  // 15 * 127 >> 3 = 238, 31 * 127 >> 4 = 246
+}
+
 constexpr size_t DminOffset() {
   return kHalfRow;
 }
@@ -64,39 +89,31 @@ constexpr size_t NibbleOffset(size_t groups) {
 constexpr size_t Bit4Offset(size_t groups) {
   return NibbleOffset(groups) + groups * kQuadsPerGroup * kNibbleQuadBytes;
 }
-constexpr size_t U4BlockBytes(size_t groups) {
-  return Bit4Offset(groups);
-}
-constexpr size_t U5BlockBytes(size_t groups) {
-  return Bit4Offset(groups) + groups * kQuadsPerGroup * 2 * sizeof(uint64_t);
-}
 
-// Offsets inside a kU6 block.
-constexpr size_t U6ScOffset() {
+constexpr size_t Q6ScOffset() {
   return kHalfRow;
 }
-constexpr size_t U6NibbleOffset(size_t groups) {
-  return U6ScOffset() + 2 * groups * kPanelOutputs;
+constexpr size_t Q6NibbleOffset(size_t groups) {
+  return Q6ScOffset() + 2 * groups * kPanelOutputs;
 }
-constexpr size_t U6HighOffset(size_t groups) {
-  return U6NibbleOffset(groups) + groups * kQuadsPerGroup * kNibbleQuadBytes;
+constexpr size_t Q6HighOffset(size_t groups) {
+  return Q6NibbleOffset(groups) + groups * kQuadsPerGroup * kNibbleQuadBytes;
 }
-constexpr size_t U6BlockBytes(size_t groups) {
-  return U6HighOffset(groups) + groups * kQuadsPerGroup / 2 * kNibbleQuadBytes;
-}
-
-inline constexpr size_t kS8GroupBytes = kHalfRow + kQuadsPerGroup * kByteQuadBytes;
 
 constexpr size_t BlockBytes(PackedType type, size_t groups) {
   switch (type) {
-    case PackedType::kU4:
-      return U4BlockBytes(groups);
-    case PackedType::kU5:
-      return U5BlockBytes(groups);
-    case PackedType::kU6:
-      return U6BlockBytes(groups);
-    case PackedType::kS8:
-      return groups * kS8GroupBytes;
+    case PackedType::kQ4_0:
+    case PackedType::kQ4_1:
+    case PackedType::kQ5_0:
+    case PackedType::kQ5_1:
+    case PackedType::kQ8_0:
+      return groups * GroupBytes(type);
+    case PackedType::kQ4_K:
+      return Bit4Offset(groups);
+    case PackedType::kQ5_K:
+      return Bit4Offset(groups) + groups * kQuadsPerGroup * kBit4QuadBytes;
+    case PackedType::kQ6_K:
+      return Q6HighOffset(groups) + groups * kQuadsPerGroup / 2 * kNibbleQuadBytes;
     case PackedType::kF16:
     case PackedType::kBF16:
       return groups * kGroupDepth * kPanelOutputs * 2;

@@ -27,6 +27,26 @@ int Nibble(const std::byte* nibbles, size_t k, size_t o) {
   return o < 16 ? byte & 15 : byte >> 4;
 }
 
+int Bit4(const std::byte* bits, size_t k, size_t o) {
+  uint64_t word;
+  std::memcpy(&word, bits + (k / 4 * 2 + o / 16) * sizeof(word), sizeof(word));
+  return static_cast<int>((word >> (4 * (o % 16) + k % 4)) & 1) << 4;
+}
+
+float GroupWeight(const std::byte* block, PackedType type, size_t k, size_t o) {
+  const std::byte* group = block + k / kGroupDepth * GroupBytes(type);
+  const size_t i = k % kGroupDepth;
+  const float d = HalfAt(group, o);
+  if (type == PackedType::kQ8_0) {
+    return d * static_cast<float>(ByteAt(group + kHalfRow, i / 4 * kByteQuadBytes + 4 * o + i % 4) -
+                                  ZeroPoint(type));
+  }
+  int q = Nibble(group + GroupQuantOffset(type), i, o);
+  if (HasBit4(type)) q |= Bit4(group + GroupBit4Offset(type), i, o);
+  if (HasGroupMin(type)) return d * static_cast<float>(q) + HalfAt(group + kHalfRow, o);
+  return d * static_cast<float>(q - ZeroPoint(type));
+}
+
 float AffineWeight(const std::byte* block, PackedType type, size_t groups, size_t k, size_t o,
                    PackedReading reading) {
   const size_t g = k / kGroupDepth;
@@ -34,12 +54,7 @@ float AffineWeight(const std::byte* block, PackedType type, size_t groups, size_
   const int sc = ByteAt(block, ScOffset() + g * kPanelOutputs + o);
   const int m = static_cast<int8_t>(ByteAt(block, MinOffset(groups) + g * kPanelOutputs + o));
   int q = Nibble(block + NibbleOffset(groups), k, o);
-  if (type == PackedType::kU5) {
-    uint64_t word;
-    std::memcpy(&word, block + Bit4Offset(groups) + (k / 4 * 2 + o / 16) * sizeof(word),
-                sizeof(word));
-    q |= static_cast<int>((word >> (4 * (o % 16) + k % 4)) & 1) << 4;
-  }
+  if (HasBit4(type)) q |= Bit4(block + Bit4Offset(groups), k, o);
   if (reading == PackedReading::kExact) {
     return d * static_cast<float>(sc * q) - dmin * static_cast<float>(m);
   }
@@ -50,18 +65,11 @@ float AffineWeight(const std::byte* block, PackedType type, size_t groups, size_
 
 float SixBitWeight(const std::byte* block, size_t groups, size_t k, size_t o) {
   const uint8_t high =
-      ByteAt(block, U6HighOffset(groups) + k / 8 * kNibbleQuadBytes + 4 * (o % 16) + k % 4);
+      ByteAt(block, Q6HighOffset(groups) + k / 8 * kNibbleQuadBytes + 4 * (o % 16) + k % 4);
   const size_t shift = 4 * (k / 4 % 2) + 2 * (o / 16);
-  const int q = Nibble(block + U6NibbleOffset(groups), k, o) | ((high >> shift) & 3) << 4;
-  const int sc = static_cast<int8_t>(ByteAt(block, U6ScOffset() + k / 16 * kPanelOutputs + o));
+  const int q = Nibble(block + Q6NibbleOffset(groups), k, o) | ((high >> shift) & 3) << 4;
+  const int sc = static_cast<int8_t>(ByteAt(block, Q6ScOffset() + k / 16 * kPanelOutputs + o));
   return HalfAt(block, o) * static_cast<float>(sc * (q - 32));
-}
-
-float S8Weight(const std::byte* block, size_t k, size_t o) {
-  const std::byte* group = block + k / kGroupDepth * kS8GroupBytes;
-  const size_t quad = k % kGroupDepth / 4;
-  const int byte = ByteAt(group, kHalfRow + quad * kByteQuadBytes + 4 * o + k % 4);
-  return HalfAt(group, o) * static_cast<float>(byte - 128);
 }
 
 float FloatWeight(const std::byte* block, PackedType type, size_t k, size_t o) {
@@ -87,18 +95,16 @@ void UnpackWeights(const PackedMatrix& w, PackedReading reading, float* values) 
       const size_t groups = GroupsInBlock(w.depth, b);
       for (size_t k = 0; k < groups * kGroupDepth; k++) {
         float* value = values + output * w.depth + b * kBlockDepth + k;
-        switch (w.type) {
-          case PackedType::kU4:
-          case PackedType::kU5:
-            *value = AffineWeight(block, w.type, groups, k, o, reading);
+        switch (FormFor(w.type)) {
+          case ActivationForm::kPerGroup:
+            *value = GroupWeight(block, w.type, k, o);
             break;
-          case PackedType::kU6:
-            *value = SixBitWeight(block, groups, k, o);
+          case ActivationForm::kPerBlock:
+            *value = w.type == PackedType::kQ6_K
+                         ? SixBitWeight(block, groups, k, o)
+                         : AffineWeight(block, w.type, groups, k, o, reading);
             break;
-          case PackedType::kS8:
-            *value = S8Weight(block, k, o);
-            break;
-          default:
+          case ActivationForm::kF32:
             *value = FloatWeight(block, w.type, k, o);
             break;
         }

@@ -39,6 +39,20 @@ class Carver {
   size_t used_ = 0;
 };
 
+QuantizedRows TakeQuantized(Carver& carver, size_t depth, size_t scale_depth) {
+  QuantizedRows q{.depth = depth, .scale_depth = scale_depth};
+  q.values = carver.Take<int8_t>(kMaxRows * q.value_stride());
+  q.scales = carver.Take<float>(kMaxRows * q.num_scales());
+  q.group_sums = carver.Take<int16_t>(kMaxRows * q.group_stride());
+  if (scale_depth == kGroupDepth) {
+    q.scaled_sums = carver.Take<float>(kMaxRows * q.num_scales());
+  } else {
+    q.half_sums = carver.Take<int16_t>(kMaxRows * 2 * q.group_stride());
+    q.block_sums = carver.Take<int32_t>(kMaxRows * q.num_scales());
+  }
+  return q;
+}
+
 size_t MaxDepth(const Weights& weights) {
   size_t depth = 0;
   const auto visit = [&](const Projection& p) {
@@ -82,11 +96,8 @@ Status Transformer::AllocateScratch() {
       Rows r;
       r.width = width;
       r.f32 = carver.Take<float>(kMaxRows * width);
-      r.quantized.depth = width;
-      r.quantized.values = carver.Take<int8_t>(kMaxRows * r.quantized.value_stride());
-      r.quantized.scales = carver.Take<float>(kMaxRows * BlocksFor(width));
-      r.quantized.sums = carver.Take<int16_t>(kMaxRows * r.quantized.sum_stride());
-      r.quantized.block_sums = carver.Take<int32_t>(kMaxRows * BlocksFor(width));
+      r.per_group = TakeQuantized(carver, width, kGroupDepth);
+      r.per_block = TakeQuantized(carver, width, kBlockDepth);
       return r;
     };
     residual_ = carver.Take<float>(kMaxRows * s.embedding_length);
@@ -205,13 +216,11 @@ void Transformer::AddAndNormalize(bool add_delta, const float* post_norm, const 
 }
 
 void Transformer::QuantizeRow(const Rows& rows, size_t row, const Projection& next) {
-  if (!next.NeedsQuantized()) return;
-  QuantizedRows out = rows.quantized;
-  out.values += row * out.value_stride();
-  out.scales += row * BlocksFor(out.depth);
-  out.sums += row * out.sum_stride();
-  out.block_sums += row * BlocksFor(out.depth);
-  kernels_.matmul.quantize_rows(rows.f32 + row * rows.width, rows.width, 1, out);
+  const float* x = rows.f32 + row * rows.width;
+  if (next.Reads(ActivationForm::kPerGroup))
+    kernels_.matmul.quantize_rows(x, rows.width, 1, rows.per_group.From(row));
+  if (next.Reads(ActivationForm::kPerBlock))
+    kernels_.matmul.quantize_rows(x, rows.width, 1, rows.per_block.From(row));
 }
 
 void Transformer::Project(const Projection& projection, const Rows& x, float* out,

@@ -35,12 +35,12 @@ class Transformer : public Model {
     const SequenceRows* sequence;
     bool wants_logits;
   };
-  // Activations of up to kMaxRows rows, f32 and quantised. [rows, width]
+  // Activations of up to kMaxRows rows, f32 and quantised in both forms. [rows, width]
   struct Rows {
     float* f32 = nullptr;
     size_t width = 0;
-    QuantizedRows quantized;
-    Activations View() const { return {f32, width, quantized}; }
+    QuantizedRows per_group, per_block;
+    Activations View() const { return {f32, width, per_group, per_block}; }
   };
 
   Transformer(std::unique_ptr<GgufFile> gguf, TransformerConfig config, Weights weights,

@@ -146,14 +146,9 @@ class Loader {
 
 }  // namespace
 
-bool Projection::NeedsFloat() const {
+bool Projection::Reads(ActivationForm form) const {
   return std::any_of(parts.begin(), parts.end(),
-                     [](const Part& p) { return !IsQuantized(p.matrix.type); });
-}
-
-bool Projection::NeedsQuantized() const {
-  return std::any_of(parts.begin(), parts.end(),
-                     [](const Part& p) { return IsQuantized(p.matrix.type); });
+                     [form](const Part& p) { return FormFor(p.matrix.type) == form; });
 }
 
 Result<Weights> LoadWeights(const GgufFile& gguf, const TransformerConfig& config,

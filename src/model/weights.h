@@ -27,8 +27,7 @@ struct Projection {
   std::vector<Part> parts;
   size_t num_outputs = 0;
 
-  bool NeedsFloat() const;      // some part reads f32 rows
-  bool NeedsQuantized() const;  // some part reads quantised rows
+  bool Reads(ActivationForm form) const;  // some part does
 };
 
 struct LayerWeights {
