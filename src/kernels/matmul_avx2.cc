@@ -142,6 +142,12 @@ using Ints = __m256i[kRows][kVectors];
 template <int kRows, int kVectors>
 using Floats = __m256[kRows][kVectors];
 
+// sum += pairs, in 16 bits. Assembly, because g++ turns a chain of these into a tree, and spills
+// its leaves.
+inline void AddPairs(__m256i& sum, __m256i pairs) {
+  asm("vpaddw %1, %0, %0" : "+x"(sum) : "x"(pairs));
+}
+
 // sum = products of kQuads quads, pairs added, in 16 bits.
 template <PackedType kType, int kQuads, int kRows, int kVectors>
 inline void Multiply(const uint8_t* w, const int8_t* a, size_t stride, Ints<kRows, kVectors>& sum) {
@@ -161,7 +167,11 @@ inline void Multiply(const uint8_t* w, const int8_t* a, size_t stride, Ints<kRow
         } else {
           pairs = _mm256_maddubs_epi16(v[i], quad);
         }
-        sum[r][i] = j == 0 ? pairs : _mm256_add_epi16(sum[r][i], pairs);
+        if (j == 0) {
+          sum[r][i] = pairs;
+        } else {
+          AddPairs(sum[r][i], pairs);
+        }
       }
     }
   }
@@ -234,14 +244,15 @@ inline void GroupedBlock(const uint8_t* w, const std::byte* block, size_t groups
                                                         rows.value_stride, ones, total);
     AddScaled<kRows, kVectors>(block + 16 * vector, rows, g, total, out);
     if constexpr (HasGroupMin(kType)) {
+      __m256 m[kVectors];
+      for (int i = 0; i < kVectors; i++) m[i] = LoadHalves(block + kHalfRow + 16 * (vector + i));
       TRELLIS_UNROLL
       for (int r = 0; r < kRows; r++) {
         const __m256 sum =
             _mm256_set1_ps(rows.scaled_sums[static_cast<size_t>(r) * rows.scale_stride + g]);
         TRELLIS_UNROLL
         for (int i = 0; i < kVectors; i++) {
-          const __m256 m = LoadHalves(block + kHalfRow + 16 * (vector + i));
-          out[r][i] = _mm256_fmadd_ps(m, sum, out[r][i]);
+          out[r][i] = _mm256_fmadd_ps(m[i], sum, out[r][i]);
         }
       }
     }
