@@ -2,6 +2,9 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 #include <fmt/format.h>
 
@@ -30,6 +33,16 @@ bool HasAvx512() {
 }
 #endif
 
+#if defined(__aarch64__)
+bool HasDotProduct() {
+#if defined(__linux__)
+  return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#else
+  return true;  // every Apple M has it
+#endif
+}
+#endif
+
 // Built on first use, so that no table touches instructions before its check.
 std::vector<KernelTable> BuildTables() {
   std::vector<KernelTable> tables;
@@ -46,8 +59,10 @@ std::vector<KernelTable> BuildTables() {
   }
 #endif
 #if defined(__aarch64__)
-  tables.push_back(
-      {Isa::kNeon, "neon", NeonMatmulKernels(), NeonAttentionKernels(), NeonOpKernels()});
+  if (HasDotProduct()) {
+    tables.push_back(
+        {Isa::kNeon, "neon", NeonMatmulKernels(), NeonAttentionKernels(), NeonOpKernels()});
+  }
 #endif
   return tables;
 }

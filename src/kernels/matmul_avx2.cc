@@ -1,8 +1,4 @@
-// AVX2 without dot-product instructions.
-//
-// BLOCKING. A block of a panel (256 depths x 32 outputs) is unpacked to bytes, 8 KiB that stay in
-// L1, and all rows go over it in tiles of kTileRows rows; their f32 sums wait in scratch from block
-// to block.
+// AVX2 without dot-product instructions, in the loops of matmul_blocked.h.
 //
 // ARITHMETIC. vpmaddubsw multiplies unsigned weights by signed activations and leaves sums of two
 // in 16 bits. There more of them are added while they must fit (4 bits: 8 x 2 x 15 x 127 < 2^15,
@@ -17,7 +13,7 @@
 #include <cstring>
 
 #include "kernels/kernels_internal.h"
-#include "kernels/matmul_rows.h"
+#include "kernels/matmul_blocked.h"
 #include "kernels/packed_format.h"
 #include "kernels/unroll.h"
 
@@ -28,7 +24,6 @@ using namespace packed;
 
 // A tile is kTileRows rows x 2 vectors of 8 outputs: 8 sums, 2 weights, an activation and a product
 // in 16 registers. One row alone takes all 4 vectors of a panel.
-constexpr int kTileRows = 4;
 constexpr int kPanelVectors = 4;
 
 inline __m256 LoadHalves(const std::byte* p) {
@@ -386,116 +381,44 @@ inline void FloatBlock(const std::byte* block, size_t groups, int vector, const 
   }
 }
 
-// ---- Panels
-// ---------------------------------------------------------------------------------------------------------
+struct Avx2Matmul {
+  static constexpr int kTileRows = 4;
 
-struct Call {
-  const PackedMatrix& w;
-  const Activations& x;
-  const float* bias;
-  float* out;
-  size_t out_stride;
-  float* sums;     // [kScratchRows, kPanelOutputs]
-  uint8_t* bytes;  // the block at hand, unpacked
-};
+  template <PackedType kType>
+  static void Unpack(const std::byte* block, size_t groups, uint8_t* bytes) {
+    UnpackBlock<kType>(block, groups, bytes);
+  }
 
-// kRows rows over one block; `sums` [kRows, kPanelOutputs].
-template <PackedType kType, int kRows>
-void Tile(const Call& call, const std::byte* block, size_t b, size_t row, float* sums) {
-  constexpr int kVectors = kRows == 1 ? kPanelVectors : 2;
-  const size_t groups = GroupsInBlock(call.w.depth, b);
-  for (int vector = 0; vector < kPanelVectors; vector += kVectors) {
-    Floats<kRows, kVectors> out;
-    TRELLIS_UNROLL
-    for (int r = 0; r < kRows; r++) {
+  template <PackedType kType, int kRows>
+  static void Tile(const TileInput& in, float* sums) {
+    constexpr int kVectors = kRows == 1 ? kPanelVectors : 2;
+    for (int vector = 0; vector < kPanelVectors; vector += kVectors) {
+      Floats<kRows, kVectors> out;
       TRELLIS_UNROLL
-      for (int i = 0; i < kVectors; i++)
-        out[r][i] = _mm256_loadu_ps(sums + r * kPanelOutputs + 8 * (vector + i));
-    }
-    const uint8_t* w = call.bytes + 32 * vector;
-    if constexpr (FormFor(kType) == ActivationForm::kF32) {
-      FloatBlock<kType, kRows, kVectors>(block, groups, vector,
-                                         call.x.f32 + row * call.x.f32_stride + b * kBlockDepth,
-                                         call.x.f32_stride, out);
-    } else {
-      const TileRows rows = TileRowsAt(call.x.quantized(kType), row, b);
-      if constexpr (kType == PackedType::kQ6_K) {
-        SixBitBlock<kRows, kVectors>(w, block, vector, rows, out);
-      } else if constexpr (FormFor(kType) == ActivationForm::kPerBlock) {
-        AffineBlock<kType, kRows, kVectors>(w, block, vector, rows, out);
+      for (int r = 0; r < kRows; r++) {
+        TRELLIS_UNROLL
+        for (int i = 0; i < kVectors; i++)
+          out[r][i] = _mm256_loadu_ps(sums + r * kPanelOutputs + 8 * (vector + i));
+      }
+      const uint8_t* w = in.bytes + 32 * vector;
+      if constexpr (FormFor(kType) == ActivationForm::kF32) {
+        FloatBlock<kType, kRows, kVectors>(in.block, in.groups, vector, in.x, in.x_stride, out);
+      } else if constexpr (FormFor(kType) == ActivationForm::kPerGroup) {
+        GroupedBlock<kType, kRows, kVectors>(w, in.block, in.groups, vector, in.rows, out);
+      } else if constexpr (kType == PackedType::kQ6_K) {
+        SixBitBlock<kRows, kVectors>(w, in.block, vector, in.rows, out);
       } else {
-        GroupedBlock<kType, kRows, kVectors>(w, block, groups, vector, rows, out);
+        AffineBlock<kType, kRows, kVectors>(w, in.block, vector, in.rows, out);
       }
-    }
-    TRELLIS_UNROLL
-    for (int r = 0; r < kRows; r++) {
       TRELLIS_UNROLL
-      for (int i = 0; i < kVectors; i++)
-        _mm256_storeu_ps(sums + r * kPanelOutputs + 8 * (vector + i), out[r][i]);
-    }
-  }
-}
-
-template <PackedType kType>
-void BlockOverRows(const Call& call, const std::byte* block, size_t b, size_t row,
-                   size_t num_rows) {
-  if constexpr (FormFor(kType) != ActivationForm::kF32)
-    UnpackBlock<kType>(block, GroupsInBlock(call.w.depth, b), call.bytes);
-  size_t r = 0;
-  for (; r + kTileRows <= num_rows; r += kTileRows)
-    Tile<kType, kTileRows>(call, block, b, row + r, call.sums + r * kPanelOutputs);
-  float* sums = call.sums + r * kPanelOutputs;
-  if (num_rows - r == 3) Tile<kType, 3>(call, block, b, row + r, sums);
-  if (num_rows - r == 2) Tile<kType, 2>(call, block, b, row + r, sums);
-  if (num_rows - r == 1) Tile<kType, 1>(call, block, b, row + r, sums);
-}
-
-void WriteRows(const Call& call, size_t panel, size_t row, size_t num_rows) {
-  const size_t begin = panel * kPanelOutputs;
-  const size_t num = std::min(kPanelOutputs, call.w.num_outputs - begin);
-  for (size_t r = 0; r < num_rows; r++) {
-    const float* sums = call.sums + r * kPanelOutputs;
-    float* to = call.out + (row + r) * call.out_stride + begin;
-    if (call.bias == nullptr) {
-      std::memcpy(to, sums, num * sizeof(float));
-    } else {
-      for (size_t i = 0; i < num; i++) to[i] = sums[i] + call.bias[begin + i];
-    }
-  }
-}
-
-template <PackedType kType>
-void Panels(const Call& call, size_t row_begin, size_t row_end, size_t panel_begin,
-            size_t panel_end) {
-  for (size_t panel = panel_begin; panel < panel_end; panel++) {
-    for (size_t row = row_begin; row < row_end; row += kScratchRows) {
-      const size_t num_rows = std::min(kScratchRows, row_end - row);
-      std::fill(call.sums, call.sums + num_rows * kPanelOutputs, 0.0f);
-      const std::byte* block = call.w.panels + panel * call.w.panel_bytes();
-      for (size_t b = 0; b < BlocksFor(call.w.depth); b++) {
-        BlockOverRows<kType>(call, block, b, row, num_rows);
-        block += BlockBytes(kType, GroupsInBlock(call.w.depth, b));
+      for (int r = 0; r < kRows; r++) {
+        TRELLIS_UNROLL
+        for (int i = 0; i < kVectors; i++)
+          _mm256_storeu_ps(sums + r * kPanelOutputs + 8 * (vector + i), out[r][i]);
       }
-      WriteRows(call, panel, row, num_rows);
     }
   }
-}
-
-void Matmul(const PackedMatrix& w, const Activations& x, size_t row_begin, size_t row_end,
-            size_t panel_begin, size_t panel_end, const float* bias, float* out, size_t out_stride,
-            std::byte* scratch) {
-  float* sums = reinterpret_cast<float*>(scratch);
-  const Call call{w,
-                  x,
-                  bias,
-                  out,
-                  out_stride,
-                  sums,
-                  reinterpret_cast<uint8_t*>(sums + kScratchRows * kPanelOutputs)};
-  WithType(w.type, [&](auto type) {
-    Panels<decltype(type)::value>(call, row_begin, row_end, panel_begin, panel_end);
-  });
-}
+};
 
 // ---- Activations
 // ----------------------------------------------------------------------------------------------------
@@ -535,7 +458,7 @@ struct Quantizer {
 MatmulKernels Avx2MatmulKernels() {
   return {.reading = PackedReading::kExact,
           .quantize_rows = QuantizeRowsWith<Quantizer>,
-          .matmul = Matmul};
+          .matmul = BlockedMatmul<Avx2Matmul>::Matmul};
 }
 
 }  // namespace trellis

@@ -1,0 +1,391 @@
+// NEON with the dot product of signed bytes (ARMv8.2 dotprod), in the loops of matmul_blocked.h. A
+// block is unpacked to signed bytes around zero (kQ4_K and kQ5_K folded), so that nothing is left
+// to correct but the mins of kQ4_1 and kQ5_1.
+#if defined(__aarch64__)
+
+#include <arm_neon.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/kernels_internal.h"
+#include "kernels/matmul_blocked.h"
+#include "kernels/packed_format.h"
+#include "kernels/unroll.h"
+
+namespace trellis {
+namespace {
+
+using namespace packed;
+
+// A tile is kRows <= 4 rows x 4 vectors of 4 outputs: 16 sums, 4 weights and 4 activations in 32
+// registers; it takes two of them to cross a panel.
+constexpr int kTileVectors = 4;
+constexpr size_t kTileOutputs = 16;
+
+inline const uint8_t* Bytes(const std::byte* p) {
+  return reinterpret_cast<const uint8_t*>(p);
+}
+inline float32x4_t LoadHalves(const std::byte* p) {
+  return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t*>(p))));
+}
+// Four bytes -> four lanes.
+inline int32x4_t LoadSigned4(const std::byte* p) {
+  uint32_t bits;
+  std::memcpy(&bits, p, sizeof(bits));
+  return vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_u32(vdup_n_u32(bits)))));
+}
+
+// ---- Unpacking one block to signed bytes [quad][output][4]
+// ------------------------------------------------------------
+
+// 16 where the bit is set: one byte for each of the 16 bits.
+inline uint8x16_t BitsToSixteens(const std::byte* bits) {
+  const uint8x16_t mask = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+  const uint8x16_t spread = vcombine_u8(vdup_n_u8(Bytes(bits)[0]), vdup_n_u8(Bytes(bits)[1]));
+  return vandq_u8(vtstq_u8(spread, mask), vdupq_n_u8(16));
+}
+
+// Quants of a quad, unsigned: outputs 4 * v .. of the low and of the high half of the panel.
+template <bool kBit4>
+inline void LoadQuants(const std::byte* nibbles, const std::byte* bits, size_t j, size_t v,
+                       uint8x16_t* low, uint8x16_t* high) {
+  const uint8x16_t packed = vld1q_u8(Bytes(nibbles) + j * kNibbleQuadBytes + 16 * v);
+  *low = vandq_u8(packed, vdupq_n_u8(0x0f));
+  *high = vshrq_n_u8(packed, 4);
+  if constexpr (kBit4) {
+    *low = vorrq_u8(*low, BitsToSixteens(bits + j * kBit4QuadBytes + 2 * v));
+    *high = vorrq_u8(*high, BitsToSixteens(bits + j * kBit4QuadBytes + 8 + 2 * v));
+  }
+}
+
+template <PackedType kType>
+void UnpackGroup(const std::byte* group, int8_t* to) {
+  if constexpr (kType == PackedType::kQ8_0) {
+    const uint8_t* q = Bytes(group) + GroupQuantOffset(kType);
+    for (size_t i = 0; i < kQuadsPerGroup * kByteQuadBytes; i += 16)
+      vst1q_s8(to + i, vreinterpretq_s8_u8(veorq_u8(vld1q_u8(q + i), vdupq_n_u8(0x80))));
+  } else {
+    const int8x16_t zero = vdupq_n_s8(HasGroupMin(kType) ? 0 : ZeroPoint(kType));
+    for (size_t j = 0; j < kQuadsPerGroup; j++) {
+      for (size_t v = 0; v < kTileVectors; v++) {
+        uint8x16_t low, high;
+        LoadQuants<HasBit4(kType)>(group + GroupQuantOffset(kType), group + GroupBit4Offset(kType),
+                                   j, v, &low, &high);
+        vst1q_s8(to + 16 * v, vsubq_s8(vreinterpretq_s8_u8(low), zero));
+        vst1q_s8(to + 64 + 16 * v, vsubq_s8(vreinterpretq_s8_u8(high), zero));
+      }
+      to += kByteQuadBytes;
+    }
+  }
+}
+
+// What folding four outputs takes: scales, each four times, and offsets, each four times.
+struct FoldFactors {
+  uint8x16_t sc;
+  uint16x8_t c[2];
+};
+
+inline FoldFactors MakeFoldFactors(const std::byte* block, size_t groups, size_t g, size_t output,
+                                   int shift) {
+  const float32x4_t d = LoadHalves(block + 2 * output),
+                    dmin = LoadHalves(block + DminOffset() + 2 * output);
+  const float32x4_t ratio =
+      vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(vdivq_f32(dmin, d)), vceqzq_f32(d)));
+  const size_t at = g * kPanelOutputs + output;
+  const float32x4_t m = vcvtq_f32_s32(LoadSigned4(block + MinOffset(groups) + at));
+  const int32x4_t center = vdupq_n_s32((128 << shift) + (1 << (shift - 1)));
+  const int32x4_t c = vsubq_s32(center, vcvtnq_s32_f32(vmulq_f32(m, ratio)));
+  uint32_t sc;
+  std::memcpy(&sc, block + ScOffset() + at, sizeof(sc));
+  const uint8x16_t four_times = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};
+  const uint16x4_t c16 = vreinterpret_u16_s16(vmovn_s32(c));
+  return {.sc = vqtbl1q_u8(vreinterpretq_u8_u32(vdupq_n_u32(sc)), four_times),
+          .c = {vcombine_u16(vdup_lane_u16(c16, 0), vdup_lane_u16(c16, 1)),
+                vcombine_u16(vdup_lane_u16(c16, 2), vdup_lane_u16(c16, 3))}};
+}
+
+// ((q * sc + c) >> shift) - 128
+template <int kShift>
+inline int8x16_t Fold(uint8x16_t q, const FoldFactors& f) {
+  const uint16x8_t low = vmlal_u8(f.c[0], vget_low_u8(q), vget_low_u8(f.sc)),
+                   high = vmlal_u8(f.c[1], vget_high_u8(q), vget_high_u8(f.sc));
+  const uint8x16_t folded = vcombine_u8(vshrn_n_u16(low, kShift), vshrn_n_u16(high, kShift));
+  return vreinterpretq_s8_u8(veorq_u8(folded, vdupq_n_u8(0x80)));
+}
+
+template <PackedType kType>
+void UnpackFolded(const std::byte* block, size_t groups, int8_t* to) {
+  constexpr int kShift = FoldShift(kType);
+  for (size_t g = 0; g < groups; g++) {
+    const std::byte* nibbles = block + NibbleOffset(groups) + g * kQuadsPerGroup * kNibbleQuadBytes;
+    const std::byte* bits = block + Bit4Offset(groups) + g * kQuadsPerGroup * kBit4QuadBytes;
+    for (size_t v = 0; v < kTileVectors; v++) {
+      const FoldFactors low_factors = MakeFoldFactors(block, groups, g, 4 * v, kShift),
+                        high_factors = MakeFoldFactors(block, groups, g, 16 + 4 * v, kShift);
+      for (size_t j = 0; j < kQuadsPerGroup; j++) {
+        uint8x16_t low, high;
+        LoadQuants<HasBit4(kType)>(nibbles, bits, j, v, &low, &high);
+        int8_t* quad = to + j * kByteQuadBytes + 16 * v;
+        vst1q_s8(quad, Fold<kShift>(low, low_factors));
+        vst1q_s8(quad + 64, Fold<kShift>(high, high_factors));
+      }
+    }
+    to += kQuadsPerGroup * kByteQuadBytes;
+  }
+}
+
+void UnpackSixBits(const std::byte* block, size_t groups, int8_t* to) {
+  const std::byte* q = block + Q6NibbleOffset(groups);
+  const std::byte* high = block + Q6HighOffset(groups);
+  const auto join = [](uint8x16_t low, uint8x16_t h) {
+    const uint8x16_t bits = vorrq_u8(low, vandq_u8(h, vdupq_n_u8(0x30)));
+    return vsubq_s8(vreinterpretq_s8_u8(bits), vdupq_n_s8(32));
+  };
+  for (size_t j = 0; j < groups * kQuadsPerGroup; j += 2) {
+    for (size_t v = 0; v < kTileVectors; v++) {
+      uint8x16_t a0, a1, b0, b1;
+      LoadQuants<false>(q, nullptr, 0, v, &a0, &a1);
+      LoadQuants<false>(q, nullptr, 1, v, &b0, &b1);
+      const uint8x16_t h = vld1q_u8(Bytes(high) + 16 * v);
+      int8_t* at = to + 16 * v;
+      vst1q_s8(at, join(a0, vshlq_n_u8(h, 4)));
+      vst1q_s8(at + 64, join(a1, vshlq_n_u8(h, 2)));
+      vst1q_s8(at + kByteQuadBytes, join(b0, h));
+      vst1q_s8(at + kByteQuadBytes + 64, join(b1, vshrq_n_u8(h, 2)));
+    }
+    q += 2 * kNibbleQuadBytes;
+    high += kNibbleQuadBytes;
+    to += 2 * kByteQuadBytes;
+  }
+}
+
+// ---- Tiles: kRows rows x 16 outputs, one block
+// ------------------------------------------------------------------------
+
+template <int kRows>
+using Ints = int32x4_t[kRows][kTileVectors];
+template <int kRows>
+using Floats = float32x4_t[kRows][kTileVectors];
+
+template <int kRows>
+inline void Clear(Ints<kRows>& acc) {
+  TRELLIS_UNROLL
+  for (int r = 0; r < kRows; r++) {
+    TRELLIS_UNROLL
+    for (int i = 0; i < kTileVectors; i++) acc[r][i] = vdupq_n_s32(0);
+  }
+}
+
+// acc += one quad; kLane is where it stands in the activations.
+template <int kRows, int kLane>
+inline void AddQuad(const int8_t* w, const int8x16_t (&a)[kRows], Ints<kRows>& acc) {
+  int8x16_t v[kTileVectors];
+  TRELLIS_UNROLL
+  for (int i = 0; i < kTileVectors; i++) v[i] = vld1q_s8(w + 16 * i);
+  TRELLIS_UNROLL
+  for (int r = 0; r < kRows; r++) {
+    TRELLIS_UNROLL
+    for (int i = 0; i < kTileVectors; i++)
+      acc[r][i] = vdotq_laneq_s32(acc[r][i], v[i], a[r], kLane);
+  }
+}
+
+// acc += 16 depths.
+template <int kRows>
+inline void AddQuads(const int8_t* w, const int8_t* values, size_t stride, Ints<kRows>& acc) {
+  int8x16_t a[kRows];
+  TRELLIS_UNROLL
+  for (int r = 0; r < kRows; r++) a[r] = vld1q_s8(values + static_cast<size_t>(r) * stride);
+  AddQuad<kRows, 0>(w, a, acc);
+  AddQuad<kRows, 1>(w + kByteQuadBytes, a, acc);
+  AddQuad<kRows, 2>(w + 2 * kByteQuadBytes, a, acc);
+  AddQuad<kRows, 3>(w + 3 * kByteQuadBytes, a, acc);
+}
+
+// out += acc x (d x factor) x scale of the row.
+template <int kRows>
+inline void AddScaled(const std::byte* d, float factor, const TileRows& rows, size_t scale,
+                      const Ints<kRows>& acc, Floats<kRows>& out) {
+  float32x4_t dv[kTileVectors];
+  TRELLIS_UNROLL
+  for (int i = 0; i < kTileVectors; i++) dv[i] = vmulq_n_f32(LoadHalves(d + 8 * i), factor);
+  TRELLIS_UNROLL
+  for (int r = 0; r < kRows; r++) {
+    const float s = rows.scales[static_cast<size_t>(r) * rows.scale_stride + scale];
+    TRELLIS_UNROLL
+    for (int i = 0; i < kTileVectors; i++)
+      out[r][i] = vfmaq_f32(out[r][i], vcvtq_f32_s32(acc[r][i]), vmulq_n_f32(dv[i], s));
+  }
+}
+
+template <PackedType kType, int kRows>
+inline void GroupedBlock(const int8_t* w, const std::byte* block, size_t groups, size_t output,
+                         const TileRows& rows, Floats<kRows>& out) {
+  for (size_t g = 0; g < groups; g++) {
+    Ints<kRows> acc;
+    Clear<kRows>(acc);
+    for (size_t k = 0; k < kGroupDepth; k += 16) {
+      AddQuads<kRows>(w, rows.values + g * kGroupDepth + k, rows.value_stride, acc);
+      w += 4 * kByteQuadBytes;
+    }
+    AddScaled<kRows>(block + 2 * output, 1.0f, rows, g, acc, out);
+    if constexpr (HasGroupMin(kType)) {
+      TRELLIS_UNROLL
+      for (int i = 0; i < kTileVectors; i++) {
+        const float32x4_t m = LoadHalves(block + kHalfRow + 2 * output + 8 * i);
+        TRELLIS_UNROLL
+        for (int r = 0; r < kRows; r++) {
+          const float sum = rows.scaled_sums[static_cast<size_t>(r) * rows.scale_stride + g];
+          out[r][i] = vfmaq_n_f32(out[r][i], m, sum);
+        }
+      }
+    }
+    block += GroupBytes(kType);
+  }
+}
+
+template <PackedType kType, int kRows>
+inline void FoldedBlock(const int8_t* w, const std::byte* block, size_t groups, size_t output,
+                        const TileRows& rows, Floats<kRows>& out) {
+  Ints<kRows> acc;
+  Clear<kRows>(acc);
+  for (size_t k = 0; k < groups * kGroupDepth; k += 16) {
+    AddQuads<kRows>(w, rows.values + k, rows.value_stride, acc);
+    w += 4 * kByteQuadBytes;
+  }
+  AddScaled<kRows>(block + 2 * output, static_cast<float>(1 << FoldShift(kType)), rows, 0, acc,
+                   out);
+}
+
+template <int kRows>
+inline void SixBitBlock(const int8_t* w, const std::byte* block, size_t groups, size_t output,
+                        const TileRows& rows, Floats<kRows>& out) {
+  Ints<kRows> total;
+  Clear<kRows>(total);
+  const std::byte* sc = block + Q6ScOffset() + output;
+  for (size_t h = 0; h < 2 * groups; h++) {
+    Ints<kRows> acc;
+    Clear<kRows>(acc);
+    AddQuads<kRows>(w, rows.values + 16 * h, rows.value_stride, acc);
+    w += 4 * kByteQuadBytes;
+    TRELLIS_UNROLL
+    for (int i = 0; i < kTileVectors; i++) {
+      const int32x4_t scale = LoadSigned4(sc + h * kPanelOutputs + 4 * i);
+      TRELLIS_UNROLL
+      for (int r = 0; r < kRows; r++) total[r][i] = vmlaq_s32(total[r][i], acc[r][i], scale);
+    }
+  }
+  AddScaled<kRows>(block + 2 * output, 1.0f, rows, 0, total, out);
+}
+
+template <PackedType kType>
+inline float32x4_t LoadWeights(const std::byte* p) {
+  if constexpr (kType == PackedType::kF32) return vld1q_f32(reinterpret_cast<const float*>(p));
+  if constexpr (kType == PackedType::kF16) return LoadHalves(p);
+  const uint16x4_t half = vld1_u16(reinterpret_cast<const uint16_t*>(p));
+  return vreinterpretq_f32_u32(vshll_n_u16(half, 16));
+}
+
+template <PackedType kType, int kRows>
+inline void FloatBlock(const std::byte* block, size_t groups, size_t output, const float* x,
+                       size_t x_stride, Floats<kRows>& out) {
+  constexpr size_t kElement = kType == PackedType::kF32 ? 4 : 2;
+  for (size_t k = 0; k < groups * kGroupDepth; k++) {
+    float32x4_t w[kTileVectors];
+    TRELLIS_UNROLL
+    for (int i = 0; i < kTileVectors; i++)
+      w[i] = LoadWeights<kType>(block + (k * kPanelOutputs + output + 4 * i) * kElement);
+    TRELLIS_UNROLL
+    for (int r = 0; r < kRows; r++) {
+      const float v = x[static_cast<size_t>(r) * x_stride + k];
+      TRELLIS_UNROLL
+      for (int i = 0; i < kTileVectors; i++) out[r][i] = vfmaq_n_f32(out[r][i], w[i], v);
+    }
+  }
+}
+
+struct NeonMatmul {
+  static constexpr int kTileRows = 4;
+
+  template <PackedType kType>
+  static void Unpack(const std::byte* block, size_t groups, uint8_t* bytes) {
+    int8_t* to = reinterpret_cast<int8_t*>(bytes);
+    if constexpr (kType == PackedType::kQ6_K) {
+      UnpackSixBits(block, groups, to);
+    } else if constexpr (FormFor(kType) == ActivationForm::kPerBlock) {
+      UnpackFolded<kType>(block, groups, to);
+    } else {
+      for (size_t g = 0; g < groups; g++) {
+        UnpackGroup<kType>(block + g * GroupBytes(kType), to + g * kQuadsPerGroup * kByteQuadBytes);
+      }
+    }
+  }
+
+  template <PackedType kType, int kRows>
+  static void Tile(const TileInput& in, float* sums) {
+    for (size_t output = 0; output < kPanelOutputs; output += kTileOutputs) {
+      Floats<kRows> out;
+      TRELLIS_UNROLL
+      for (int r = 0; r < kRows; r++) {
+        TRELLIS_UNROLL
+        for (int i = 0; i < kTileVectors; i++)
+          out[r][i] = vld1q_f32(sums + r * kPanelOutputs + output + 4 * i);
+      }
+      const int8_t* w = reinterpret_cast<const int8_t*>(in.bytes) + 4 * output;
+      if constexpr (FormFor(kType) == ActivationForm::kF32) {
+        FloatBlock<kType, kRows>(in.block, in.groups, output, in.x, in.x_stride, out);
+      } else if constexpr (FormFor(kType) == ActivationForm::kPerGroup) {
+        GroupedBlock<kType, kRows>(w, in.block, in.groups, output, in.rows, out);
+      } else if constexpr (kType == PackedType::kQ6_K) {
+        SixBitBlock<kRows>(w, in.block, in.groups, output, in.rows, out);
+      } else {
+        FoldedBlock<kType, kRows>(w, in.block, in.groups, output, in.rows, out);
+      }
+      TRELLIS_UNROLL
+      for (int r = 0; r < kRows; r++) {
+        TRELLIS_UNROLL
+        for (int i = 0; i < kTileVectors; i++)
+          vst1q_f32(sums + r * kPanelOutputs + output + 4 * i, out[r][i]);
+      }
+    }
+  }
+};
+
+// ---- Activations
+// ----------------------------------------------------------------------------------------------------
+
+struct Quantizer {
+  static float AbsMax(const float* x, size_t n) {
+    float32x4_t max = vdupq_n_f32(0);
+    for (size_t k = 0; k < n; k += 4) max = vmaxq_f32(max, vabsq_f32(vld1q_f32(x + k)));
+    return vmaxvq_f32(max);
+  }
+
+  static void QuantizeGroup(const float* x, float inverse, int8_t* values, int16_t* sums) {
+    for (int h = 0; h < 2; h++) {
+      int16x4_t q[4];
+      for (int i = 0; i < 4; i++) {
+        const float32x4_t scaled = vmulq_n_f32(vld1q_f32(x + 16 * h + 4 * i), inverse);
+        q[i] = vqmovn_s32(vcvtnq_s32_f32(scaled));
+      }
+      const int8x16_t bytes =
+          vcombine_s8(vqmovn_s16(vcombine_s16(q[0], q[1])), vqmovn_s16(vcombine_s16(q[2], q[3])));
+      const int8x16_t clamped = vmaxq_s8(bytes, vdupq_n_s8(-127));
+      vst1q_s8(values + 16 * h, clamped);
+      sums[h] = vaddlvq_s8(clamped);
+    }
+  }
+};
+
+}  // namespace
+
+MatmulKernels NeonMatmulKernels() {
+  return {.reading = PackedReading::kFolded,
+          .quantize_rows = QuantizeRowsWith<Quantizer>,
+          .matmul = BlockedMatmul<NeonMatmul>::Matmul};
+}
+
+}  // namespace trellis
+
+#endif  // __aarch64__
