@@ -92,9 +92,10 @@ class BlockedMatmul {
     }
   }
 
-  // Rows row + r and following over block b.
+  // Rows row + r and following over block b. Not inlined: registers are for this alone.
   template <PackedType kType, int kRows>
-  static void Tile(const Call& call, const std::byte* block, size_t b, size_t row, size_t r) {
+  [[gnu::noinline]] static void Tile(const Call& call, const std::byte* block, size_t b, size_t row,
+                                     size_t r) {
     TileInput in{.bytes = call.bytes,
                  .block = block,
                  .groups = packed::GroupsInBlock(call.w.depth, b),
