@@ -223,15 +223,18 @@ void PrefixTree::AddLease(Node& node) {
   node.num_leases++;
   if (was_pinned) return;
   num_pinned_pages_ += OpenTails(node);
+  changed_.clear();
   for (Node* next = &node; !next->is_root(); next = next->parent) {
     cold_.Remove(*next);
     num_pinned_pages_ += next->num_whole_pages();
+    changed_.push_back(next);
     Node& parent = *next->parent;
     if (IsTip(parent)) num_pinned_pages_ -= OpenTails(parent);
     const bool parent_was_pinned = parent.is_pinned();
     parent.num_pinned_children++;
     if (parent_was_pinned) break;
   }
+  MergeChanged();  // what was colder than its parent is no longer
 }
 
 void PrefixTree::RemoveLease(Root& root, Node& node) {
@@ -241,28 +244,33 @@ void PrefixTree::RemoveLease(Root& root, Node& node) {
 
   num_pinned_pages_ -= OpenTails(node);
   clock_++;
-  unpinned_.clear();
+  changed_.clear();
   for (Node* next = &node; !next->is_root() && !next->is_pinned(); next = next->parent) {
     next->last_used = clock_;
     cold_.Append(*next);
     num_pinned_pages_ -= next->num_whole_pages();
-    unpinned_.push_back(next);
+    changed_.push_back(next);
     next->parent->num_pinned_children--;
     if (IsTip(*next->parent)) num_pinned_pages_ += OpenTails(*next->parent);
   }
   if (root.is_detached()) {
-    for (Node* unpinned : unpinned_) RemoveLeaf(*unpinned);
-  } else if (!unpinned_.empty()) {
-    // From the top, so that a long chain is joined at the cost of its length.
-    for (size_t i = unpinned_.size() - 1; i > 0; i--) {
-      if (unpinned_[i]->num_children == 1) MergeWithChild(*unpinned_[i]);
-    }
+    for (Node* unpinned : changed_) RemoveLeaf(*unpinned);
+  } else if (!changed_.empty()) {
+    MergeChanged();
     Compact(node);
   }
   DropIfUnused(root);
 }
 
 // --- Canonical form ---
+
+// Restores it within changed_, a path that was pinned or unpinned at once. Its deepest node stays.
+void PrefixTree::MergeChanged() {
+  // From the top, so that a long chain is joined at the cost of its length.
+  for (size_t i = changed_.size(); i-- > 1;) {
+    if (changed_[i]->num_children == 1) MergeWithChild(*changed_[i]);
+  }
+}
 
 // Restores it at `node`, which may go.
 void PrefixTree::Compact(Node& node) {

@@ -128,7 +128,8 @@ class PrefixTree {
   // The same rows as more rows of `leaf`. REQUIRES: as AddChild; exactly one lease ends there.
   void Extend(Node& leaf, std::span<const TokenId> tokens, std::span<const FrameId> frames);
 
-  // --- Pinning. COST: the nodes whose being pinned changes ---
+  // --- Pinning. COST: the nodes whose being pinned changes, and the labels of those that merge ---
+  // May merge nodes above `node`.
   void AddLease(Node& node);
   // What becomes unpinned is the warmest now, or is dropped if nothing can find it any more. May
   // remove nodes, the root included. REQUIRES: `node` is in the tree of `root`.
@@ -173,6 +174,7 @@ class PrefixTree {
   static void UnlinkChild(Node& child);
   void AppendRows(Node& node, std::span<const TokenId> tokens, std::span<const FrameId> frames);
   Node& MergeWithChild(Node& node);
+  void MergeChanged();
   void Compact(Node& node);
   size_t RemoveLeaf(Node& leaf);
   size_t TrimLeaf(Node& leaf);
@@ -189,7 +191,7 @@ class PrefixTree {
   uint64_t clock_ = 0;  // counts releases
   size_t num_pinned_pages_ = 0;
   size_t num_bytes_ = 0;
-  std::vector<Node*> unpinned_;  // scratch of RemoveLease
+  std::vector<Node*> changed_;  // scratch of AddLease and RemoveLease: deepest first
 };
 
 }  // namespace trellis

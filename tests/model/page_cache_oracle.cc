@@ -24,7 +24,13 @@ size_t LeasesFrom(const Row& row) {
 }
 
 bool IsPinned(const Row& row) {
-  return LeasesFrom(row) > 0;
+  return row.pinned;
+}
+
+bool MarkPinned(Row& row) {
+  row.pinned = !row.leases.empty();
+  for (auto& [token, child] : row.children) row.pinned |= MarkPinned(*child);
+  return row.pinned;
 }
 
 // Pages of the rows for which `counts` holds; they are closed under taking the parent.
@@ -112,6 +118,7 @@ PageCacheOracle::Lease* PageCacheOracle::Acquire(const std::string& scope,
   lease.last = &tree->root;
   lease.num_rows = lease.num_reserved = Walk(lease.last, tokens);
   lease.last->leases.push_back(&lease);
+  Settle();
   return &lease;
 }
 
@@ -225,6 +232,7 @@ void PageCacheOracle::Commit(Lease& lease, std::span<const TokenId> tokens) {
 void PageCacheOracle::Release(Lease& lease) {
   std::erase(lease.last->leases, &lease);
   if (lease.last->writer == &lease) lease.last->writer = nullptr;
+  MarkPinned(lease.tree->root);
   clock_++;
   for (Row* row = lease.last; row != nullptr && !IsPinned(*row); row = row->parent) {
     row->last_used = clock_;
@@ -244,6 +252,7 @@ void PageCacheOracle::Reset() {
 // What holds after every step.
 void PageCacheOracle::Settle() {
   for (const auto& tree : trees_) {
+    MarkPinned(tree->root);
     if (!tree->scope) PruneUnpinned(tree->root);
     WarmTogether(tree->root);
   }

@@ -2,8 +2,8 @@
 //
 // A tree with one token per vertex, and recursion over all of it for every question. No labels, no
 // splits or merges, no lists of frames, no list of what is cold, no running counts: the number of
-// pages is counted from the rows, the victim of an eviction is searched, what a lease pins is found
-// by asking every vertex below. So none of the ways in which the real one can be wrong is shared.
+// pages is counted from the rows, the victim of an eviction is searched, what the leases pin is
+// marked anew after every step. So none of the ways in which the real one can be wrong is shared.
 //
 //   pages(rows)   rows that are the last of a page + rows without children that are not
 //   last_used     of a row: when the last lease that held it was released
@@ -50,6 +50,7 @@ class PageCacheOracle {
     std::vector<Lease*> leases;  // that end here
     Lease* writer = nullptr;
     uint64_t last_used = 0;
+    bool pinned = false;  // a lease ends here or below
   };
   // How often each of the rare things happened: a test that never gets there proves nothing.
   struct Rare {

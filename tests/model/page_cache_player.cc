@@ -1,0 +1,331 @@
+#include "page_cache_player.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+#include <ostream>
+#include <span>
+#include <utility>
+
+#include "base/check.h"
+#include "kv/page_cache.h"
+#include "kv/test_rows.h"
+
+namespace trellis {
+namespace {
+
+using Tokens = std::vector<TokenId>;
+
+constexpr PageLayout kLayout{.num_layers = 1, .num_kv_heads = 1, .head_dim = 2};
+constexpr size_t kRemembered = 12;  // token sequences of leases that are gone
+const char* const kScopes[] = {"", "tenant"};
+
+// Around the borders of pages, mostly.
+size_t NastyLength(size_t choice) {
+  constexpr size_t kLengths[] = {0,  1,  2,  31, 32, 33,  63,  64,  65, 95,
+                                 96, 97, 16, 48, 80, 127, 128, 129, 3,  30};
+  return choice < std::size(kLengths) ? kLengths[choice] : choice % 150;
+}
+
+size_t CommonPrefix(const Tokens& a, const Tokens& b) {
+  const size_t size = std::min(a.size(), b.size());
+  return static_cast<size_t>(
+      std::mismatch(a.begin(), a.begin() + static_cast<long>(size), b.begin()).first - a.begin());
+}
+
+class Player {
+ public:
+  explicit Player(const PlaySetup& setup)
+      : setup_(setup), oracle_(setup.capacity, setup.keep_finished) {
+    auto cache = PageCache::Create({.layout = kLayout,
+                                    .capacity_bytes = setup.capacity * kLayout.page_bytes(),
+                                    .keep_finished = setup.keep_finished});
+    TRELLIS_CHECK(cache.ok());
+    cache_ = std::move(cache).value();
+  }
+
+  // What differs, if anything does.
+  std::optional<std::string> Do(const Op& op) {
+    Apply(op);
+    if (!difference_) CompareCounts();
+    for (Held& held : held_) {
+      if (!difference_) CompareLease(held);
+    }
+    for (const Tokens& tokens : remembered_) {
+      if (!difference_) CompareMatch(tokens);
+    }
+    cache_->Validate();
+    return difference_;
+  }
+
+  // The last step: nothing is left behind.
+  std::optional<std::string> Finish() {
+    while (!held_.empty()) Release(held_.front());
+    CompareCounts();
+    Same("pages pinned in the end", cache_->Stats().pinned, 0);
+    Same("private pages in the end", cache_->Stats().private_pages, 0);
+    return difference_;
+  }
+
+  const PageCacheOracle::Rare& rare() const { return oracle_.rare(); }
+
+ private:
+  struct Held {
+    Lease lease;
+    PageCacheOracle::Lease* oracle;
+    const char* scope;
+    Tokens goal;    // its prompt: what it appends before it makes up tokens
+    Tokens tokens;  // of its rows
+    RowHash hash;   // of the last
+    size_t epoch;   // resets before it was acquired
+  };
+
+  void Apply(const Op& op) {
+    const bool full = held_.size() == setup_.max_leases;
+    switch (op.kind) {
+      case OpKind::kAcquire:
+      case OpKind::kFork:
+      case OpKind::kRecall:
+        if (full) return Release(Chosen(op));
+        return Acquire(op);
+      case OpKind::kReset:
+        return Reset();
+      default:
+        break;
+    }
+    if (held_.empty()) return Acquire(op);
+    Held& held = Chosen(op);
+    switch (op.kind) {
+      case OpKind::kReserve:
+        return Reserve(held, held.lease.num_rows() + NastyLength(op.length));
+      case OpKind::kCommit:
+        return Commit(held, NastyLength(op.length), op.stream);
+      case OpKind::kAppend:
+        Reserve(held, held.lease.num_rows() + NastyLength(op.length));
+        return Commit(held, NastyLength(op.length), op.stream);
+      case OpKind::kSqueeze:
+        Reserve(held,
+                (PagesFor(held.lease.num_reserved()) + cache_->AvailablePages()) * kPageTokens);
+        return Commit(held, NastyLength(op.length), op.stream);
+      case OpKind::kOverdraw:
+        return Reserve(
+            held,
+            (PagesFor(held.lease.num_reserved()) + cache_->AvailablePages()) * kPageTokens + 1);
+      default:
+        return Release(held);
+    }
+  }
+
+  Held& Chosen(const Op& op) { return held_[op.which % held_.size()]; }
+
+  // --- Tokens ---
+
+  // Streams follow stream 0 for a nasty length and then go their own way.
+  TokenId StreamToken(size_t stream, size_t position) const {
+    const bool own = stream > 0 && position >= NastyLength(stream);
+    const uint64_t mixed = MixRow(own ? stream : 0, position + 1);
+    return static_cast<TokenId>(mixed % setup_.alphabet);
+  }
+  void AppendStream(Tokens& tokens, size_t stream, size_t count) const {
+    while (count-- > 0) tokens.push_back(StreamToken(stream, tokens.size()));
+  }
+
+  // --- Operations ---
+
+  Tokens TokensToAcquire(const Op& op) {
+    Tokens tokens;
+    const size_t length = NastyLength(op.length);
+    if (op.kind == OpKind::kFork && !held_.empty()) {
+      tokens = Chosen(op).tokens;
+    } else if (op.kind == OpKind::kRecall && !remembered_.empty()) {
+      tokens = remembered_[op.which % remembered_.size()];
+    } else {
+      AppendStream(tokens, op.stream % 8, length);
+      return tokens;
+    }
+    if (op.stream % 2 == 0 && length < tokens.size()) tokens.resize(length);
+    AppendStream(tokens, op.stream, op.stream % 5);
+    return tokens;
+  }
+
+  void Acquire(const Op& op) {
+    const char* scope = kScopes[op.which % 7 == 0 ? 1 : 0];
+    Tokens tokens = TokensToAcquire(op);
+    CompareMatch(tokens);
+    Held held{.lease = cache_->Acquire(scope, tokens),
+              .oracle = oracle_.Acquire(scope, tokens),
+              .scope = scope,
+              .goal = tokens,
+              .tokens = tokens,
+              .hash = EmptyRowHash(scope),
+              .epoch = epoch_};
+    Same("rows matched", held.lease.num_matched(), held.oracle->num_rows);
+    if (difference_) return;
+    held.tokens.resize(held.lease.num_rows());
+    for (const TokenId token : held.tokens) held.hash = NextRowHash(held.hash, token);
+    held_.push_back(std::move(held));
+  }
+
+  void Reserve(Held& held, size_t num_tokens) {
+    const size_t needed = cache_->PagesNeeded(held.lease, num_tokens);
+    Same("pages needed", needed, oracle_.PagesNeeded(*held.oracle, num_tokens));
+    const bool fits = needed <= cache_->AvailablePages();
+    const Status status = cache_->Reserve(held.lease, num_tokens);
+    Same("whether Reserve succeeds", status.ok(), oracle_.Reserve(*held.oracle, num_tokens));
+    Same("whether Reserve keeps to what PagesNeeded says", status.ok(), fits);
+    Same("whether the lease has what it reserved", held.lease.num_reserved() >= num_tokens, fits);
+    Same("length of the page table", held.lease.pages().size(),
+         PagesFor(held.lease.num_reserved()));
+    if (difference_) return;
+    // All that is behind the last row may be written, so nobody else's row is there.
+    for (size_t row = held.lease.num_rows(); row < held.lease.num_reserved(); row++) {
+      WriteTestRow(kLayout, held.lease.pages(), row, MixRow(0xbad, row));
+    }
+  }
+
+  void Commit(Held& held, size_t most, size_t stream) {
+    const size_t begin = held.tokens.size();
+    const size_t count = std::min(most, held.lease.num_reserved() - held.lease.num_rows());
+    Tokens tokens = held.tokens;
+    while (tokens.size() < begin + count) {
+      tokens.push_back(tokens.size() < held.goal.size() ? held.goal[tokens.size()]
+                                                        : StreamToken(stream % 4, tokens.size()));
+    }
+    for (size_t row = begin; row < tokens.size(); row++) {
+      held.hash = NextRowHash(held.hash, tokens[row]);
+      WriteTestRow(kLayout, held.lease.pages(), row, held.hash);
+    }
+    const auto added = std::span<const TokenId>(tokens).subspan(begin);
+    cache_->Commit(held.lease, added);
+    oracle_.Commit(*held.oracle, added);
+    held.tokens = std::move(tokens);
+    if (held.epoch == epoch_) journal_.push_back({held.scope, held.tokens});
+  }
+
+  void Release(Held& held) {
+    remembered_.push_back(held.tokens);
+    if (remembered_.size() > kRemembered) remembered_.erase(remembered_.begin());
+    cache_->Release(std::move(held.lease));
+    oracle_.Release(*held.oracle);
+    held_.erase(held_.begin() + (&held - held_.data()));
+  }
+
+  void Reset() {
+    const PageCacheStats stats = cache_->Stats();
+    before_reset_.evicted += stats.pages_evicted;
+    before_reset_.rows_copied += stats.rows_copied;
+    before_reset_.deduplicated += stats.pages_deduplicated;
+    before_reset_.dropped_below = oracle_.rare().dropped_below;
+    cache_->Reset();
+    oracle_.Reset();
+    journal_.clear();
+    epoch_++;
+  }
+
+  // --- Comparing ---
+
+  void Same(const char* what, size_t is, size_t should_be) {
+    if (is == should_be || difference_) return;
+    difference_ = fmt::format("{}: is {}, should be {}\n{}", what, is, should_be, cache_->Dump());
+  }
+
+  void CompareCounts() {
+    const PageCacheStats stats = cache_->Stats();
+    Same("capacity", stats.free + stats.private_pages + stats.committed, setup_.capacity);
+    Same("committed pages", stats.committed, oracle_.num_committed());
+    Same("private pages", stats.private_pages, oracle_.num_private());
+    Same("pinned pages", stats.pinned, oracle_.num_pinned());
+    Same("available pages", cache_->AvailablePages(), oracle_.num_available());
+    Same("nodes", stats.num_nodes, oracle_.num_nodes());
+    Same("leases", stats.num_leases, oracle_.num_leases());
+    Same("scopes", stats.num_scopes, oracle_.num_scopes());
+    const PageCacheOracle::Rare& rare = oracle_.rare();
+    Same("pages evicted", before_reset_.evicted + stats.pages_evicted, rare.evicted);
+    Same("rows copied", before_reset_.rows_copied + stats.rows_copied, rare.rows_copied);
+    Same("pages deduplicated", before_reset_.deduplicated + stats.pages_deduplicated,
+         rare.deduplicated);
+  }
+
+  void CompareLease(const Held& held) {
+    Same("rows of a lease", held.lease.num_rows(), held.oracle->num_rows);
+    Same("rows committed through a lease", held.lease.num_rows(), held.tokens.size());
+    Same("rows reserved", held.lease.num_reserved(), held.oracle->num_reserved);
+    for (const size_t more : {0, 1, 31, 32, 33}) {
+      const size_t num_tokens = held.lease.num_rows() + more;
+      Same("pages needed", cache_->PagesNeeded(held.lease, num_tokens),
+           oracle_.PagesNeeded(*held.oracle, num_tokens));
+    }
+    RowHash hash = EmptyRowHash(held.scope);
+    for (size_t row = 0; row < held.tokens.size() && !difference_; row++) {
+      hash = NextRowHash(hash, held.tokens[row]);
+      if (!HoldsTestRow(kLayout, held.lease.pages(), row, hash)) {
+        difference_ = fmt::format("row {} of a lease with {} holds something else\n{}", row,
+                                  held.tokens.size(), cache_->Dump());
+      }
+    }
+    // What is pinned can be found, but for what a reset took out of the tree.
+    if (held.epoch == epoch_ && setup_.keep_finished) {
+      Same("rows of a lease that are found", cache_->MatchLength(held.scope, held.tokens),
+           held.tokens.size());
+    }
+  }
+
+  void CompareMatch(const Tokens& tokens) {
+    for (const char* scope : kScopes) {
+      const size_t found = cache_->MatchLength(scope, tokens);
+      Same("rows found", found, oracle_.MatchLength(scope, tokens));
+      if (!setup_.keep_finished || cache_->Stats().pages_evicted > 0) continue;
+      // Rows that shared a page with others can go without freeing one.
+      if (oracle_.rare().dropped_below > before_reset_.dropped_below) continue;
+      size_t committed = 0;
+      for (const auto& [of_scope, entry] : journal_) {
+        if (of_scope == scope) committed = std::max(committed, CommonPrefix(entry, tokens));
+      }
+      Same("rows found of what was committed and never evicted", found, committed);
+    }
+  }
+
+  struct Committed {
+    const char* scope;
+    Tokens tokens;
+  };
+
+  const PlaySetup setup_;
+  std::unique_ptr<PageCache> cache_;
+  PageCacheOracle oracle_;
+  std::vector<Held> held_;  // before cache_ in death
+  std::vector<Tokens> remembered_;
+  std::vector<Committed> journal_;  // since the last reset
+  PageCacheOracle::Rare before_reset_;
+  size_t epoch_ = 0;
+  std::optional<std::string> difference_;
+};
+
+}  // namespace
+
+std::ostream& operator<<(std::ostream& out, const Op& op) {
+  constexpr const char* kNames[] = {"acquire", "fork",    "recall",   "reserve", "commit",
+                                    "append",  "squeeze", "overdraw", "release", "reset"};
+  static_assert(std::size(kNames) == static_cast<size_t>(OpKind::kNumKinds));
+  return out << fmt::format("{} {} {} {}", kNames[static_cast<size_t>(op.kind)], op.which,
+                            op.length, op.stream);
+}
+
+std::ostream& operator<<(std::ostream& out, const PlaySetup& setup) {
+  return out << fmt::format("{} pages, {} tokens, {} leases{}", setup.capacity, setup.alphabet,
+                            setup.max_leases, setup.keep_finished ? "" : ", nothing kept");
+}
+
+PlayResult Play(const PlaySetup& setup, const std::vector<Op>& ops) {
+  Player player(setup);
+  std::optional<std::string> difference;
+  for (size_t i = 0; i < ops.size() && !difference; i++) {
+    difference = player.Do(ops[i]);
+    if (difference) difference = fmt::format("after operation {}, {}", i, *difference);
+  }
+  if (!difference) difference = player.Finish();
+  return {difference, player.rare()};
+}
+
+}  // namespace trellis
