@@ -90,7 +90,9 @@ void StepLoop::Admit() {
 bool StepLoop::TryAdmit(Request& request) {
   if (blocked_ == request.id && !running_.empty()) return false;
   if (!TakeLease(request)) {
-    // Alone it has the whole cache, and Submit refused what that cannot hold.
+    // Alone it has the whole cache. Submit refused prompts that this cannot hold, and who comes to
+    // know more tokens than it holds is not preempted but ends: it then holds every page, whereas
+    // each of the others that ran in that step would hold the one that it wrote.
     TRELLIS_CHECK(!running_.empty());
     blocked_ = request.id;
     return false;

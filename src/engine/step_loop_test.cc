@@ -469,34 +469,55 @@ TEST_F(StepLoopTest, ResetWhileRunningChangesNoText) {
   ExpectNothingHeld();
 }
 
-// Everything at once: a forest of prompts, small caches, small budgets, cancels, resets. Every
-// request's text is the reference's, or the beginning of it; nothing hangs; nothing leaks.
+// Everything at once: a forest of prompts, and prompts that go on with what another one generates,
+// small caches, small budgets, cancels, resets. Every request's text is the reference's, or the
+// beginning of it; nothing hangs; nothing leaks.
 TEST_F(StepLoopTest, RandomTraffic) {
   std::mt19937 random(5);
   const auto below = [&](size_t n) { return static_cast<size_t>(random() % n); };
-  size_t preemptions = 0, cancels = 0, cached = 0;
-  for (int round = 0; round < 40; round++) {
-    const size_t num_pages = 8 + below(30);
+  size_t preemptions = 0, cancels = 0, outgrown = 0, cached = 0, deduplicated = 0;
+  for (int round = 0; round < 60; round++) {
+    const size_t num_pages = 6 + below(30);
     Start(num_pages, {.step_tokens = 1 + below(150),
                       .mixed_step_tokens = 1 + below(60),
                       .max_running = 1 + below(12)});
     std::vector<Job> jobs;
+    const auto make = [&] {
+      GenerateRequest request;
+      request.sampling.temperature = below(2) == 0 ? 0.0f : 1.0f;
+      request.sampling.seed = below(1000);
+      if (!jobs.empty() && below(3) == 0) {
+        // Another one's conversation, cut anywhere: both compute the same rows, or join.
+        const Job& other = jobs[below(jobs.size())];
+        request = other.request;
+        request.prompt = Concat(other.request.prompt, other.sink->tokens());
+        request.prompt.resize(std::min(1 + below(request.prompt.size()), num_pages * kPageTokens));
+        if (below(2) == 0) request.prompt.back() = static_cast<TokenId>(below(100));
+      } else {
+        request.prompt = Concat(MakeTokens(below(90), below(2)), MakeTokens(below(60), below(3)));
+        request.prompt = Concat(request.prompt, MakeTokens(1 + below(20), 20 + below(50)));
+      }
+      request.cache_prompt = below(10) != 0;
+      request.scope = below(8) == 0 ? "other" : "";
+      return request;
+    };
     while (jobs.size() < 40 || !loop_->idle()) {
       if (jobs.size() < 40 && below(3) == 0) {
-        Tokens prompt = MakeTokens(below(90), below(2));
-        prompt = Concat(prompt, MakeTokens(below(60), 10 + below(3)));
-        prompt = Concat(prompt, MakeTokens(1 + below(20), 20 + below(50)));
-        GenerateRequest request = Greedy(std::move(prompt));
-        request.sampling.temperature = below(2) == 0 ? 0.0f : 1.0f;
-        request.sampling.seed = below(1000);
-        request.cache_prompt = below(10) != 0;
-        request.scope = below(8) == 0 ? "other" : "";
-        jobs.push_back(Submit(std::move(request), 1 + below(80)));
+        jobs.push_back(Submit(make(), 1 + below(below(4) == 0 ? 300 : 80)));
       }
       if (below(12) == 0 && !jobs.empty()) loop_->Cancel(jobs[below(jobs.size())].id);
       if (below(100) == 0) loop_->ResetCache();
       Step();
+      deduplicated += loop_->CacheStats().pages_deduplicated;
       ASSERT_LT(loop_->Stats().steps_total, 50000u) << "no end in sight";
+    }
+    for (Job& job : jobs) {
+      // One token more than there are rows: the last one is never fed.
+      const size_t room = num_pages * kPageTokens - job.request.prompt.size() + 1;
+      if (job.max_tokens > room) {
+        job.max_tokens = room;
+        outgrown++;
+      }
     }
     for (const Job& job : jobs) {
       ASSERT_TRUE(job.sink->finished());
@@ -517,7 +538,9 @@ TEST_F(StepLoopTest, RandomTraffic) {
   // The round trip was worth it only if all of this happened, and often.
   EXPECT_GT(preemptions, 50u);
   EXPECT_GT(cancels, 50u);
+  EXPECT_GT(outgrown, 10u);
   EXPECT_GT(cached, 1000u);
+  EXPECT_GT(deduplicated, 100u);
 }
 
 }  // namespace
