@@ -172,7 +172,7 @@ Result<RequestId> Engine::Impl::Submit(GenerateRequest request,
   if (status.ok()) {
     const size_t room = context_size_ - request.prompt.size();
     const size_t max_new = request.max_tokens == 0 ? room : std::min(room, request.max_tokens);
-    accepted = std::make_unique<Request>(std::move(request), std::move(sink), max_new, vocab_size_);
+    accepted = std::make_unique<Request>(std::move(request), std::move(sink), max_new);
   }
   MutexLock lock(mutex_);
   if (status.ok() && draining_) {

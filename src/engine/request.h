@@ -25,8 +25,7 @@ struct Request {
   using Clock = std::chrono::steady_clock;
 
   // Moves the prompt out of `request`. `max_new_tokens` is at least 1. The id comes later.
-  Request(GenerateRequest request, std::shared_ptr<GenerationSink> sink, size_t max_new_tokens,
-          size_t vocab_size);
+  Request(GenerateRequest request, std::shared_ptr<GenerationSink> sink, size_t max_new_tokens);
 
   size_t num_known() const { return tokens.size(); }
   size_t num_generated() const { return timings.generated_tokens; }
@@ -53,7 +52,7 @@ struct Request {
 };
 
 inline Request::Request(GenerateRequest request, std::shared_ptr<GenerationSink> request_sink,
-                        size_t max_new, size_t vocab_size)
+                        size_t max_new)
     : params{.prompt = {},
              .end_tokens = std::move(request.end_tokens),
              .max_tokens = request.max_tokens,
@@ -64,7 +63,7 @@ inline Request::Request(GenerateRequest request, std::shared_ptr<GenerationSink>
       num_prompt(request.prompt.size()),
       max_new_tokens(max_new),
       tokens(std::move(request.prompt)),
-      sampler(params.sampling, vocab_size),
+      sampler(params.sampling),
       submitted(Clock::now()) {
   timings.prompt_tokens = num_prompt;
 }

@@ -40,8 +40,7 @@ class StepLoopTest : public testing::Test {
             .sink = std::make_shared<RecordingSink>(),
             .id = RequestId(next_id_++),
             .max_tokens = max_tokens};
-    auto owned =
-        std::make_unique<Request>(job.request, job.sink, max_tokens, model_.spec().vocab_size);
+    auto owned = std::make_unique<Request>(job.request, job.sink, max_tokens);
     owned->id = job.id;
     loop_->Add(std::move(owned));
     return job;

@@ -82,7 +82,7 @@ class RecordingSink : public GenerationSink {
 inline Tokens ReferenceTokens(const FakeModel& model, const GenerateRequest& request,
                               size_t max_tokens) {
   Tokens tokens = request.prompt;
-  Sampler sampler(request.sampling, model.spec().vocab_size);
+  const Sampler sampler(request.sampling);
   for (size_t i = 0; i < max_tokens; i++) {
     const TokenId token = sampler.Sample(model.ReferenceLogits(tokens), tokens, i).token;
     if (std::find(request.end_tokens.begin(), request.end_tokens.end(), token) !=

@@ -4,13 +4,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
-#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "sample/candidates.h"
 
 namespace trellis {
 namespace {
-
-constexpr float kBanned = -std::numeric_limits<float>::infinity();
 
 // splitmix64 (Steele, Lea, Flood 2014) of seed and index: a stream that can be entered at any
 // index.
@@ -25,89 +25,8 @@ double UniformDraw(uint64_t seed, uint64_t index) {
   return static_cast<double>(x >> 11) * 0x1p-53;
 }
 
-// More likely first; of equals the lower id.
-bool MoreLikely(const TokenLogprob& a, const TokenLogprob& b) {
-  return a.logprob != b.logprob ? a.logprob > b.logprob : a.token < b.token;
-}
-
-using Candidates = std::vector<TokenLogprob>;  // `logprob` holds the logit, as the stages see it
-
-// Keeps the k most likely, in order.
-void KeepTop(Candidates* candidates, size_t k) {
-  k = std::min(k, candidates->size());
-  const auto middle = candidates->begin() + static_cast<std::ptrdiff_t>(k);
-  std::partial_sort(candidates->begin(), middle, candidates->end(), MoreLikely);
-  candidates->erase(middle, candidates->end());
-}
-
-double SumOfExp(const Candidates& candidates, float max) {
-  double sum = 0;
-  for (const TokenLogprob& c : candidates) sum += std::exp(c.logprob - max);
-  return sum;
-}
-
-float MaxLogit(const Candidates& candidates) {
-  float max = kBanned;
-  for (const TokenLogprob& c : candidates) max = std::max(max, c.logprob);
-  return max;
-}
-
-// The fewest most likely candidates whose probabilities reach p. Sorts only as far as it must.
-void KeepTopP(Candidates* candidates, float p) {
-  const float max = MaxLogit(*candidates);
-  const double target = p * SumOfExp(*candidates, max);
-  size_t sorted = 0;
-  double sum = 0;
-  for (size_t want = 64; sorted < candidates->size(); want *= 8) {
-    const size_t end = std::min(want, candidates->size());
-    std::partial_sort(candidates->begin() + static_cast<std::ptrdiff_t>(sorted),
-                      candidates->begin() + static_cast<std::ptrdiff_t>(end), candidates->end(),
-                      MoreLikely);
-    for (size_t i = sorted; i < end; i++) {
-      sum += std::exp((*candidates)[i].logprob - max);
-      if (sum >= target) {
-        candidates->resize(i + 1);
-        return;
-      }
-    }
-    sorted = end;
-  }
-}
-
-// Locally typical sampling (Meister et al. 2022): the candidates whose surprise is nearest to the
-// entropy, until p is reached.
-void KeepTypical(Candidates* candidates, float p) {
-  const float max = MaxLogit(*candidates);
-  const double log_sum = std::log(SumOfExp(*candidates, max));
-  double entropy = 0;
-  for (const TokenLogprob& c : *candidates) {
-    const double logprob = c.logprob - max - log_sum;
-    if (std::isfinite(logprob)) entropy -= std::exp(logprob) * logprob;
-  }
-  const auto distance = [&](const TokenLogprob& c) {
-    return std::fabs(-(c.logprob - max - log_sum) - entropy);
-  };
-  std::sort(candidates->begin(), candidates->end(),
-            [&](const TokenLogprob& a, const TokenLogprob& b) {
-              const double da = distance(a), db = distance(b);
-              return da != db ? da < db : a.token < b.token;
-            });
-  double sum = 0;
-  for (size_t i = 0; i < candidates->size(); i++) {
-    sum += std::exp((*candidates)[i].logprob - max - log_sum);
-    if (sum > p) {
-      candidates->resize(i + 1);
-      return;
-    }
-  }
-}
-
-void KeepMinP(Candidates* candidates, float min_p) {
-  const float least = MaxLogit(*candidates) + std::log(min_p);
-  std::erase_if(*candidates, [least](const TokenLogprob& c) { return c.logprob < least; });
-}
-
-void Penalize(const SamplingParams& params, std::span<const TokenId> history,
+// llama.cpp's: a token that was seen is pushed down, by `repetition_penalty` once however often.
+void Penalize(const SamplingParams& params, std::span<const TokenId> history, size_t vocab_size,
               Candidates* candidates) {
   const bool active = params.repetition_penalty != 1 || params.presence_penalty != 0 ||
                       params.frequency_penalty != 0;
@@ -115,11 +34,20 @@ void Penalize(const SamplingParams& params, std::span<const TokenId> history,
   if (params.penalty_last_n > 0) {
     history = history.last(std::min(history.size(), static_cast<size_t>(params.penalty_last_n)));
   }
-  std::unordered_map<TokenId, int> counts;
-  for (TokenId token : history) counts[token]++;
-  for (const auto& [token, count] : counts) {
-    if (token < 0 || static_cast<size_t>(token) >= candidates->size()) continue;
-    float& logit = (*candidates)[static_cast<size_t>(token)].logprob;
+  // Between two calls all of them are 0.
+  static thread_local std::vector<uint32_t> counts;
+  if (counts.size() < vocab_size) counts.resize(vocab_size);
+  const auto known = [vocab_size](TokenId token) {
+    return token >= 0 && static_cast<size_t>(token) < vocab_size;
+  };
+  for (TokenId token : history) {
+    if (known(token)) counts[static_cast<size_t>(token)]++;
+  }
+  for (TokenId token : history) {
+    if (!known(token)) continue;
+    const uint32_t count = std::exchange(counts[static_cast<size_t>(token)], 0);
+    if (count == 0) continue;
+    float& logit = candidates->logit(token);
     logit = logit <= 0 ? logit * params.repetition_penalty : logit / params.repetition_penalty;
     logit -= static_cast<float>(count) * params.frequency_penalty + params.presence_penalty;
   }
@@ -160,56 +88,39 @@ Status ValidateSampling(const SamplingParams& p, size_t vocab_size) {
   return Status::Ok();
 }
 
-Sampler::Sampler(const SamplingParams& params, size_t vocab_size) : params_(params) {
-  candidates_.reserve(vocab_size);
-}
-
 SampledToken Sampler::Sample(std::span<const float> logits, std::span<const TokenId> history,
-                             uint64_t index) {
-  candidates_.clear();
-  for (size_t i = 0; i < logits.size(); i++) {
-    candidates_.push_back({static_cast<TokenId>(i), std::isnan(logits[i]) ? kBanned : logits[i]});
-  }
+                             uint64_t index) const {
+  // One for each thread that samples, not for each request: it is larger than the logits.
+  static thread_local Candidates candidates;
+  candidates.Load(logits);
   SampledToken result;
-  float max = kBanned;
   double log_sum = 0;
+  const auto logprob = [&](TokenId token) {
+    const float logit = logits[static_cast<size_t>(token)];
+    return static_cast<float>(std::min(0.0, logit - log_sum));
+  };
   if (params_.num_logprobs >= 0) {
-    max = MaxLogit(candidates_);
-    log_sum = std::log(SumOfExp(candidates_, max));
-    const auto n = std::min(static_cast<size_t>(params_.num_logprobs), candidates_.size());
-    result.top.resize(n);
-    std::partial_sort_copy(candidates_.begin(), candidates_.end(), result.top.begin(),
-                           result.top.end(), MoreLikely);
-    for (TokenLogprob& t : result.top) t.logprob = static_cast<float>(t.logprob - max - log_sum);
-  }
-  for (const auto& [token, bias] : params_.logit_bias) {
-    float& logit = candidates_[static_cast<size_t>(token)].logprob;
-    logit = bias <= -100 ? kBanned : logit + bias;
-  }
-  Penalize(params_, history, &candidates_);
-
-  if (params_.temperature <= 0) {
-    result.token = std::min_element(candidates_.begin(), candidates_.end(), MoreLikely)->token;
-  } else {
-    if (params_.top_k > 0) KeepTop(&candidates_, static_cast<size_t>(params_.top_k));
-    if (params_.typical_p < 1) KeepTypical(&candidates_, params_.typical_p);
-    if (params_.top_p < 1) KeepTopP(&candidates_, params_.top_p);
-    if (params_.min_p > 0) KeepMinP(&candidates_, params_.min_p);
-    for (TokenLogprob& c : candidates_) c.logprob /= params_.temperature;
-    const float top = MaxLogit(candidates_);
-    double left = UniformDraw(params_.seed, index) * SumOfExp(candidates_, top);
-    result.token = candidates_.front().token;
-    for (const TokenLogprob& c : candidates_) {
-      if (c.logprob == kBanned) continue;
-      result.token = c.token;  // the last possible one if rounding leaves something
-      left -= std::exp(c.logprob - top);
-      if (left < 0) break;
+    log_sum = candidates.LogSumExp();
+    for (TokenId token : candidates.Top(static_cast<size_t>(params_.num_logprobs))) {
+      result.top.push_back({token, logprob(token)});
     }
   }
-  if (params_.num_logprobs >= 0) {
-    const float logit = logits[static_cast<size_t>(result.token)];
-    result.logprob = static_cast<float>(logit - max - log_sum);
+  for (const auto& [token, bias] : params_.logit_bias) {
+    float& logit = candidates.logit(token);
+    logit = bias <= -100 ? kBanned : logit + bias;
   }
+  Penalize(params_, history, logits.size(), &candidates);
+
+  if (params_.temperature <= 0) {
+    result.token = candidates.Best();
+  } else {
+    if (params_.top_k > 0) candidates.KeepTopK(static_cast<size_t>(params_.top_k));
+    if (params_.typical_p < 1) candidates.KeepTypical(params_.typical_p);
+    if (params_.top_p < 1) candidates.KeepTopP(params_.top_p);
+    if (params_.min_p > 0) candidates.KeepMinP(params_.min_p);
+    result.token = candidates.Draw(UniformDraw(params_.seed, index), params_.temperature);
+  }
+  if (params_.num_logprobs >= 0) result.logprob = logprob(result.token);
   return result;
 }
 

@@ -4,8 +4,7 @@
 //
 // Deterministic: the random stream of a request depends on its seed and the index of the token
 // alone (counter-based), so the same seed gives the same text whatever else is running, and a
-// preempted request goes on as if nothing had happened. One Sampler per request; not shared between
-// threads.
+// preempted request goes on as if nothing had happened. Immutable; any thread.
 #pragma once
 
 #include <cstdint>
@@ -50,16 +49,15 @@ struct SampledToken {
 
 class Sampler {
  public:
-  Sampler(const SamplingParams& params, size_t vocab_size);
+  explicit Sampler(SamplingParams params) : params_(std::move(params)) {}
 
   // `logits` [vocab_size] is not changed. `history`: prompt and generated tokens so far, for the
   // penalties. `index`: how many tokens this request has generated.
   SampledToken Sample(std::span<const float> logits, std::span<const TokenId> history,
-                      uint64_t index);
+                      uint64_t index) const;
 
  private:
   SamplingParams params_;
-  std::vector<TokenLogprob> candidates_;  // scratch
 };
 
 }  // namespace trellis

@@ -12,7 +12,7 @@ namespace {
 const std::vector<float> kLogits = {1.0f, 3.0f, 2.0f, 3.0f, -1.0f};
 
 TokenId Draw(const SamplingParams& params, uint64_t index, std::span<const TokenId> history = {}) {
-  return Sampler(params, kLogits.size()).Sample(kLogits, history, index).token;
+  return Sampler(params).Sample(kLogits, history, index).token;
 }
 
 std::map<TokenId, double> Frequencies(const SamplingParams& params) {
@@ -70,7 +70,7 @@ TEST(SamplerTest, LogprobsAreOfTheWholeDistribution) {
   double sum = 0;
   for (float l : kLogits) sum += std::exp(l);
   const SampledToken sampled =
-      Sampler({.temperature = 0, .num_logprobs = 3}, kLogits.size()).Sample(kLogits, {}, 0);
+      Sampler({.temperature = 0, .num_logprobs = 3}).Sample(kLogits, {}, 0);
   EXPECT_NEAR(sampled.logprob, 3 - std::log(sum), 1e-6);
   ASSERT_EQ(sampled.top.size(), 3u);
   EXPECT_EQ(sampled.top[0].token, 1);
@@ -81,7 +81,7 @@ TEST(SamplerTest, LogprobsAreOfTheWholeDistribution) {
 TEST(SamplerTest, NumbersThatAreNoneAreNeverChosen) {
   const std::vector<float> logits(4, std::nanf(""));
   for (float temperature : {0.0f, 1.0f}) {
-    const TokenId token = Sampler({.temperature = temperature}, 4).Sample(logits, {}, 0).token;
+    const TokenId token = Sampler({.temperature = temperature}).Sample(logits, {}, 0).token;
     EXPECT_GE(token, 0);
     EXPECT_LT(token, 4);
   }
