@@ -3,93 +3,19 @@
 // and writes.
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
-#include <sys/socket.h>
 
 #include <deque>
 #include <random>
+#include <sstream>
 
 #include "api/requests.h"
 #include "api/responses.h"
+#include "server/channel.h"
 #include "server/session.h"
 #include "text/stream_decoder.h"
 
 namespace trellis {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-struct Event {
-  size_t choice = 0;
-  std::optional<SampledToken> token;  // none: the choice has ended
-  FinishReason reason = FinishReason::kStop;
-  Status status;
-  GenerateTimings timings;
-};
-
-// Events from the engine's thread to the connection's strand. Bounded by what was asked for:
-// max_tokens per choice.
-class Channel : public std::enable_shared_from_this<Channel> {
- public:
-  explicit Channel(Stream::executor_type strand) : strand_(strand), wake_(strand) {}
-
-  // From any thread.
-  void Post(Event event) {
-    net::post(strand_, [self = shared_from_this(), e = std::move(event)]() mutable {
-      self->events_.push_back(std::move(e));
-      self->wake_.cancel();
-    });
-  }
-
-  // On the strand: the next event, or nothing after a while without one.
-  net::awaitable<std::optional<Event>> Next() {
-    if (events_.empty()) {
-      wake_.expires_after(std::chrono::milliseconds(200));
-      boost::system::error_code ignored;
-      co_await wake_.async_wait(net::redirect_error(net::use_awaitable, ignored));
-    }
-    if (events_.empty()) co_return std::nullopt;
-    Event event = std::move(events_.front());
-    events_.pop_front();
-    co_return event;
-  }
-  bool empty() const { return events_.empty(); }
-
- private:
-  Stream::executor_type strand_;
-  net::steady_timer wake_;
-  std::deque<Event> events_;
-};
-
-class ChoiceSink : public GenerationSink {
- public:
-  ChoiceSink(std::shared_ptr<Channel> channel, size_t choice)
-      : channel_(std::move(channel)), choice_(choice) {}
-  void OnToken(const SampledToken& token) override {
-    Event event;
-    event.choice = choice_;
-    event.token = token;
-    channel_->Post(std::move(event));
-  }
-  void OnFinish(FinishReason reason, const Status& status,
-                const GenerateTimings& timings) override {
-    Event event;
-    event.choice = choice_;
-    event.reason = reason;
-    event.status = status;
-    event.timings = timings;
-    channel_->Post(std::move(event));
-  }
-
- private:
-  std::shared_ptr<Channel> channel_;
-  size_t choice_;
-};
-
-bool ClientIsGone(Stream& stream) {
-  char byte;
-  const ssize_t n = recv(stream.socket().native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-  return n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
-}
 
 std::string RandomId(const char* prefix) {
   thread_local std::mt19937_64 random{std::random_device{}()};
@@ -137,7 +63,8 @@ class Generation {
         service_(service),
         stream_(stream),
         state_(state),
-        channel_(std::make_shared<Channel>(stream.get_executor())) {}
+        channel_(std::make_shared<Channel>(stream.get_executor())),
+        watch_(stream, channel_) {}
 
   // However it ends, nothing goes on computing for a client that is gone.
   ~Generation() { CancelAll(); }
@@ -167,8 +94,8 @@ class Generation {
       request.scope = job_.fields.cache_salt;
       request.cache_prompt = job_.fields.cache_prompt;
       if (job_.echo.size() > i / n) choices_[i].text = job_.echo[i / n];
-      Result<RequestId> id =
-          service_.engine->Submit(std::move(request), std::make_shared<ChoiceSink>(channel_, i));
+      Result<RequestId> id = service_.engine->Submit(
+          std::move(request), std::make_shared<ChoiceSink>(channel_, i, service_.metrics));
       if (!id.ok()) return id.status();
       choices_[i].request = *id;
       left_++;
@@ -240,10 +167,7 @@ class Generation {
   net::awaitable<bool> Collect() {
     while (left_ > 0) {
       const std::optional<Event> event = co_await channel_->Next();
-      if (!event) {
-        if (ClientIsGone(stream_)) co_return false;
-        continue;
-      }
+      if (!event) co_return false;
       ChoiceText piece;
       const Status status = Apply(*event, &piece);
       if (!status.ok()) {
@@ -270,70 +194,71 @@ class Generation {
   }
 
   net::awaitable<bool> WriteStream() {
-    http::response<http::empty_body> response{http::status::ok, http_request_.version()};
-    response.set(http::field::server, "trellis");
-    response.set(http::field::content_type, "text/event-stream");
-    response.set(http::field::cache_control, "no-cache");
-    const bool keep_alive = http_request_.keep_alive() && !state_.draining;
-    response.keep_alive(keep_alive);
-    response.chunked(true);
-    http::response_serializer<http::empty_body> serializer{response};
-    boost::system::error_code error;
-    stream_.expires_after(state_.options.write_timeout);
-    co_await http::async_write_header(stream_, serializer,
-                                      net::redirect_error(net::use_awaitable, error));
-    if (error) co_return false;
-
-    const UsageField usage_field =
-        job_.fields.include_usage ? UsageField::kNull : UsageField::kAbsent;
-    std::string out;
-    const auto say = [&out](const std::string& json) { out += "data: " + json + "\n\n"; };
-    for (size_t i = 0; i < choices_.size(); i++) {
-      if (job_.head.form == AnswerForm::kChat) say(RoleChunk(job_.head, i, usage_field));
-      if (!choices_[i].text.empty()) {
-        ChoiceText echo;
-        echo.index = i;
-        echo.text = choices_[i].text;
-        say(TextChunk(job_.head, echo, usage_field, nullptr));
-      }
-    }
+    if (!co_await WriteStreamHeader()) co_return false;
+    std::string out = OpeningChunks();
     while (left_ > 0) {
       const std::optional<Event> event = co_await channel_->Next();
-      if (event) {
-        ChoiceText piece;
-        const Status status = Apply(*event, &piece);
-        if (!status.ok()) {
-          say(ErrorBody(ErrorFromStatus(status)));
-          left_ = 0;
-        } else if (!piece.text.empty() || piece.finish_reason != nullptr ||
-                   !piece.logprobs.empty()) {
-          const bool last = left_ == 0 && !job_.fields.include_usage;
-          say(TextChunk(job_.head, piece, usage_field, last ? &timings_ : nullptr));
-        }
-      } else if (ClientIsGone(stream_)) {
-        co_return false;
+      if (!event) co_return false;
+      ChoiceText piece;
+      const Status status = Apply(*event, &piece);
+      if (!status.ok()) {
+        out += Say(ErrorBody(ErrorFromStatus(status)));
+        break;
+      }
+      if (!piece.text.empty() || piece.finish_reason != nullptr || !piece.logprobs.empty()) {
+        const bool last = left_ == 0 && !job_.fields.include_usage;
+        out += Say(TextChunk(job_.head, piece, usage_field(), last ? &timings_ : nullptr));
       }
       // What is ready goes out in one write; a slow client makes the pieces larger, not the queue
       // of writes.
-      if (out.empty() || (!channel_->empty() && left_ > 0)) continue;
+      if (out.empty() || !channel_->empty() || left_ == 0) continue;
       if (!co_await WriteChunk(out)) co_return false;
       out.clear();
     }
-    if (job_.fields.include_usage) say(UsageChunk(job_.head, usage_, timings_));
+    if (left_ == 0 && job_.fields.include_usage) {
+      out += Say(UsageChunk(job_.head, usage_, timings_));
+    }
     out += "data: [DONE]\n\n";
     if (!co_await WriteChunk(out)) co_return false;
-    stream_.expires_after(state_.options.write_timeout);
-    co_await net::async_write(stream_, http::make_chunk_last(),
-                              net::redirect_error(net::use_awaitable, error));
-    co_return !error && keep_alive;
+    if (!chunked()) co_return false;
+    co_return co_await WriteText(stream_, "0\r\n\r\n", state_) && keep_alive();
   }
 
-  net::awaitable<bool> WriteChunk(const std::string& out) {
-    boost::system::error_code error;
-    stream_.expires_after(state_.options.write_timeout);
-    co_await net::async_write(stream_, http::make_chunk(net::buffer(out)),
-                              net::redirect_error(net::use_awaitable, error));
-    co_return !error;
+  // HTTP/1.0 knows no chunks: there the end of the connection is the end of the answer.
+  bool chunked() const { return http_request_.version() >= 11; }
+  bool keep_alive() const { return chunked() && http_request_.keep_alive() && !state_.draining; }
+  UsageField usage_field() const {
+    return job_.fields.include_usage ? UsageField::kNull : UsageField::kAbsent;
+  }
+  static std::string Say(const std::string& json) { return "data: " + json + "\n\n"; }
+
+  net::awaitable<bool> WriteStreamHeader() {
+    http::response<http::empty_body> response{http::status::ok, http_request_.version()};
+    SetCommonHeaders(http_request_, &response);
+    response.set(http::field::content_type, "text/event-stream");
+    response.set(http::field::cache_control, "no-cache");
+    response.keep_alive(keep_alive());
+    response.chunked(chunked());
+    std::ostringstream text;
+    text << response.base();
+    co_return co_await WriteText(stream_, text.str(), state_);
+  }
+
+  // What is known before the first token.
+  std::string OpeningChunks() const {
+    std::string out;
+    for (size_t i = 0; i < choices_.size(); i++) {
+      if (job_.head.form == AnswerForm::kChat) out += Say(RoleChunk(job_.head, i, usage_field()));
+      if (choices_[i].text.empty()) continue;
+      const ChoiceText echo{.index = i, .text = choices_[i].text};
+      out += Say(TextChunk(job_.head, echo, usage_field(), nullptr));
+    }
+    return out;
+  }
+
+  net::awaitable<bool> WriteChunk(std::string text) {
+    if (chunked()) text = fmt::format("{:x}\r\n{}\r\n", text.size(), text);
+    co_return co_await WriteText(stream_, text, state_);
   }
 
   void Log() const {
@@ -350,6 +275,7 @@ class Generation {
   Stream& stream_;
   ServerState& state_;
   std::shared_ptr<Channel> channel_;
+  ClientWatch watch_;
   std::deque<Choice> choices_;  // stable addresses
   size_t left_ = 0;
   size_t completion_tokens_ = 0;
@@ -420,7 +346,7 @@ ApiResult<Job> CompletionJob(const std::string& body, const Service& service) {
 
 net::awaitable<bool> AnswerGeneration(const HttpRequest& request, Service& service, Stream& stream,
                                       ServerState& state) {
-  ApiResult<Job> job = request.target().starts_with("/v1/chat")
+  ApiResult<Job> job = PathOf(request) == "/v1/chat/completions"
                            ? ChatJob(request.body(), service)
                            : CompletionJob(request.body(), service);
   if (!job.ok()) co_return co_await WriteReply(stream, request, ErrorReply(job.error()), state);

@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
+#include <sys/resource.h>
 
+#include <csignal>
 #include <thread>
 #include <vector>
 
@@ -10,9 +12,24 @@
 
 namespace trellis {
 
+namespace {
+
+// Every connection costs a descriptor, and the usual soft limit is 1,024.
+void RaiseDescriptorLimit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) spdlog::warn("cannot raise the limit of open files");
+}
+
+}  // namespace
+
 struct Server::Impl {
   explicit Impl(const Options& options)
-      : io(static_cast<int>(options.num_threads)), acceptor(io), signals(io) {
+      : io(static_cast<int>(options.num_threads)),
+        strand(net::make_strand(io)),
+        acceptor(strand),
+        signals(strand) {
     state.options = options;
   }
 
@@ -20,6 +37,7 @@ struct Server::Impl {
   std::unique_ptr<Service> service;
   ServerState state;
   net::io_context io;
+  net::strand<net::io_context::executor_type> strand;  // of the acceptor and the signals
   net::ip::tcp::acceptor acceptor;
   net::signal_set signals;
   std::atomic<bool> stopping{false};
@@ -27,30 +45,45 @@ struct Server::Impl {
 
   net::awaitable<void> Accept() {
     for (;;) {
-      auto strand = net::make_strand(io.get_executor());
-      Stream stream(strand);
+      auto connection = net::make_strand(io.get_executor());
+      Stream stream(connection);
       boost::system::error_code error;
       co_await acceptor.async_accept(stream.socket(),
                                      net::redirect_error(net::use_awaitable, error));
       if (error == net::error::operation_aborted || stopping) co_return;
       if (error) {  // out of descriptors: let some close
-        net::steady_timer pause(io, std::chrono::milliseconds(50));
+        net::steady_timer pause(strand, std::chrono::milliseconds(50));
         co_await pause.async_wait(net::redirect_error(net::use_awaitable, error));
         continue;
       }
       stream.socket().set_option(net::ip::tcp::no_delay(true), error);
-      net::co_spawn(strand, RunSession(std::move(stream), state), net::detached);
+      net::co_spawn(connection, RunSession(std::move(stream), state), net::detached);
     }
+  }
+
+  // The first signal stops in order, a second one at once.
+  void WaitForSignal() {
+    signals.async_wait([this](const boost::system::error_code& error, int signal) {
+      if (error) return;
+      if (stopping) {
+        signals.clear();  // which brings back what the signal does by itself
+        std::raise(signal);
+        return;
+      }
+      spdlog::info("stopping: running answers have {} s to finish; another signal stops at once",
+                   state.options.drain_timeout.count() / 1000);
+      Stop();
+      WaitForSignal();
+    });
   }
 
   // Lets what runs finish, then ends the loop. Own thread: Drain() blocks.
   void Stop() {
     if (stopping.exchange(true)) return;
     state.draining = true;
-    net::post(io, [this] {
+    net::post(strand, [this] {
       boost::system::error_code ignored;
       acceptor.close(ignored);
-      signals.cancel(ignored);
     });
     drainer = std::thread([this] {
       const auto deadline =
@@ -69,6 +102,7 @@ Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Server::~Server() = default;
 
 Result<std::unique_ptr<Server>> Server::Create(const Options& options) {
+  RaiseDescriptorLimit();
   auto impl = std::make_unique<Impl>(options);
   boost::system::error_code error;
   const auto address =
@@ -104,20 +138,18 @@ void Server::Run() {
   Impl& impl = *impl_;
   impl.signals.add(SIGINT);
   impl.signals.add(SIGTERM);
-  impl.signals.async_wait([&impl](const boost::system::error_code& error, int) {
-    if (error) return;
-    spdlog::info("stopping: running answers have {} s to finish",
-                 impl.state.options.drain_timeout.count() / 1000);
-    impl.Stop();
-  });
+  impl.WaitForSignal();
   auto work = net::make_work_guard(impl.io);
-  net::co_spawn(impl.io, impl.Accept(), net::detached);
+  net::co_spawn(impl.strand, impl.Accept(), net::detached);
   std::vector<std::thread> threads;
   for (size_t t = 1; t < impl.state.options.num_threads; t++)
     threads.emplace_back([&impl] { impl.io.run(); });
   impl.io.run();
   for (std::thread& thread : threads) thread.join();
   if (impl.drainer.joinable()) impl.drainer.join();
+  // Nothing may post to connections that are gone: neither a blocking call nor the engine.
+  impl.state.blocking.join();
+  if (impl.service) impl.service->engine->Drain(std::chrono::milliseconds(0));
 }
 
 void Server::Stop() {

@@ -24,7 +24,8 @@ class Server {
     std::chrono::seconds write_timeout{30};  // a client that takes nothing for so long is cut off
     std::chrono::milliseconds drain_timeout{30000};
   };
-  // Binds and listens. ERRORS: kIo (address in use, ...), kInvalidArgument (host).
+  // Binds and listens; raises the process's limit of open files. ERRORS: kIo (address in use, ...),
+  // kInvalidArgument (host).
   static Result<std::unique_ptr<Server>> Create(const Options& options);
   ~Server();
 
@@ -35,7 +36,7 @@ class Server {
   void SetService(std::unique_ptr<Service> service);
 
   // Serves until SIGINT, SIGTERM or Stop(): then takes no new work, lets running answers finish
-  // within drain_timeout, and returns.
+  // within drain_timeout, and returns. A second signal ends the process at once. Once.
   void Run();
   void Stop();
 

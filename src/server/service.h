@@ -11,6 +11,7 @@
 #include "engine/engine.h"
 #include "model/model.h"
 #include "os/compute_pool.h"
+#include "server/metrics.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
@@ -26,6 +27,7 @@ struct Service {
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<ChatTemplate> chat_template;
   std::vector<TokenId> end_tokens;
+  RequestMetrics metrics;
   std::unique_ptr<Engine> engine;
 };
 

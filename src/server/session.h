@@ -6,6 +6,7 @@
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
 #include <string>
+#include <string_view>
 
 #include "api/errors.h"
 #include "server/server.h"
@@ -28,25 +29,46 @@ struct ServerState {
   std::atomic<bool> draining{false};
   std::atomic<size_t> active_requests{0};
   std::atomic<uint64_t> http_requests{0};
+  net::thread_pool blocking{1};  // for what may wait for the engine
 };
 
 struct Reply {
   unsigned status = 200;
   std::string content_type = "application/json";
-  std::string body;
+  std::string body = {};
+  std::string allow = {};  // the Allow header of a 405
 };
 Reply ErrorReply(const ApiError& error);
 
 net::awaitable<void> RunSession(Stream stream, ServerState& state);
 
-// Requests that need no engine step. `found` is false when the path is none of these.
-Reply AnswerPlain(const HttpRequest& request, ServerState& state, bool* found);
+// Without the query.
+std::string_view PathOf(const HttpRequest& request);
 
-// /v1/chat/completions and /v1/completions. False: the connection is to be closed.
+// Requests that need no engine step; also what is wrong with the path or the method of any request.
+net::awaitable<Reply> AnswerPlain(const HttpRequest& request, ServerState& state);
+
+// Whether it is for AnswerGeneration: POST /v1/chat/completions or /v1/completions.
+bool IsGeneration(const HttpRequest& request);
+// False: the connection is to be closed.
 net::awaitable<bool> AnswerGeneration(const HttpRequest& request, Service& service, Stream& stream,
                                       ServerState& state);
 
+// --- Writing. False: the connection is to be closed. ---
+
 net::awaitable<bool> WriteReply(Stream& stream, const HttpRequest& request, Reply reply,
                                 const ServerState& state);
+// A whole text. A client may be slow, but has to take something within the write timeout.
+net::awaitable<bool> WriteText(Stream& stream, std::string_view text, const ServerState& state);
+// The headers that every answer has.
+template <typename Body>
+void SetCommonHeaders(const HttpRequest& request, http::response<Body>* response) {
+  response->set(http::field::server, "trellis");
+  // Any page may use the server, as llama-server's: it has neither cookies nor accounts.
+  if (const auto origin = request.find(http::field::origin); origin != request.end()) {
+    response->set(http::field::access_control_allow_origin, origin->value());
+    response->set(http::field::vary, "Origin");
+  }
+}
 
 }  // namespace trellis

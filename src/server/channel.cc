@@ -1,0 +1,131 @@
+#include "server/channel.h"
+
+#include <poll.h>
+
+#include <utility>
+
+namespace trellis {
+namespace {
+
+// How often to look where the kernel cannot tell, as the next request of the connection is there
+// already.
+constexpr std::chrono::milliseconds kLookInterval{250};
+
+enum class Client { kSilent, kSending, kGone };
+
+Client LookAt(Stream& stream) {
+#if defined(POLLRDHUP)
+  constexpr short kHangUp = POLLRDHUP;
+#else
+  constexpr short kHangUp = 0;
+#endif
+  pollfd fd{.fd = stream.socket().native_handle(), .events = POLLIN | kHangUp, .revents = 0};
+  if (poll(&fd, 1, 0) <= 0) return Client::kSilent;
+  if ((fd.revents & (kHangUp | POLLHUP | POLLERR | POLLNVAL)) != 0) return Client::kGone;
+  return Client::kSending;
+}
+
+}  // namespace
+
+// --- Channel ---
+
+Channel::Channel(const Stream::executor_type& strand) : strand_(strand), wake_(strand) {
+  wake_.expires_at(net::steady_timer::time_point::max());
+}
+
+void Channel::Post(Event event) {
+  net::post(strand_, [self = shared_from_this(), e = std::move(event)]() mutable {
+    self->events_.push_back(std::move(e));
+    self->wake_.cancel();
+  });
+}
+
+net::awaitable<std::optional<Event>> Channel::Next() {
+  while (events_.empty() && !client_is_gone_) {
+    boost::system::error_code cancelled;
+    co_await wake_.async_wait(net::redirect_error(net::use_awaitable, cancelled));
+  }
+  std::optional<Event> event;
+  if (!client_is_gone_) {
+    event = std::move(events_.front());
+    events_.pop_front();
+  }
+  co_return event;
+}
+
+void Channel::ClientIsGone() {
+  client_is_gone_ = true;
+  wake_.cancel();
+}
+
+// --- ClientWatch ---
+
+// Shared with the handlers, which may run once more after the watch has ended.
+struct ClientWatch::State : std::enable_shared_from_this<State> {
+  State(Stream& s, std::shared_ptr<Channel> c)
+      : stream(&s), timer(s.get_executor()), channel(std::move(c)) {}
+
+  void Look() {
+    if (stream == nullptr) return;
+    const auto again = [self = shared_from_this()](const boost::system::error_code& error) {
+      if (!error) self->Look();
+    };
+    switch (LookAt(*stream)) {
+      case Client::kGone:
+        return channel->ClientIsGone();
+      case Client::kSilent:
+        return stream->socket().async_wait(net::ip::tcp::socket::wait_read, again);
+      case Client::kSending:
+        timer.expires_after(kLookInterval);
+        return timer.async_wait(again);
+    }
+  }
+
+  Stream* stream;  // null: the watch has ended
+  net::steady_timer timer;
+  std::shared_ptr<Channel> channel;
+};
+
+ClientWatch::ClientWatch(Stream& stream, std::shared_ptr<Channel> channel)
+    : state_(std::make_shared<State>(stream, std::move(channel))) {
+  state_->Look();
+}
+
+ClientWatch::~ClientWatch() {
+  boost::system::error_code ignored;
+  std::exchange(state_->stream, nullptr)->socket().cancel(ignored);
+  state_->timer.cancel();
+}
+
+// --- ChoiceSink ---
+
+ChoiceSink::ChoiceSink(std::shared_ptr<Channel> channel, size_t choice, RequestMetrics& metrics)
+    : channel_(std::move(channel)), choice_(choice), metrics_(metrics) {}
+
+void ChoiceSink::OnToken(const SampledToken& token) {
+  const Clock::time_point now = Clock::now();
+  const double seconds = std::chrono::duration<double>(now - last_).count();
+  (num_tokens_ == 0 ? metrics_.time_to_first_token : metrics_.inter_token_latency).Observe(seconds);
+  last_ = now;
+  num_tokens_++;
+  Event event;
+  event.choice = choice_;
+  event.token = token;
+  channel_->Post(std::move(event));
+}
+
+void ChoiceSink::OnFinish(FinishReason reason, const Status& status,
+                          const GenerateTimings& timings) {
+  if (timings.generated_tokens > 0) {
+    metrics_.prompt_tokens.Observe(static_cast<double>(timings.prompt_tokens));
+    metrics_.computed_tokens.Observe(static_cast<double>(timings.computed_tokens));
+  }
+  Event event;
+  event.choice = choice_;
+  event.reason = reason;
+  event.status = status;
+  event.timings = timings;
+  channel_->Post(std::move(event));
+}
+
+}  // namespace trellis

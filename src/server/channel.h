@@ -1,0 +1,80 @@
+// From the engine's thread to a connection: the tokens of an answer, and whether the client is
+// still there. Internal to server/.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <deque>
+#include <memory>
+#include <optional>
+
+#include "engine/engine.h"
+#include "server/metrics.h"
+#include "server/session.h"
+
+namespace trellis {
+
+struct Event {
+  size_t choice = 0;
+  std::optional<SampledToken> token;  // none: the choice has ended
+  FinishReason reason = FinishReason::kStop;
+  Status status;
+  GenerateTimings timings;
+};
+
+// Events, in order. What waits in it is bounded by what was asked for: max_tokens per choice.
+class Channel : public std::enable_shared_from_this<Channel> {
+ public:
+  explicit Channel(const Stream::executor_type& strand);
+
+  // From any thread.
+  void Post(Event event);
+
+  // --- On the strand ---
+
+  // Waits for the next event. Nothing: the client is gone.
+  net::awaitable<std::optional<Event>> Next();
+  void ClientIsGone();
+  bool empty() const { return events_.empty(); }
+
+ private:
+  Stream::executor_type strand_;
+  net::steady_timer wake_;
+  std::deque<Event> events_;
+  bool client_is_gone_ = false;
+};
+
+// Tells the channel when the client closes the connection, or its sending half, as HTTP servers
+// take that for the same. Lives on the strand, no longer than the stream; nothing else may wait
+// for the socket to become readable meanwhile.
+class ClientWatch {
+ public:
+  ClientWatch(Stream& stream, std::shared_ptr<Channel> channel);
+  ~ClientWatch();
+  ClientWatch(const ClientWatch&) = delete;
+  ClientWatch& operator=(const ClientWatch&) = delete;
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+// One choice's place in the channel.
+class ChoiceSink : public GenerationSink {
+ public:
+  // REQUIRES: `metrics` outlives the engine.
+  ChoiceSink(std::shared_ptr<Channel> channel, size_t choice, RequestMetrics& metrics);
+  void OnToken(const SampledToken& token) override;
+  void OnFinish(FinishReason reason, const Status& status, const GenerateTimings& timings) override;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  std::shared_ptr<Channel> channel_;
+  const size_t choice_;
+  RequestMetrics& metrics_;
+  Clock::time_point last_ = Clock::now();  // of the request's arrival, then of its last token
+  size_t num_tokens_ = 0;
+};
+
+}  // namespace trellis

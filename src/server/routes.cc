@@ -1,0 +1,201 @@
+// Everything but the generation of text: one function for each path.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "api/json_text.h"
+#include "api/requests.h"
+#include "api/responses.h"
+#include "server/metrics.h"
+#include "server/session.h"
+
+namespace trellis {
+namespace {
+
+Reply Json(const OrderedJson& value) {
+  return {.body = ToText(value)};
+}
+
+ApiError ModelIsLoading() {
+  return ErrorFromStatus(
+      Status(StatusCode::kUnavailable, "the model is still loading: /health says how far"));
+}
+
+struct Call {
+  const HttpRequest& request;
+  ServerState& state;
+  Service* service;  // null while loading, but for routes that need it
+};
+
+Reply Health(const Call& call) {
+  if (call.service != nullptr) return Json({{"status", "ok"}});
+  const size_t total = call.state.progress.total, done = call.state.progress.done;
+  const double progress = total == 0 ? 0.0 : static_cast<double>(done) / static_cast<double>(total);
+  // llama-server's form of this error, whose code is a number.
+  Reply reply = Json(
+      {{"status", "loading"},
+       {"progress", progress},
+       {"error", {{"code", 503}, {"message", "Loading model"}, {"type", "unavailable_error"}}}});
+  reply.status = 503;
+  return reply;
+}
+
+Reply Version(const Call&) {
+  return Json({{"version", TRELLIS_VERSION}});
+}
+
+Reply Models(const Call& call) {
+  const ModelSpec& spec = call.service->model->spec();
+  return Json({{"object", "list"},
+               {"data",
+                {{{"id", call.service->model_name},
+                  {"object", "model"},
+                  {"created", call.service->created},
+                  {"owned_by", "trellis"},
+                  {"meta",
+                   {{"n_ctx", call.service->engine->context_size()},
+                    {"n_ctx_train", spec.context_length},
+                    {"n_embd", spec.embedding_length},
+                    {"n_params", spec.num_parameters},
+                    {"n_vocab", spec.vocab_size},
+                    {"size", spec.file_bytes}}}}}}});
+}
+
+Reply Cache(const Call& call) {
+  const PageCacheStats s = call.service->engine->CacheStats();
+  return Json({{"pages",
+                {{"capacity", s.capacity},
+                 {"free", s.free},
+                 {"private", s.private_pages},
+                 {"committed", s.committed},
+                 {"pinned", s.pinned}}},
+               {"page_tokens", kPageTokens},
+               {"page_bytes", s.page_bytes},
+               {"bytes", s.capacity * s.page_bytes},
+               {"used_bytes", (s.capacity - s.free) * s.page_bytes},
+               {"nodes", s.num_nodes},
+               {"leases", s.num_leases},
+               {"scopes", s.num_scopes},
+               {"tree_bytes", s.tree_bytes},
+               {"lookups", s.lookups},
+               {"tokens_looked_up", s.tokens_looked_up},
+               {"tokens_matched", s.tokens_matched},
+               {"pages_evicted", s.pages_evicted},
+               {"rows_copied", s.rows_copied},
+               {"pages_deduplicated", s.pages_deduplicated}});
+}
+
+Reply ResetCache(const Call& call) {
+  call.service->engine->ResetCache();
+  return Json({{"status", "ok"}});
+}
+
+Reply Metrics(const Call& call) {
+  return Reply{
+      .content_type = "text/plain; version=0.0.4; charset=utf-8",
+      .body = MetricsText(call.service->engine->Stats(), call.service->engine->CacheStats(),
+                          call.service->metrics, call.state.http_requests)};
+}
+
+Reply Tokenize(const Call& call) {
+  ApiResult<TokenizeRequest> request = ParseTokenizeRequest(call.request.body());
+  if (!request.ok()) return ErrorReply(request.error());
+  const TokenizeRequest& r = request.value();
+  const Tokenizer& tokenizer = *call.service->tokenizer;
+  const auto tokens =
+      tokenizer.Encode(r.content, r.add_special ? AddSpecial::kByVocabulary : AddSpecial::kNo,
+                       r.parse_special ? SpecialTokens::kParse : SpecialTokens::kAsText);
+  if (!r.with_pieces) return Reply{.body = TokenizeJson(tokens)};
+  std::vector<TokenPiece> pieces;
+  for (TokenId token : tokens)
+    pieces.push_back({token, tokenizer.Piece(token, SpecialTokens::kParse)});
+  return Reply{.body = TokenizeWithPiecesJson(pieces)};
+}
+
+Reply Detokenize(const Call& call) {
+  ApiResult<std::vector<TokenId>> tokens = ParseDetokenizeRequest(call.request.body());
+  if (!tokens.ok()) return ErrorReply(tokens.error());
+  const Tokenizer& tokenizer = *call.service->tokenizer;
+  for (size_t i = 0; i < tokens.value().size(); i++) {
+    const TokenId token = tokens.value()[i];
+    if (static_cast<size_t>(token) >= tokenizer.vocab_size()) {
+      return ErrorReply(InvalidField(fmt::format("tokens[{}]", i),
+                                     fmt::format("token {} is not in the vocabulary", token)));
+    }
+  }
+  return Reply{.body = DetokenizeJson(tokenizer.Decode(tokens.value(), SpecialTokens::kParse))};
+}
+
+// AnswerGeneration writes these itself, except while there is no model.
+Reply Generate(const Call&) {
+  return ErrorReply(ModelIsLoading());
+}
+
+enum class Needs { kNothing, kModel };
+enum class Waits { kNever, kForTheEngine };  // the latter not on a thread that others' streams need
+struct Route {
+  std::string_view path;
+  http::verb verb;
+  Reply (*answer)(const Call&);
+  Needs needs = Needs::kModel;
+  Waits waits = Waits::kNever;
+};
+constexpr std::array<Route, 10> kRoutes = {{
+    {"/health", http::verb::get, Health, Needs::kNothing},
+    {"/version", http::verb::get, Version, Needs::kNothing},
+    {"/v1/models", http::verb::get, Models},
+    {"/metrics", http::verb::get, Metrics},
+    {"/v1/cache", http::verb::get, Cache},
+    {"/v1/cache/reset", http::verb::post, ResetCache, Needs::kModel, Waits::kForTheEngine},
+    {"/tokenize", http::verb::post, Tokenize},
+    {"/detokenize", http::verb::post, Detokenize},
+    {"/v1/chat/completions", http::verb::post, Generate},
+    {"/v1/completions", http::verb::post, Generate},
+}};
+
+const Route* FindRoute(const HttpRequest& request) {
+  const auto found = std::find_if(kRoutes.begin(), kRoutes.end(), [&](const Route& route) {
+    return route.path == PathOf(request);
+  });
+  return found == kRoutes.end() ? nullptr : &*found;
+}
+
+bool Allows(const Route& route, http::verb verb) {
+  return verb == route.verb || (verb == http::verb::head && route.verb == http::verb::get);
+}
+
+}  // namespace
+
+bool IsGeneration(const HttpRequest& request) {
+  const Route* route = FindRoute(request);
+  return route != nullptr && route->answer == Generate && Allows(*route, request.method());
+}
+
+net::awaitable<Reply> AnswerPlain(const HttpRequest& request, ServerState& state) {
+  // A browser asks before it sends; WriteReply adds what it wants to know.
+  if (request.method() == http::verb::options) co_return Reply{.status = 204, .content_type = ""};
+  const Route* route = FindRoute(request);
+  if (route == nullptr) {
+    co_return ErrorReply(
+        TransportError(404, "not_found", fmt::format("there is nothing at {}", PathOf(request))));
+  }
+  if (!Allows(*route, request.method())) {
+    const std::string_view verb = route->verb == http::verb::get ? "GET" : "POST";
+    Reply reply = ErrorReply(TransportError(405, "method_not_allowed",
+                                            fmt::format("{} takes {} only", route->path, verb)));
+    reply.allow = route->verb == http::verb::get ? "GET, HEAD, OPTIONS" : "POST, OPTIONS";
+    co_return reply;
+  }
+  const Call call{request, state, state.service};
+  if (route->needs == Needs::kModel && call.service == nullptr) {
+    co_return ErrorReply(ModelIsLoading());
+  }
+  if (route->waits == Waits::kNever) co_return route->answer(call);
+  const auto answer = [](const Route& r, Call c) -> net::awaitable<Reply> {
+    co_return r.answer(c);
+  };
+  co_return co_await net::co_spawn(state.blocking, answer(*route, call), net::use_awaitable);
+}
+
+}  // namespace trellis
