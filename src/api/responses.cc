@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "api/json_text.h"
 
@@ -17,9 +18,14 @@ OrderedJson BytesOf(const std::string& bytes) {
   return array;
 }
 
+// A token that cannot come has -9999, as OpenAI's: JSON has no infinity.
+float FiniteLogprob(float logprob) {
+  return std::isfinite(logprob) ? logprob : -9999.0f;
+}
+
 OrderedJson ChatCandidate(const LogprobCandidate& candidate) {
   return {{"token", ValidUtf8(candidate.bytes)},
-          {"logprob", candidate.logprob},
+          {"logprob", FiniteLogprob(candidate.logprob)},
           {"bytes", BytesOf(candidate.bytes)}};
 }
 
@@ -50,10 +56,10 @@ OrderedJson CompletionLogprobs(const ChoiceText& choice) {
               tops = OrderedJson::array(), offsets = OrderedJson::array();
   for (const LogprobEntry& entry : choice.logprobs) {
     tokens.push_back(CompletionToken(entry.chosen.bytes));
-    logprobs.push_back(entry.chosen.logprob);
+    logprobs.push_back(FiniteLogprob(entry.chosen.logprob));
     OrderedJson top = OrderedJson::object();
     for (const LogprobCandidate& candidate : entry.top) {
-      top[CompletionToken(candidate.bytes)] = candidate.logprob;
+      top[CompletionToken(candidate.bytes)] = FiniteLogprob(candidate.logprob);
     }
     tops.push_back(std::move(top));
     offsets.push_back(entry.text_offset);

@@ -84,6 +84,15 @@ TEST(AnswerTest, ChatLogprobs) {
   EXPECT_EQ(content[1]["token"], "\xEF\xBF\xBD");
 }
 
+TEST(AnswerTest, ALogprobOfNothingIsNoInfinity) {
+  ChoiceText choice = WithLogprobs();
+  choice.logprobs[0].top[1].logprob = -std::numeric_limits<float>::infinity();
+  const Json chat = Parse(AnswerJson(kChatHead, {choice}, {}, {}));
+  EXPECT_EQ(chat["choices"][0]["logprobs"]["content"][0]["top_logprobs"][1]["logprob"], -9999);
+  const Json text = Parse(AnswerJson(CompletionHead(), {choice}, {}, {}));
+  EXPECT_EQ(text["choices"][0]["logprobs"]["top_logprobs"][0]["bytes:\\xc3"], -9999);
+}
+
 TEST(AnswerTest, CompletionLogprobs) {
   const Json answer = Parse(AnswerJson(CompletionHead(), {WithLogprobs()}, {}, {}));
   EXPECT_EQ(answer["object"], "text_completion");

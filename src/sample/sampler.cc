@@ -97,7 +97,7 @@ SampledToken Sampler::Sample(std::span<const float> logits, std::span<const Toke
   double log_sum = 0;
   const auto logprob = [&](TokenId token) {
     const float logit = logits[static_cast<size_t>(token)];
-    return static_cast<float>(std::min(0.0, logit - log_sum));
+    return logit > kBanned ? static_cast<float>(std::min(0.0, logit - log_sum)) : kBanned;
   };
   if (params_.num_logprobs >= 0) {
     log_sum = candidates.LogSumExp();

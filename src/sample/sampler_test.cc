@@ -81,9 +81,11 @@ TEST(SamplerTest, LogprobsAreOfTheWholeDistribution) {
 TEST(SamplerTest, NumbersThatAreNoneAreNeverChosen) {
   const std::vector<float> logits(4, std::nanf(""));
   for (float temperature : {0.0f, 1.0f}) {
-    const TokenId token = Sampler({.temperature = temperature}).Sample(logits, {}, 0).token;
-    EXPECT_GE(token, 0);
-    EXPECT_LT(token, 4);
+    const SampledToken sampled =
+        Sampler({.temperature = temperature, .num_logprobs = 2}).Sample(logits, {}, 0);
+    EXPECT_GE(sampled.token, 0);
+    EXPECT_LT(sampled.token, 4);
+    EXPECT_EQ(sampled.logprob, -std::numeric_limits<float>::infinity());
   }
 }
 

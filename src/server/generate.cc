@@ -73,8 +73,10 @@ class Generation {
     const Status submitted = SubmitAll();
     if (!submitted.ok()) {
       CancelAll();
-      co_return co_await WriteReply(stream_, http_request_, ErrorReply(ErrorFromStatus(submitted)),
-                                    state_);
+      const bool prompt = submitted.code() == StatusCode::kTooLarge;
+      co_return co_await WriteReply(
+          stream_, http_request_,
+          ErrorReply(ErrorFromStatus(submitted, prompt ? prompt_field() : "")), state_);
     }
     const bool open = job_.fields.stream ? co_await WriteStream() : co_await Collect();
     Log();
@@ -101,6 +103,10 @@ class Generation {
       left_++;
     }
     return Status::Ok();
+  }
+
+  const char* prompt_field() const {
+    return job_.head.form == AnswerForm::kChat ? "messages" : "prompt";
   }
 
   void CancelAll() {
@@ -291,6 +297,11 @@ ApiResult<Job> StartJob(const Service& service, GenerationFields fields, AnswerF
                     .param = "model",
                     .message = fmt::format("the model '{}' does not exist; this server serves '{}'",
                                            fields.model, service.model_name)};
+  }
+  for (const auto& [token, bias] : fields.sampling.logit_bias) {
+    if (static_cast<size_t>(token) < service.tokenizer->vocab_size()) continue;
+    return InvalidField("logit_bias",
+                        fmt::format("logit_bias: token {} is not in the vocabulary", token));
   }
   Job job;
   job.head.form = form;

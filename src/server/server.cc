@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 
 #include <csignal>
+#include <future>
 #include <thread>
 #include <vector>
 
@@ -41,7 +42,7 @@ struct Server::Impl {
   net::ip::tcp::acceptor acceptor;
   net::signal_set signals;
   std::atomic<bool> stopping{false};
-  std::thread drainer;
+  std::promise<void> stop_wanted;
 
   net::awaitable<void> Accept() {
     for (;;) {
@@ -77,7 +78,7 @@ struct Server::Impl {
     });
   }
 
-  // Lets what runs finish, then ends the loop. Own thread: Drain() blocks.
+  // From any thread, also before Run().
   void Stop() {
     if (stopping.exchange(true)) return;
     state.draining = true;
@@ -85,16 +86,18 @@ struct Server::Impl {
       boost::system::error_code ignored;
       acceptor.close(ignored);
     });
-    drainer = std::thread([this] {
-      const auto deadline =
-          std::chrono::steady_clock::now() + state.options.drain_timeout + std::chrono::seconds(2);
-      if (Service* s = state.service.load()) s->engine->Drain(state.options.drain_timeout);
-      // The last tokens are still on their way to the clients.
-      while (state.active_requests > 0 && std::chrono::steady_clock::now() < deadline) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(5));
-      }
-      io.stop();
-    });
+    stop_wanted.set_value();
+  }
+
+  // Returns when running answers have finished and are written, or their time is up.
+  void Drain() {
+    const auto deadline =
+        std::chrono::steady_clock::now() + state.options.drain_timeout + std::chrono::seconds(2);
+    if (Service* s = state.service.load()) s->engine->Drain(state.options.drain_timeout);
+    // The last tokens are still on their way to the clients.
+    while (state.active_requests > 0 && std::chrono::steady_clock::now() < deadline) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
   }
 };
 
@@ -139,14 +142,16 @@ void Server::Run() {
   impl.signals.add(SIGINT);
   impl.signals.add(SIGTERM);
   impl.WaitForSignal();
-  auto work = net::make_work_guard(impl.io);
+  const auto work = net::make_work_guard(impl.io);
   net::co_spawn(impl.strand, impl.Accept(), net::detached);
   std::vector<std::thread> threads;
-  for (size_t t = 1; t < impl.state.options.num_threads; t++)
+  for (size_t t = 0; t < impl.state.options.num_threads; t++) {
     threads.emplace_back([&impl] { impl.io.run(); });
-  impl.io.run();
+  }
+  impl.stop_wanted.get_future().wait();
+  impl.Drain();
+  impl.io.stop();
   for (std::thread& thread : threads) thread.join();
-  if (impl.drainer.joinable()) impl.drainer.join();
   // Nothing may post to connections that are gone: neither a blocking call nor the engine.
   impl.state.blocking.join();
   if (impl.service) impl.service->engine->Drain(std::chrono::milliseconds(0));

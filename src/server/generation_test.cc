@@ -1,0 +1,349 @@
+// Chat and text completions against a model whose answers are known from the tokens alone.
+#include <gtest/gtest.h>
+
+#include "server/test_support.h"
+
+namespace trellis {
+namespace {
+
+constexpr const char* kCompletions = "/v1/completions";
+constexpr const char* kChat = "/v1/chat/completions";
+
+Json Streamed(Json request) {
+  request["stream"] = true;
+  return request;
+}
+
+TEST(GenerationTest, AnswersAreTheModels) {
+  TestServer server;
+  server.Load();
+  Client client(server);
+  const Tokens ids = {40, 41, 42, 43};
+  const Tokens text =
+      server.tokenizer().Encode("hello you", AddSpecial::kByVocabulary, SpecialTokens::kParse);
+  const Json answer = client
+                          .Post(kCompletions, {{"prompt", {ids, "hello you"}},
+                                               {"n", 3},
+                                               {"seed", 7},
+                                               {"max_tokens", 20},
+                                               {"temperature", 0.8}})
+                          .json();
+  ASSERT_EQ(answer["choices"].size(), 6u);
+  for (size_t i = 0; i < 6; i++) {
+    const Json& choice = answer["choices"][i];
+    EXPECT_EQ(choice["index"], i);
+    EXPECT_EQ(choice["finish_reason"], "length");
+    const SamplingParams sampling{.temperature = 0.8f, .seed = 7 + i % 3};
+    EXPECT_EQ(choice["text"], server.ReferenceText(i < 3 ? ids : text, sampling, 20)) << i;
+  }
+  EXPECT_EQ(answer["seed"], 7);
+  EXPECT_EQ(answer["usage"]["completion_tokens"], 120);
+}
+
+TEST(GenerationTest, ADrawnSeedIsGivenBackAndGivesTheSameText) {
+  TestServer server;
+  server.Load();
+  Client client(server);
+  Json request = {{"prompt", "abc"}, {"max_tokens", 30}};
+  const Json drawn = client.Post(kCompletions, request).json();
+  EXPECT_NE(client.Post(kCompletions, request).json()["seed"], drawn["seed"]);
+  request["seed"] = drawn["seed"];
+  EXPECT_EQ(client.Post(kCompletions, request).json()["choices"], drawn["choices"]);
+}
+
+TEST(GenerationTest, AStreamSaysWhatTheWholeAnswerSays) {
+  TestServer server;
+  server.Load();
+  Client client(server);
+  const Json request = {{"messages", {{{"role", "user"}, {"content", "hi"}}}},
+                        {"n", 2},
+                        {"seed", 3},
+                        {"logprobs", true},
+                        {"top_logprobs", 2},
+                        {"max_tokens", 25}};
+  const Json whole = client.Post(kChat, request).json();
+  Json with_usage = Streamed(request);
+  with_usage["stream_options"]["include_usage"] = true;
+  const Answer answer = client.Post(kChat, with_usage);
+  EXPECT_EQ(answer.headers["Content-Type"], "text/event-stream");
+  std::vector<std::string> events = EventsOf(answer.body);
+  ASSERT_GT(events.size(), 6u);
+  EXPECT_EQ(events.back(), "[DONE]");
+  events.pop_back();
+  const Json last = Json::parse(events.back());
+  events.pop_back();
+  EXPECT_EQ(last["choices"], Json::array());
+  EXPECT_EQ(last["usage"]["prompt_tokens"], whole["usage"]["prompt_tokens"]);
+  EXPECT_EQ(last["usage"]["completion_tokens"], 50);
+
+  std::vector<std::string> text(2), reason(2);
+  std::vector<Json> logprobs(2, Json::array());
+  std::vector<int> roles(2);
+  for (const std::string& event : events) {
+    const Json chunk = Json::parse(event);
+    EXPECT_EQ(chunk["object"], "chat.completion.chunk");
+    EXPECT_TRUE(chunk.contains("usage") && chunk["usage"].is_null());
+    EXPECT_EQ(chunk["id"], last["id"]);
+    ASSERT_EQ(chunk["choices"].size(), 1u);
+    const Json& choice = chunk["choices"][0];
+    const size_t i = choice["index"];
+    EXPECT_EQ(reason[i], "") << "after its end";
+    if (choice["delta"].contains("role")) roles[i]++;
+    if (choice["delta"].contains("content")) {
+      text[i] += choice["delta"]["content"].get<std::string>();
+    }
+    if (!choice["logprobs"].is_null()) {
+      for (const Json& entry : choice["logprobs"]["content"]) logprobs[i].push_back(entry);
+    }
+    if (!choice["finish_reason"].is_null()) reason[i] = choice["finish_reason"];
+  }
+  for (size_t i = 0; i < 2; i++) {
+    const Json& choice = whole["choices"][i];
+    EXPECT_EQ(roles[i], 1);
+    EXPECT_EQ(text[i], choice["message"]["content"]);
+    EXPECT_EQ(reason[i], choice["finish_reason"]);
+    EXPECT_EQ(logprobs[i], choice["logprobs"]["content"]);
+    EXPECT_EQ(logprobs[i].size(), 25u);
+  }
+}
+
+TEST(GenerationTest, EchoStartsWithThePromptInBothForms) {
+  TestServer server;
+  server.Load();
+  Client client(server);
+  const Json request = {{"prompt", {"abc", "xyz"}}, {"echo", true}, {"seed", 1}, {"max_tokens", 4}};
+  const Json whole = client.Post(kCompletions, request).json();
+  std::vector<std::string> text(2);
+  for (const std::string& event : EventsOf(client.Post(kCompletions, Streamed(request)).body)) {
+    if (event == "[DONE]") continue;
+    const Json choice = Json::parse(event)["choices"][0];
+    text[choice["index"].get<size_t>()] += choice["text"].get<std::string>();
+  }
+  for (size_t i = 0; i < 2; i++) {
+    EXPECT_NE(text[i].find(i == 0 ? "abc" : "xyz"), std::string::npos);
+    EXPECT_EQ(text[i], whole["choices"][i]["text"]);
+  }
+}
+
+TEST(GenerationTest, CachedTokensAreExactAndResetForgets) {
+  TestServer server;
+  server.Load();
+  Client client(server);
+  const Json request = {{"prompt", MakeTokens(100, 1)}, {"max_tokens", 1}};
+  const auto cached = [&] {
+    const Json answer = client.Post(kCompletions, request).json();
+    EXPECT_EQ(answer["timings"]["prompt_n"].get<int>() + answer["timings"]["cache_n"].get<int>(),
+              100);
+    EXPECT_EQ(answer["timings"]["cache_n"],
+              answer["usage"]["prompt_tokens_details"]["cached_tokens"]);
+    return answer["timings"]["cache_n"].get<int>();
+  };
+  EXPECT_EQ(cached(), 0);
+  EXPECT_EQ(cached(), 99);
+  EXPECT_EQ(client.Post("/v1/cache/reset", {}).status, 200u);
+  const Json pages = client.Get("/v1/cache").json()["pages"];
+  EXPECT_EQ(pages["free"], pages["capacity"]);
+  EXPECT_EQ(cached(), 0);
+}
+
+TEST(GenerationTest, ErrorsNameTheField) {
+  TestServer server;
+  server.Load();
+  Client client(server);
+  const auto error = [&](const Json& more) {
+    Json request = {{"prompt", "abc"}};
+    request.update(more);
+    const Answer answer = client.Post(kCompletions, request);
+    EXPECT_EQ(answer.status, 400u) << request;
+    return answer.json()["error"];
+  };
+  EXPECT_EQ(error({{"temperature", "hot"}})["param"], "temperature");
+  EXPECT_EQ(error({{"logit_bias", {{"99999", 1}}}})["param"], "logit_bias");
+  EXPECT_EQ(error({{"prompt", {5, kTestVocab}}})["param"], "prompt");
+  EXPECT_EQ(error({{"prompt", Tokens()}})["param"], "prompt");
+  const Json too_long = error({{"prompt", MakeTokens(5000, 1)}});
+  EXPECT_EQ(too_long["code"], "context_length_exceeded");
+  EXPECT_EQ(too_long["param"], "prompt");
+}
+
+TEST(GenerationTest, AFullQueueIs503AndLeavesNothingBehind) {
+  TestServer server([&](TestOptions& o) {
+    o.max_queue = 2;
+    o.max_running = 1;
+  });
+  server.Load();
+  server.gate().Close();
+  Client running(server), other(server);
+  running.SendRequest("POST", kCompletions, R"({"prompt":"a","max_tokens":3})");
+  server.Await([](const EngineStats& s) { return s.running + s.waiting == 1; });
+  // Of its four answers two find a place at most; all of them go.
+  const Answer full = other.Post(kCompletions, {{"prompt", "b"}, {"n", 4}});
+  EXPECT_EQ(full.status, 503u);
+  EXPECT_EQ(full.headers["Retry-After"], "1");
+  EXPECT_EQ(full.json()["error"]["code"], "queue_full");
+  server.gate().Open();
+  EXPECT_EQ(running.Read().status, 200u);
+  server.Await([](const EngineStats& s) { return s.running + s.waiting == 0; });
+  EXPECT_EQ(server.engine().Stats().finished_total, 1u);
+  EXPECT_EQ(other.Post(kCompletions, {{"prompt", "b"}}).status, 200u);
+}
+
+// --- Clients that leave ---
+
+class LeavingTest : public testing::TestWithParam<bool> {};  // whether it streams
+
+// Its tokens come all the time: that it is gone is noticed all the same.
+TEST_P(LeavingTest, WhileTokensCome) {
+  TestServer server;
+  server.on_step = [] { std::this_thread::sleep_for(std::chrono::milliseconds(1)); };
+  server.Load();
+  for (const bool with_more_to_read : {false, true}) {
+    const uint64_t before = server.engine().Stats().cancelled_total;
+    Client client(server);
+    client.SendRequest(
+        "POST", kCompletions,
+        Json({{"prompt", "a"}, {"max_tokens", 4000}, {"stream", GetParam()}}).dump());
+    // The next request of the connection hides its end from who only looks for bytes.
+    if (with_more_to_read) client.SendRequest("GET", "/health");
+    server.Await([](const EngineStats& s) { return s.running == 1; });
+    client.Close();
+    server.Await([&](const EngineStats& s) { return s.running == 0; });
+    EXPECT_EQ(server.engine().Stats().cancelled_total, before + 1);
+  }
+  const PageCacheStats cache = server.engine().CacheStats();
+  EXPECT_EQ(cache.pinned, 0u);
+  EXPECT_EQ(cache.free + cache.private_pages + cache.committed, cache.capacity);
+}
+
+TEST_P(LeavingTest, WhileQueued) {
+  TestServer server([&](TestOptions& o) { o.max_running = 1; });
+  server.Load();
+  server.gate().Close();
+  Client first(server);
+  first.SendRequest("POST", kCompletions, R"({"prompt":"a","max_tokens":50,"seed":1})");
+  server.Await([](const EngineStats& s) { return s.running + s.waiting == 1; });
+  {
+    Client second(server);
+    second.SendRequest("POST", kCompletions,
+                       Json({{"prompt", "b"}, {"stream", GetParam()}}).dump());
+    server.Await([](const EngineStats& s) { return s.running + s.waiting == 2; });
+  }
+  // The engine hears of it between two steps; until it does, none of the first one's may end it.
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  server.gate().Open();
+  EXPECT_EQ(first.Read().status, 200u);
+  server.Await([](const EngineStats& s) { return s.running + s.waiting == 0; });
+  EXPECT_EQ(server.engine().Stats().finished_total + server.engine().Stats().cancelled_total, 2u);
+}
+
+INSTANTIATE_TEST_SUITE_P(, LeavingTest, testing::Bool());
+
+TEST(GenerationTest, AClientThatNeverReadsIsCutOff) {
+  TestServer server([&](TestOptions& o) { o.server.write_timeout = std::chrono::seconds(1); });
+  server.Load();
+  Client client(server, 1024);
+  // Far more than the kernel keeps for it.
+  client.SendRequest("POST", kCompletions,
+                     R"({"prompt":"a","n":8,"max_tokens":4000,"logprobs":20,"stream":true})");
+  server.Await([](const EngineStats& s) { return s.running > 0; });
+  server.Await([](const EngineStats& s) { return s.running + s.waiting == 0; });
+  EXPECT_GT(server.engine().Stats().cancelled_total, 0u);
+}
+
+TEST(GenerationTest, AClientThatReadsSlowlyGetsItAll) {
+  TestServer server;
+  server.Load();
+  Client client(server, 1024);
+  const Json request = {
+      {"prompt", "a"}, {"max_tokens", 400}, {"logprobs", 5}, {"stream", true}, {"seed", 1}};
+  client.Send("POST /v1/completions HTTP/1.0\r\nContent-Length: " +
+              std::to_string(request.dump().size()) + "\r\n\r\n" + request.dump());
+  std::string bytes;
+  for (std::string some; !(some = client.ReadSome(700)).empty();) bytes += some;
+  // HTTP/1.0: no chunks, and the answer ends with the connection.
+  const size_t body = bytes.find("\r\n\r\n");
+  ASSERT_NE(body, std::string::npos);
+  EXPECT_EQ(bytes.find("chunked"), std::string::npos);
+  std::string text;
+  const std::vector<std::string> events = EventsOf(bytes.substr(body + 4));
+  ASSERT_EQ(events.back(), "[DONE]");
+  for (size_t i = 0; i + 1 < events.size(); i++) {
+    text += Json::parse(events[i])["choices"][0]["text"].get<std::string>();
+  }
+  const Tokens prompt =
+      server.tokenizer().Encode("a", AddSpecial::kByVocabulary, SpecialTokens::kParse);
+  EXPECT_EQ(text, server.ReferenceText(prompt, {.seed = 1}, 400));
+}
+
+// --- Many, and the end ---
+
+TEST(GenerationTest, AThousandStreamsWaitAtOnce) {
+  TestServer server;
+  server.Load();
+  server.gate().Close();
+  std::vector<std::unique_ptr<Client>> clients;
+  for (size_t i = 0; i < 1000; i++) {
+    clients.push_back(std::make_unique<Client>(server));
+    clients.back()->SendRequest("POST", kCompletions,
+                                Json({{"prompt", Tokens{40, static_cast<TokenId>(i % 200)}},
+                                      {"max_tokens", 2},
+                                      {"seed", i},
+                                      {"stream", true}})
+                                    .dump());
+  }
+  server.Await([](const EngineStats& s) { return s.running + s.waiting == 1000; });
+  EXPECT_EQ(Client(server).Get("/health").status, 200u);
+  server.gate().Open();
+  for (size_t i = 0; i < 1000; i++) {
+    std::string text;
+    for (const std::string& event : EventsOf(clients[i]->Read().body)) {
+      if (event == "[DONE]") continue;
+      text += Json::parse(event)["choices"][0]["text"].get<std::string>();
+    }
+    const Tokens prompt = {40, static_cast<TokenId>(i % 200)};
+    EXPECT_EQ(text, server.ReferenceText(prompt, {.seed = i}, 2)) << i;
+  }
+}
+
+TEST(GenerationTest, StoppingLetsAnswersFinishAndTakesNoMore) {
+  TestServer server;
+  server.Load();
+  Client running(server), idle(server);
+  EXPECT_EQ(idle.Get("/health").status, 200u);
+  server.gate().Close();
+  running.SendRequest("POST", kCompletions, R"({"prompt":"a","max_tokens":100})");
+  server.Await([](const EngineStats& s) { return s.running + s.waiting == 1; });
+  server.server().Stop();
+  // An open connection is still answered, with no.
+  unsigned status = 0;
+  while ((status = idle.Post(kCompletions, {{"prompt", "b"}}).status) == 200u) {
+  }
+  EXPECT_EQ(status, 503u);
+  server.gate().Open();
+  const Answer answer = running.Read();
+  EXPECT_EQ(answer.status, 200u);
+  EXPECT_EQ(answer.json()["usage"]["completion_tokens"], 100);
+  EXPECT_EQ(answer.headers["Connection"], "close");
+}
+
+TEST(GenerationTest, StoppingCutsOffWhatTakesTooLong) {
+  TestServer server(
+      [&](TestOptions& o) { o.server.drain_timeout = std::chrono::milliseconds(10); });
+  server.on_step = [] { std::this_thread::sleep_for(std::chrono::milliseconds(2)); };
+  server.Load();
+  Client whole(server), stream(server);
+  whole.SendRequest("POST", kCompletions, R"({"prompt":"a","max_tokens":4000})");
+  stream.SendRequest("POST", kCompletions, R"({"prompt":"b","max_tokens":4000,"stream":true})");
+  server.Await([](const EngineStats& s) { return s.running == 2; });
+  server.Stop();
+  const Answer answer = whole.Read();
+  EXPECT_EQ(answer.status, 503u);
+  EXPECT_EQ(answer.json()["error"]["type"], "unavailable_error");
+  const std::vector<std::string> events = EventsOf(stream.Read().body);
+  ASSERT_GE(events.size(), 2u);
+  EXPECT_TRUE(Json::parse(events[events.size() - 2]).contains("error"));
+  EXPECT_EQ(events.back(), "[DONE]");
+}
+
+}  // namespace
+}  // namespace trellis

@@ -1,0 +1,291 @@
+// What the server's tests share: a server in this process on a real socket, whose model is a fake
+// with a small vocabulary, and a client that can misbehave.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <boost/asio.hpp>
+#include <boost/beast/core.hpp>
+#include <boost/beast/http.hpp>
+#include <condition_variable>
+#include <cstdio>
+#include <fstream>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "api/json_text.h"
+#include "engine/test_support.h"
+#include "server/server.h"
+#include "text/stream_decoder.h"
+
+namespace trellis {
+
+// --- A vocabulary: bytes, and the small letters ---
+
+inline constexpr TokenId kEnd = 2;
+inline constexpr size_t kTestVocab = 3 + 256 + 27;
+
+// The bytes of a GGUF file (version 3) without tensors.
+class VocabularyFile {
+ public:
+  static std::string Make() {
+    VocabularyFile file;
+    std::vector<std::string> tokens = {"<unk>", "<s>", "</s>"};
+    std::vector<int32_t> types = {2, 3, 3};  // unknown, control
+    for (int byte = 0; byte < 256; byte++) {
+      char name[8];
+      std::snprintf(name, sizeof(name), "<0x%02X>", byte);
+      tokens.emplace_back(name);
+      types.push_back(6);  // byte
+    }
+    tokens.emplace_back("\xE2\x96\x81");  // SentencePiece's space
+    for (char c = 'a'; c <= 'z'; c++) tokens.emplace_back(1, c);
+    types.resize(tokens.size(), 1);  // normal
+    file.Text("general.architecture", "llama");
+    file.Text("tokenizer.ggml.model", "llama");
+    file.Key("tokenizer.ggml.tokens", 9);
+    file.Number<uint32_t>(8);
+    file.Number<uint64_t>(tokens.size());
+    for (const std::string& token : tokens) file.String(token);
+    file.Key("tokenizer.ggml.scores", 9);
+    file.Number<uint32_t>(6);
+    file.Number<uint64_t>(tokens.size());
+    for (size_t i = 0; i < tokens.size(); i++) file.Number<float>(-static_cast<float>(i));
+    file.Key("tokenizer.ggml.token_type", 9);
+    file.Number<uint32_t>(5);
+    file.Number<uint64_t>(tokens.size());
+    for (int32_t type : types) file.Number(type);
+    std::string head = "GGUF";
+    VocabularyFile numbers;
+    numbers.Number<uint32_t>(3);
+    numbers.Number<uint64_t>(0);
+    numbers.Number<uint64_t>(file.num_keys_);
+    return head + numbers.bytes_ + file.bytes_;
+  }
+
+ private:
+  template <typename T>
+  void Number(T value) {
+    bytes_.append(reinterpret_cast<const char*>(&value), sizeof(value));
+  }
+  void String(const std::string& text) {
+    Number<uint64_t>(text.size());
+    bytes_ += text;
+  }
+  void Key(const std::string& key, uint32_t type) {
+    num_keys_++;
+    String(key);
+    Number(type);
+  }
+  void Text(const std::string& key, const std::string& value) {
+    Key(key, 8);
+    String(value);
+  }
+  std::string bytes_;
+  uint64_t num_keys_ = 0;
+};
+
+inline std::unique_ptr<Tokenizer> TestTokenizer() {
+  const std::string path =
+      testing::TempDir() + "trellis_vocabulary_" + std::to_string(getpid()) + ".gguf";
+  std::ofstream(path, std::ios::binary) << VocabularyFile::Make();
+  auto tokenizer = Tokenizer::Load(path);
+  std::remove(path.c_str());
+  TRELLIS_CHECK(tokenizer.ok() && (*tokenizer)->vocab_size() == kTestVocab);
+  return std::move(tokenizer).value();
+}
+
+// --- The server ---
+
+// Holds the engine before its next step while it is closed.
+class Gate {
+ public:
+  void Close() { Set(false); }
+  void Open() { Set(true); }
+  void Pass() {
+    std::unique_lock lock(mutex_);
+    opened_.wait(lock, [this] { return open_; });
+  }
+
+ private:
+  void Set(bool open) {
+    std::lock_guard lock(mutex_);
+    open_ = open;
+    opened_.notify_all();
+  }
+  std::mutex mutex_;
+  std::condition_variable opened_;
+  bool open_ = true;
+};
+
+struct TestOptions {
+  Server::Options server;
+  size_t max_queue = 2000, max_running = 64, num_pages = 4000;
+  std::string model_name = "fake";
+};
+
+class TestServer {
+ public:
+  TestServer() : TestServer([](TestOptions&) {}) {}
+  explicit TestServer(const std::function<void(TestOptions&)>& change) {
+    change(options_);
+    options_.server.port = 0;
+    auto server = Server::Create(options_.server);
+    TRELLIS_CHECK(server.ok());
+    server_ = std::move(*server);
+    thread_ = std::thread([this] { server_->Run(); });
+  }
+  ~TestServer() {
+    gate_.Open();
+    Stop();
+  }
+  void Stop() {
+    server_->Stop();
+    if (thread_.joinable()) thread_.join();
+  }
+
+  TestServer& Load() {
+    auto service = std::make_unique<Service>();
+    auto model = std::make_unique<FakeModel>(4096, kTestVocab);
+    model->on_forward = [this](std::span<const SequenceRows>) {
+      gate_.Pass();
+      if (on_step) on_step();
+    };
+    model_ = model.get();
+    service->model_name = options_.model_name;
+    service->fingerprint = "fp_test";
+    service->tokenizer = TestTokenizer();
+    service->chat_template = std::move(ChatTemplate::Create(*service->tokenizer, "")).value();
+    Engine::Options engine;
+    engine.max_queue = options_.max_queue;
+    engine.max_running = options_.max_running;
+    service->engine =
+        std::move(Engine::Create(*model, MakeCache(*model, options_.num_pages), engine)).value();
+    service->model = std::move(model);
+    service_ = service.get();
+    server_->SetService(std::move(service));
+    return *this;
+  }
+
+  Server& server() { return *server_; }
+  Engine& engine() { return *service_->engine; }
+  const Tokenizer& tokenizer() { return *service_->tokenizer; }
+  const FakeModel& model() { return *model_; }
+  Gate& gate() { return gate_; }
+  uint16_t port() const { return server_->port(); }
+
+  // Until `condition` of the engine's statistics holds.
+  template <typename Condition>
+  void Await(const Condition& condition) {
+    while (!condition(engine().Stats())) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+
+  // What the model says to `prompt`, from the tokens alone.
+  std::string ReferenceText(const Tokens& prompt, SamplingParams sampling, size_t max_tokens) {
+    GenerateRequest request;
+    request.prompt = prompt;
+    request.sampling = std::move(sampling);
+    return ReferenceText(ReferenceTokens(model(), request, max_tokens));
+  }
+  std::string ReferenceText(const Tokens& tokens) {
+    StreamDecoder decoder(tokenizer(), {}, SpecialTokens::kAsText);
+    std::string text;
+    for (TokenId token : tokens) text += decoder.Push(token);
+    return text + decoder.Finish();
+  }
+
+  std::function<void()> on_step;  // on the engine's thread; set before Load
+
+ private:
+  TestOptions options_;
+  Gate gate_;
+  std::unique_ptr<Server> server_;
+  std::thread thread_;
+  Service* service_ = nullptr;
+  FakeModel* model_ = nullptr;
+};
+
+// --- The client ---
+
+struct Answer {
+  unsigned status = 0;
+  std::string body;
+  boost::beast::http::fields headers;
+  Json json() const { return Json::parse(body); }
+};
+
+// Blocking; one connection.
+class Client {
+ public:
+  using tcp = boost::asio::ip::tcp;
+
+  explicit Client(const TestServer& server, int receive_buffer_bytes = 0) : socket_(io_) {
+    socket_.open(tcp::v4());
+    if (receive_buffer_bytes > 0) {
+      socket_.set_option(boost::asio::socket_base::receive_buffer_size(receive_buffer_bytes));
+    }
+    socket_.connect({boost::asio::ip::make_address("127.0.0.1"), server.port()});
+  }
+
+  void Send(const std::string& bytes) { boost::asio::write(socket_, boost::asio::buffer(bytes)); }
+  void SendRequest(const std::string& verb, const std::string& path, const std::string& body = "",
+                   const std::string& headers = "") {
+    Send(verb + " " + path + " HTTP/1.1\r\nHost: x\r\nContent-Length: " +
+         std::to_string(body.size()) + "\r\n" + headers + "\r\n" + body);
+  }
+  // The next answer. `verb` HEAD has no body.
+  Answer Read(const std::string& verb = "GET") {
+    boost::beast::http::response_parser<boost::beast::http::string_body> parser;
+    parser.body_limit(boost::none);
+    parser.skip(verb == "HEAD");
+    boost::system::error_code error;
+    boost::beast::http::read(socket_, buffer_, parser, error);
+    if (error) return {};
+    auto message = parser.release();
+    Answer answer{message.result_int(), std::move(message.body()), {}};
+    answer.headers = std::move(message.base());
+    return answer;
+  }
+  Answer Get(const std::string& path) {
+    SendRequest("GET", path);
+    return Read();
+  }
+  Answer Post(const std::string& path, const Json& body) {
+    SendRequest("POST", path, body.dump());
+    return Read();
+  }
+  // The bytes that come next, at most `n`; none at the end.
+  std::string ReadSome(size_t n) {
+    std::string bytes(n, '\0');
+    boost::system::error_code error;
+    bytes.resize(socket_.read_some(boost::asio::buffer(bytes), error));
+    return bytes;
+  }
+  void Close() { socket_.close(); }
+
+ private:
+  boost::asio::io_context io_;
+  tcp::socket socket_;
+  boost::beast::flat_buffer buffer_;
+};
+
+// The `data:` of each event. Anything else in the stream is a failure.
+inline std::vector<std::string> EventsOf(const std::string& stream) {
+  std::vector<std::string> events;
+  size_t at = 0;
+  while (at < stream.size()) {
+    const size_t end = stream.find("\n\n", at);
+    const std::string event = stream.substr(at, end - at);
+    EXPECT_TRUE(end != std::string::npos && event.starts_with("data: ")) << event;
+    if (end == std::string::npos) break;
+    events.push_back(event.substr(6));
+    at = end + 2;
+  }
+  return events;
+}
+
+}  // namespace trellis
