@@ -30,7 +30,7 @@ struct TinyTensor {
   std::vector<float> values;
 };
 
-using TinyValue = std::variant<uint32_t, float, std::string, std::vector<uint32_t>>;
+using TinyValue = std::variant<uint32_t, float, std::string>;
 
 struct TinyGguf {
   std::map<std::string, TinyValue> keys;
@@ -168,10 +168,8 @@ inline void SetKey(gguf_context* out, const std::string& key, const TinyValue& v
           gguf_set_val_u32(out, key.c_str(), v);
         } else if constexpr (std::is_same_v<T, float>) {
           gguf_set_val_f32(out, key.c_str(), v);
-        } else if constexpr (std::is_same_v<T, std::string>) {
-          gguf_set_val_str(out, key.c_str(), v.c_str());
         } else {
-          gguf_set_arr_data(out, key.c_str(), GGUF_TYPE_UINT32, v.data(), v.size());
+          gguf_set_val_str(out, key.c_str(), v.c_str());
         }
       },
       value);

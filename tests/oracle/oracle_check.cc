@@ -63,7 +63,7 @@ Result<Divergence> TrellisDivergence(const Subject& subject, const KernelTable& 
   }
   const auto cache = MakeCacheFor(*model, PagesFor(subject.tokens.size()));
   Divergence sum;
-  RunSequence(*model, *cache, subject.tokens, kChunk,
+  RunSequence(*model, *cache, subject.tokens, {.chunk = kChunk},
               [&](size_t first, size_t num_rows, const float* logits) {
                 AddRows(truth, first, num_rows, logits, pool, &sum);
               });
