@@ -10,7 +10,7 @@
 
 #include "base/check.h"
 #include "kv/page_cache.h"
-#include "kv/test_rows.h"
+#include "kv/test_session.h"
 
 namespace trellis {
 namespace {
@@ -72,13 +72,12 @@ class Player {
 
  private:
   struct Held {
-    Lease lease;
+    TestSession session;
     PageCacheOracle::Lease* oracle;
-    const char* scope;
-    Tokens goal;    // its prompt: what it appends before it makes up tokens
-    Tokens tokens;  // of its rows
-    RowHash hash;   // of the last
-    size_t epoch;   // resets before it was acquired
+    Tokens goal;   // its prompt: what it appends before it makes up tokens
+    size_t epoch;  // resets before it was acquired
+
+    const Lease& lease() const { return session.lease(); }
   };
 
   void Apply(const Op& op) {
@@ -98,20 +97,20 @@ class Player {
     Held& held = Chosen(op);
     switch (op.kind) {
       case OpKind::kReserve:
-        return Reserve(held, held.lease.num_rows() + NastyLength(op.length));
+        return Reserve(held, held.lease().num_rows() + NastyLength(op.length));
       case OpKind::kCommit:
         return Commit(held, NastyLength(op.length), op.stream);
       case OpKind::kAppend:
-        Reserve(held, held.lease.num_rows() + NastyLength(op.length));
+        Reserve(held, held.lease().num_rows() + NastyLength(op.length));
         return Commit(held, NastyLength(op.length), op.stream);
       case OpKind::kSqueeze:
         Reserve(held,
-                (PagesFor(held.lease.num_reserved()) + cache_->AvailablePages()) * kPageTokens);
+                (PagesFor(held.lease().num_reserved()) + cache_->AvailablePages()) * kPageTokens);
         return Commit(held, NastyLength(op.length), op.stream);
       case OpKind::kOverdraw:
         return Reserve(
             held,
-            (PagesFor(held.lease.num_reserved()) + cache_->AvailablePages()) * kPageTokens + 1);
+            (PagesFor(held.lease().num_reserved()) + cache_->AvailablePages()) * kPageTokens + 1);
       default:
         return Release(held);
     }
@@ -137,7 +136,7 @@ class Player {
     Tokens tokens;
     const size_t length = NastyLength(op.length);
     if (op.kind == OpKind::kFork && !held_.empty()) {
-      tokens = Chosen(op).tokens;
+      tokens = Chosen(op).session.tokens();
     } else if (op.kind == OpKind::kRecall && !remembered_.empty()) {
       tokens = remembered_[op.which % remembered_.size()];
     } else {
@@ -153,60 +152,44 @@ class Player {
     const char* scope = kScopes[op.which % 7 == 0 ? 1 : 0];
     Tokens tokens = TokensToAcquire(op);
     CompareMatch(tokens);
-    Held held{.lease = cache_->Acquire(scope, tokens),
+    Held held{.session = TestSession(*cache_, scope, tokens),
               .oracle = oracle_.Acquire(scope, tokens),
-              .scope = scope,
               .goal = tokens,
-              .tokens = tokens,
-              .hash = EmptyRowHash(scope),
               .epoch = epoch_};
-    Same("rows matched", held.lease.num_matched(), held.oracle->num_rows);
-    if (difference_) return;
-    held.tokens.resize(held.lease.num_rows());
-    for (const TokenId token : held.tokens) held.hash = NextRowHash(held.hash, token);
+    Same("rows matched", held.lease().num_matched(), held.oracle->num_rows);
     held_.push_back(std::move(held));
   }
 
   void Reserve(Held& held, size_t num_tokens) {
-    const size_t needed = cache_->PagesNeeded(held.lease, num_tokens);
+    const size_t needed = cache_->PagesNeeded(held.lease(), num_tokens);
     Same("pages needed", needed, oracle_.PagesNeeded(*held.oracle, num_tokens));
     const bool fits = needed <= cache_->AvailablePages();
-    const Status status = cache_->Reserve(held.lease, num_tokens);
+    const Status status = held.session.Reserve(num_tokens);
     Same("whether Reserve succeeds", status.ok(), oracle_.Reserve(*held.oracle, num_tokens));
     Same("whether Reserve keeps to what PagesNeeded says", status.ok(), fits);
-    Same("whether the lease has what it reserved", held.lease.num_reserved() >= num_tokens, fits);
-    Same("length of the page table", held.lease.pages().size(),
-         PagesFor(held.lease.num_reserved()));
-    if (difference_) return;
+    Same("whether the lease has what it reserved", held.lease().num_reserved() >= num_tokens, fits);
+    Same("length of the page table", held.lease().pages().size(),
+         PagesFor(held.lease().num_reserved()));
     // All that is behind the last row may be written, so nobody else's row is there.
-    for (size_t row = held.lease.num_rows(); row < held.lease.num_reserved(); row++) {
-      WriteTestRow(kLayout, held.lease.pages(), row, MixRow(0xbad, row));
-    }
+    if (!difference_) held.session.Scribble();
   }
 
   void Commit(Held& held, size_t most, size_t stream) {
-    const size_t begin = held.tokens.size();
-    const size_t count = std::min(most, held.lease.num_reserved() - held.lease.num_rows());
-    Tokens tokens = held.tokens;
-    while (tokens.size() < begin + count) {
-      tokens.push_back(tokens.size() < held.goal.size() ? held.goal[tokens.size()]
-                                                        : StreamToken(stream % 4, tokens.size()));
+    const size_t begin = held.lease().num_rows();
+    const size_t count = std::min(most, held.lease().num_reserved() - begin);
+    Tokens added;
+    for (size_t row = begin; row < begin + count; row++) {
+      added.push_back(row < held.goal.size() ? held.goal[row] : StreamToken(stream % 4, row));
     }
-    for (size_t row = begin; row < tokens.size(); row++) {
-      held.hash = NextRowHash(held.hash, tokens[row]);
-      WriteTestRow(kLayout, held.lease.pages(), row, held.hash);
-    }
-    const auto added = std::span<const TokenId>(tokens).subspan(begin);
-    cache_->Commit(held.lease, added);
+    held.session.Commit(added);
     oracle_.Commit(*held.oracle, added);
-    held.tokens = std::move(tokens);
-    if (held.epoch == epoch_) journal_.push_back({held.scope, held.tokens});
+    if (held.epoch == epoch_) journal_.push_back({held.session.scope(), held.session.tokens()});
   }
 
   void Release(Held& held) {
-    remembered_.push_back(held.tokens);
+    remembered_.push_back(held.session.tokens());
     if (remembered_.size() > kRemembered) remembered_.erase(remembered_.begin());
-    cache_->Release(std::move(held.lease));
+    held.session.Release();
     oracle_.Release(*held.oracle);
     held_.erase(held_.begin() + (&held - held_.data()));
   }
@@ -248,26 +231,25 @@ class Player {
   }
 
   void CompareLease(const Held& held) {
-    Same("rows of a lease", held.lease.num_rows(), held.oracle->num_rows);
-    Same("rows committed through a lease", held.lease.num_rows(), held.tokens.size());
-    Same("rows reserved", held.lease.num_reserved(), held.oracle->num_reserved);
+    Same("rows of a lease", held.lease().num_rows(), held.oracle->num_rows);
+    Same("rows committed through a lease", held.lease().num_rows(), held.session.tokens().size());
+    Same("rows reserved", held.lease().num_reserved(), held.oracle->num_reserved);
     for (const size_t more : {0, 1, 31, 32, 33}) {
-      const size_t num_tokens = held.lease.num_rows() + more;
-      Same("pages needed", cache_->PagesNeeded(held.lease, num_tokens),
+      const size_t num_tokens = held.lease().num_rows() + more;
+      Same("pages needed", cache_->PagesNeeded(held.lease(), num_tokens),
            oracle_.PagesNeeded(*held.oracle, num_tokens));
     }
-    RowHash hash = EmptyRowHash(held.scope);
-    for (size_t row = 0; row < held.tokens.size() && !difference_; row++) {
-      hash = NextRowHash(hash, held.tokens[row]);
-      if (!HoldsTestRow(kLayout, held.lease.pages(), row, hash)) {
-        difference_ = fmt::format("row {} of a lease with {} holds something else\n{}", row,
-                                  held.tokens.size(), cache_->Dump());
-      }
+    if (difference_) return;
+    const size_t wrong = held.session.FirstWrongRow();
+    if (wrong < held.lease().num_rows()) {
+      difference_ = fmt::format("row {} of a lease with {} holds something else\n{}", wrong,
+                                held.lease().num_rows(), cache_->Dump());
     }
     // What is pinned can be found, but for what a reset took out of the tree.
     if (held.epoch == epoch_ && setup_.keep_finished) {
-      Same("rows of a lease that are found", cache_->MatchLength(held.scope, held.tokens),
-           held.tokens.size());
+      Same("rows of a lease that are found",
+           cache_->MatchLength(held.session.scope(), held.session.tokens()),
+           held.session.tokens().size());
     }
   }
 
@@ -287,7 +269,7 @@ class Player {
   }
 
   struct Committed {
-    const char* scope;
+    ScopeKey scope;
     Tokens tokens;
   };
 
