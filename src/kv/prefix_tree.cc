@@ -42,9 +42,9 @@ void GiveBackSpace(std::vector<T>& items) {
 PrefixTree::PrefixTree(PagePool& pool) : pool_(pool) {}
 
 PrefixTree::~PrefixTree() {
-  for (const auto& [edge, node] : edges_) {
-    for (FrameId frame : node->frames) pool_.Free(frame);
-  }
+  edges_.ForEach([&](const Node& node) {
+    for (FrameId frame : node.frames) pool_.Free(frame);
+  });
 }
 
 // --- Roots ---
@@ -111,9 +111,7 @@ PrefixTree::Place PrefixTree::Match(Node& node, std::span<const TokenId> tokens)
 }
 
 Node* PrefixTree::FindChild(const Node& node, TokenId token) const {
-  if (node.is_leaf()) return nullptr;
-  const auto it = edges_.find(Edge{&node, token});
-  return it == edges_.end() ? nullptr : it->second.get();
+  return node.is_leaf() ? nullptr : edges_.Find(node, token);
 }
 
 FrameId PrefixTree::TailFrame(const Node& node) const {
@@ -125,14 +123,6 @@ FrameId PrefixTree::TailFrame(const Node& node) const {
     TRELLIS_CHECK(home != nullptr && home->first_page() == page);
   }
   return home->frames[page - home->first_page()];
-}
-
-size_t PrefixTree::EdgeHash::operator()(const Edge& edge) const {
-  // Tokens come from clients; where a node lies in memory they cannot know.
-  uint64_t x = reinterpret_cast<uintptr_t>(edge.parent) / alignof(Node);
-  x = (x ^ (x >> 29)) * 0xbf58476d1ce4e5b9u + static_cast<uint32_t>(edge.token);
-  x = (x ^ (x >> 32)) * 0x94d049bb133111ebu;
-  return static_cast<size_t>(x ^ (x >> 31));
 }
 
 // --- Growing ---
@@ -149,6 +139,7 @@ Node& PrefixTree::Split(Node& node, size_t row) {
   const auto cut_frames =
       node.frames.begin() + static_cast<ptrdiff_t>(row / kPageTokens - node.first_page());
 
+  std::unique_ptr<Node> lower = edges_.Take(node);
   auto owned = std::make_unique<Node>();
   Node& upper = *owned;
   upper.begin = node.begin;
@@ -162,14 +153,13 @@ Node& PrefixTree::Split(Node& node, size_t row) {
   UnlinkChild(node);
   LinkChild(parent, upper);
   LinkChild(upper, node);
-  std::unique_ptr<Node>& edge = edges_.at(EdgeTo(upper));
-  std::swap(edge, owned);
+  edges_.Insert(std::move(owned));
   node.begin = row;
   node.label.erase(node.label.begin(), cut_tokens);
   node.frames.erase(node.frames.begin(), cut_frames);
   GiveBackSpace(node.label);
   GiveBackSpace(node.frames);
-  edges_.emplace(EdgeTo(node), std::move(owned));
+  edges_.Insert(std::move(lower));
   Account(upper);
   Account(node);
   return upper;
@@ -187,14 +177,14 @@ FrameId PrefixTree::TakeTail(Node& leaf) {
 Node& PrefixTree::AddChild(Node& parent, std::span<const TokenId> tokens,
                            std::span<const FrameId> frames) {
   TRELLIS_CHECK(!tokens.empty() && parent.is_pinned());
+  TRELLIS_CHECK(FindChild(parent, tokens.front()) == nullptr);
   auto owned = std::make_unique<Node>();
   Node& child = *owned;
   child.begin = parent.end();
   child.last_used = clock_;
   LinkChild(parent, child);
   AppendRows(child, tokens, frames);
-  const bool added = edges_.emplace(EdgeTo(child), std::move(owned)).second;
-  TRELLIS_CHECK(added);
+  edges_.Insert(std::move(owned));
   cold_.Append(child);
   return child;
 }
@@ -301,7 +291,8 @@ Node& PrefixTree::MergeWithChild(Node& node) {
     cold_.Remove(node);
     child.last_used = node.last_used;
   }
-  std::unique_ptr<Node> owned = std::move(edges_.extract(EdgeTo(child)).mapped());
+  std::unique_ptr<Node> owned = edges_.Take(child);
+  const std::unique_ptr<Node> merged = edges_.Take(node);
   node.label.insert(node.label.end(), child.label.begin(), child.label.end());
   node.frames.insert(node.frames.end(), child.frames.begin(), child.frames.end());
   child.label = std::move(node.label);
@@ -313,7 +304,7 @@ Node& PrefixTree::MergeWithChild(Node& node) {
   UnlinkChild(node);
   LinkChild(parent, child);
   num_bytes_ -= node.num_bytes;
-  edges_.at(EdgeTo(child)) = std::move(owned);  // `node` is gone
+  edges_.Insert(std::move(owned));
   Account(child);
   return child;
 }
@@ -366,7 +357,7 @@ size_t PrefixTree::RemoveLeaf(Node& leaf) {
   cold_.Remove(leaf);
   UnlinkChild(leaf);
   num_bytes_ -= leaf.num_bytes;
-  edges_.erase(EdgeTo(leaf));
+  edges_.Take(leaf);
   Compact(parent);
   return num_freed;
 }
@@ -410,7 +401,7 @@ void PrefixTree::Account(Node& node) {
     const std::string* scope = static_cast<const Root&>(node).scope;
     size += sizeof(Root) + 4 * sizeof(void*) + (scope == nullptr ? 0 : scope->capacity());
   } else {
-    size += sizeof(Node) + sizeof(Edge) + 4 * sizeof(void*);
+    size += sizeof(Node) + 2 * sizeof(void*);  // and its part of the table of edges
   }
   num_bytes_ += size - node.num_bytes;
   node.num_bytes = size;

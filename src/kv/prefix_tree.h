@@ -41,6 +41,7 @@
 
 #include "base/types.h"
 #include "kv/cold_list.h"
+#include "kv/edge_table.h"
 #include "kv/page_pool.h"
 
 namespace trellis {
@@ -59,14 +60,16 @@ struct Node {
   // Whether the last row is not the last of its page.
   bool has_open_tail() const { return end() % kPageTokens != 0; }
 
+  // First what matching reads, in one line of memory.
   Node* parent = nullptr;
+  std::unique_ptr<Node> next_in_bucket;  // the EdgeTable's
+  size_t num_children = 0;
+  size_t begin = 0;            // row of label[0]
+  std::vector<TokenId> label;  // empty in a root only
+
   Node* first_child = nullptr;  // in no order
   Node* next_sibling = nullptr;
   Node* previous_sibling = nullptr;
-  size_t num_children = 0;
-
-  size_t begin = 0;             // row of label[0]
-  std::vector<TokenId> label;   // empty in a root only
   std::vector<FrameId> frames;  // of pages first_page() ..: whole pages, and a leaf's open tail
 
   size_t num_leases = 0;  // that end at end()
@@ -158,18 +161,7 @@ class PrefixTree {
   void ForEachNode(const std::function<void(const Node&)>& visit) const;
 
  private:
-  struct Edge {
-    const Node* parent;
-    TokenId token;  // the first of the child's label
-    friend bool operator==(const Edge&, const Edge&) = default;
-  };
-  struct EdgeHash {
-    size_t operator()(const Edge& edge) const;
-  };
-  using Edges = std::unordered_map<Edge, std::unique_ptr<Node>, EdgeHash>;
-
   std::vector<const Root*> Roots() const;
-  static Edge EdgeTo(const Node& node) { return {node.parent, node.label.front()}; }
   static void LinkChild(Node& parent, Node& child);
   static void UnlinkChild(Node& child);
   void AppendRows(Node& node, std::span<const TokenId> tokens, std::span<const FrameId> frames);
@@ -182,9 +174,7 @@ class PrefixTree {
   void Account(Node& node);
 
   PagePool& pool_;
-  // One table for the children of all nodes: a node with 10^5 of them is as fast as a node with
-  // one, and one with none costs nothing.
-  Edges edges_;
+  EdgeTable<Node> edges_;
   std::unordered_map<std::string, std::unique_ptr<Root>> scopes_;
   std::unordered_map<const Root*, std::unique_ptr<Root>> detached_;
   ColdList<Node> cold_;
