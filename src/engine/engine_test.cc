@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <numeric>
 #include <random>
 #include <thread>
@@ -257,6 +258,27 @@ TEST_F(EngineTest, DestructionCancelsEverything) {
   EXPECT_TRUE(b->finished());
 }
 
+// Whatever it is doing: waiting, prefilling, decoding, short of memory.
+TEST_F(EngineTest, DestructionAtAnyTimeFinishesEveryRequestWithTheTextItHad) {
+  for (size_t round = 0; round < 20; round++) {
+    Start(12, {.max_running = 3, .step_tokens = 32, .mixed_step_tokens = 16});
+    std::vector<GenerateRequest> requests;
+    std::vector<std::shared_ptr<RecordingSink>> sinks;
+    for (size_t i = 0; i < 8; i++) {
+      requests.push_back(Make(MakeTokens(30 + 20 * i, i % 3), 120, i));
+      sinks.push_back(Submit(requests.back()));
+    }
+    sinks[round % 3]->WaitTokens(round);
+    engine_.reset();
+    for (size_t i = 0; i < sinks.size(); i++) {
+      ASSERT_TRUE(sinks[i]->finished());
+      const Tokens all = ReferenceTokens(model_, requests[i], 120), some = sinks[i]->tokens();
+      ASSERT_LE(some.size(), all.size());
+      EXPECT_TRUE(std::equal(some.begin(), some.end(), all.begin()));
+    }
+  }
+}
+
 TEST_F(EngineTest, ResetCacheForgets) {
   Start();
   for (const size_t expected : {0u, 99u}) {
@@ -279,8 +301,8 @@ TEST_F(EngineTest, AnIdleEngineTakesNoSteps) {
   EXPECT_EQ(engine_->Stats().steps_total, 5u);
 }
 
-// Many clients at once, over a cache that is too small for all of them: every answer is the
-// reference's, every one of the 200 cancelled requests gives back what it held.
+// Many clients at once, over a cache that is too small for all of them and is reset all the time:
+// every answer is the reference's, every one of the 200 cancelled requests gives back what it held.
 TEST_F(EngineTest, ManyThreadsSubmitAndCancel) {
   Start(40, {.max_running = 6, .step_tokens = 100, .mixed_step_tokens = 50});
   constexpr size_t kThreads = 4, kRequests = 60;
@@ -313,7 +335,16 @@ TEST_F(EngineTest, ManyThreadsSubmitAndCancel) {
       }
     });
   }
+  std::atomic<bool> done = false;
+  std::thread resets([&] {
+    while (!done) {
+      engine_->ResetCache();
+      std::this_thread::sleep_for(milliseconds(1));
+    }
+  });
   for (std::thread& thread : threads) thread.join();
+  done = true;
+  resets.join();
   EXPECT_GE(std::accumulate(cancels.begin(), cancels.end(), size_t{0}), 200u);
   const PageCacheStats cache = engine_->CacheStats();
   EXPECT_EQ(cache.pinned, 0u);
