@@ -7,6 +7,10 @@
 namespace trellis {
 namespace {
 
+// Pairs whose waves turn more often than kBetaFast over the original context are left alone, those
+// that turn less often than kBetaSlow are interpolated (YaRN's alpha and beta for Llama).
+constexpr double kBetaFast = 32, kBetaSlow = 1;
+
 // The pair whose wave turns `turns` times over the original context (YaRN, section 3.2).
 double YarnPair(const RopeConfig& config, size_t rope_dim, double turns) {
   const double n = static_cast<double>(rope_dim);
@@ -17,10 +21,9 @@ double YarnPair(const RopeConfig& config, size_t rope_dim, double turns) {
 
 // How much of pair i is extrapolated (1: not interpolated at all).
 double YarnExtrapolation(const RopeConfig& config, size_t rope_dim, size_t i) {
-  const double low =
-      std::max(0.0, std::floor(YarnPair(config, rope_dim, double{config.beta_fast})));
-  const double high = std::min(static_cast<double>(rope_dim) - 1,
-                               std::ceil(YarnPair(config, rope_dim, double{config.beta_slow})));
+  const double low = std::max(0.0, std::floor(YarnPair(config, rope_dim, kBetaFast)));
+  const double high =
+      std::min(static_cast<double>(rope_dim) - 1, std::ceil(YarnPair(config, rope_dim, kBetaSlow)));
   const double ramp = (static_cast<double>(i) - low) / std::max(0.001, high - low);
   return 1 - std::clamp(ramp, 0.0, 1.0);
 }

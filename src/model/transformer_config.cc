@@ -79,8 +79,8 @@ Status Damaged(const GgufFile& gguf, const std::string& what) {
   return Status(StatusCode::kDataLoss, fmt::format("{}: {}", gguf.path(), what));
 }
 
-// Rope scaling as llama.cpp reads it (llama-model.cpp, llama-context.cpp): linear unless said,
-// YaRN's magnitude by default 1 + ln(factor) / 10.
+// Rope scaling as llama.cpp reads it for these architectures (llama-model.cpp, llama-context.cpp):
+// linear unless said, YaRN's magnitude 1 + ln(factor) / 10; keys about YaRN's betas are for others.
 Status ReadRope(const GgufFile& gguf, const KeyReader& keys, const ModelSpec& spec,
                 RopeConfig* rope) {
   rope->base = keys.FloatOr("rope.freq_base", 10000.0f);
@@ -98,15 +98,9 @@ Status ReadRope(const GgufFile& gguf, const KeyReader& keys, const ModelSpec& sp
   rope->magnitude = keys.FloatOr("rope.scaling.attn_factor", 1.0f);
   rope->yarn = type == "yarn";
   if (rope->yarn) {
-    rope->original_context = keys.Or("rope.scaling.original_context_length", spec.context_length);
-    rope->beta_fast = keys.FloatOr("rope.scaling.yarn_beta_fast", 32.0f);
-    rope->beta_slow = keys.FloatOr("rope.scaling.yarn_beta_slow", 1.0f);
-    const auto magnitude = [&](float multiplier) {
-      return rope->linear_factor <= 1 ? 1.0f
-                                      : 1.0f + 0.1f * multiplier * std::log(rope->linear_factor);
-    };
-    const float log_multiplier = keys.FloatOr("rope.scaling.yarn_log_multiplier", 0.0f);
-    rope->magnitude *= magnitude(1) / (log_multiplier != 0 ? magnitude(log_multiplier) : 1.0f);
+    rope->original_context = keys.Or("rope.scaling.original_context_length", 0);
+    if (rope->original_context == 0) rope->original_context = spec.context_length;
+    if (rope->linear_factor > 1) rope->magnitude *= 1.0f + 0.1f * std::log(rope->linear_factor);
   }
   if (const GgufTensor* divisors = gguf.Find("rope_freqs.weight")) {
     if (divisors->type != 0 || divisors->depth != spec.rope_dim / 2 || divisors->num_rows != 1) {

@@ -21,13 +21,11 @@ namespace trellis {
 struct RopeConfig {
   float base = 10000;
   float linear_factor = 1;  // positions are divided by it
-  // YaRN (arXiv 2309.00071), when `yarn`: pairs between the two betas blend interpolation and
-  // extrapolation.
-  bool yarn = false;
+  bool yarn = false;  // YaRN (arXiv 2309.00071): waves between two lengths are interpolated in part
   size_t original_context = 0;
-  float beta_fast = 32, beta_slow = 1;
-  float magnitude = 1;                    // multiplies cos and sin
-  std::vector<float> frequency_divisors;  // [rope_dim / 2], or empty (Llama 3's rope_freqs.weight)
+  float magnitude = 1;  // multiplies cos and sin
+  // [rope_dim / 2], or empty (Llama 3's rope_freqs.weight)
+  std::vector<float> frequency_divisors = {};
 };
 
 enum class Activation { kSilu, kGelu };

@@ -77,6 +77,16 @@ std::vector<TinyCase> Architectures() {
                     .keys = {{"rope.scaling.type", "yarn"},
                              {"rope.scaling.factor", 4.0f},
                              {"rope.scaling.original_context_length", uint32_t{128}}}}});
+  // Keys that libllama reads for other architectures only.
+  cases.push_back({"llama_rope_yarn_more_keys",
+                   {.head_dim = 32,
+                    .keys = {{"rope.scaling.type", "yarn"},
+                             {"rope.scaling.factor", 8.0f},
+                             {"rope.scaling.original_context_length", uint32_t{64}},
+                             {"rope.scaling.attn_factor", 1.2f},
+                             {"rope.scaling.yarn_beta_fast", 8.0f},
+                             {"rope.scaling.yarn_beta_slow", 2.0f},
+                             {"rope.scaling.yarn_log_multiplier", 0.5f}}}});
   cases.push_back({"qwen2_tied", {.architecture = "qwen2", .output = Output::kTied}});
   cases.push_back({"qwen2_yarn",
                    {.architecture = "qwen2",
@@ -100,6 +110,7 @@ std::vector<TinyCase> Architectures() {
   cases.push_back({"gemma3_window_rope_linear", stretched});
   TinyShape pattern = gemma;
   pattern.keys["attention.sliding_window_pattern"] = uint32_t{3};
+  pattern.keys["rope.freq_base_swa"] = 300.0f;
   pattern.keys["final_logit_softcapping"] = 5.0f;
   pattern.seed = 3;
   cases.push_back({"gemma3_every_third_softcap", pattern});
