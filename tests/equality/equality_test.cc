@@ -116,9 +116,9 @@ TEST_P(Equality, LogitsOfTheLastRowAlone) {
 }
 
 TEST_P(Equality, AloneOrInABatchOfEight) {
-  // Each sequence has a length and depth of its own: prefill, a page's border, decoding. Then all
-  // decode.
-  constexpr size_t kDepths[] = {0, 1, 31, 32, 17, 70, 95, 64};
+  // Each sequence has a length and depth of its own: prefill, a page's border, decoding. Some begin
+  // at the position behind the last one of the sequence before. Then all decode.
+  constexpr size_t kDepths[] = {0, 40, 31, 33, 17, 70, 95, 64};
   constexpr size_t kRows[2][8] = {{40, 1, 2, 33, 1, 1, 20, 32}, {1, 1, 1, 1, 1, 1, 1, 1}};
   const size_t vocab_size = model().spec().vocab_size;
   const auto cache = MakeCacheFor(model(), 8 * 4);
