@@ -128,7 +128,7 @@ class Maker {
     set("attention.head_count_kv", number(s_.num_kv_heads));
     set("attention.key_length", number(s_.head_dim));
     set("attention.value_length", number(s_.head_dim));
-    set("attention.layer_norm_rms_epsilon", 1e-5f);
+    set("attention.layer_norm_rms_epsilon", 0.01f);  // large, so that it matters
     for (const auto& [key, value] : s_.keys) set(key, value);
   }
   void Matrix(const std::string& name, size_t depth, size_t num_rows, float gain) {
