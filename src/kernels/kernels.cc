@@ -46,8 +46,8 @@ bool HasDotProduct() {
 // Built on first use, so that no table touches instructions before its check.
 std::vector<KernelTable> BuildTables() {
   std::vector<KernelTable> tables;
-  tables.push_back({Isa::kScalar, "scalar", ScalarMatmulKernels(PackedReading::kFolded),
-                    ScalarAttentionKernels(), ScalarOpKernels()});
+  tables.push_back(
+      {Isa::kScalar, "scalar", ScalarMatmulKernels(), ScalarAttentionKernels(), ScalarOpKernels()});
 #if defined(__x86_64__)
   if (HasAvx2()) {
     tables.push_back(

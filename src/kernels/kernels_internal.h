@@ -7,7 +7,7 @@
 
 namespace trellis {
 
-MatmulKernels ScalarMatmulKernels(PackedReading reading);
+MatmulKernels ScalarMatmulKernels();
 AttentionKernels ScalarAttentionKernels();
 OpKernels ScalarOpKernels();
 

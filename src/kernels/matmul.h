@@ -10,10 +10,10 @@
 //
 //   kQ4_0, kQ5_0, kQ8_0   d * (q - 8 | 16 | 128), f16 d per 32 depths
 //   kQ4_1, kQ5_1          d * q + m, f16 d and m per 32 depths
-//   kQ4_K, kQ5_K          8-bit scale and min per 32 depths under f16 d, dmin per block
+//   kQ4_K, kQ5_K          6-bit scale and min per 32 depths under f16 d, dmin per block
 //   kQ6_K                 8-bit scale per 16 depths under f16 d per block; Q3_K too
 //   kF16, kBF16, kF32     as in the file
-//   Every other GGUF type is quantised again to kQ8_0.
+//   MXFP4 and IQ4_NL are kQ8_0 without loss; every other GGUF type is quantised again to it.
 //
 // ACTIVATIONS are quantised once per row and shared by every matmul that reads the row: signed 8
 // bit, never across rows, one f32 scale for as many depths as the weights have under theirs: 32
@@ -63,11 +63,6 @@ constexpr ActivationForm FormFor(PackedType type) {
   if (type <= PackedType::kQ8_0) return ActivationForm::kPerGroup;
   return type <= PackedType::kQ6_K ? ActivationForm::kPerBlock : ActivationForm::kF32;
 }
-
-// How kernels read kQ4_K and kQ5_K: as they are, or with scale and min folded into 8 bits per
-// weight (packed_format.h), which saves an instruction set with 8-bit dot products a quarter of its
-// time.
-enum class PackedReading { kExact, kFolded };
 
 // Bytes of one panel of `depth`, a multiple of 64.
 size_t PanelBytes(PackedType type, size_t depth);
@@ -130,8 +125,6 @@ struct Activations {
 };
 
 struct MatmulKernels {
-  PackedReading reading;
-
   // Quantises rows [0, num_rows) of x [num_rows, stride] f32 into `out`. Rows are independent.
   // NaN and infinity in x give unspecified values in their own row only.
   void (*quantize_rows)(const float* x, size_t stride, size_t num_rows, const QuantizedRows& out);

@@ -456,8 +456,7 @@ struct Quantizer {
 }  // namespace
 
 MatmulKernels Avx2MatmulKernels() {
-  return {.reading = PackedReading::kExact,
-          .quantize_rows = QuantizeRowsWith<Quantizer>,
+  return {.quantize_rows = QuantizeRowsWith<Quantizer>,
           .matmul = BlockedMatmul<Avx2Matmul>::Matmul};
 }
 

@@ -19,10 +19,10 @@ namespace {
 
 using namespace packed;
 
-// Rows of a tile. 12 x 2 accumulators, 2 weights and temporaries fill the 32 registers; kinds that
-// keep two accumulators per output have half of it.
-constexpr int kFoldRows = 12;
-constexpr int kGroupRows = 6;
+// Rows of a tile. 12 x 2 accumulators, 2 weights and temporaries fill the 32 registers; quantised
+// types keep two accumulators per output.
+constexpr int kFloatRows = 12;
+constexpr int kQuantizedRows = 6;
 
 // acc += dot(unsigned bytes of w, the four signed bytes at a). g++ 12 copies and spills the
 // accumulators of the intrinsic (half the speed); the assembly also broadcasts from memory.
@@ -36,9 +36,9 @@ inline __m512 LoadHalves(const std::byte* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
 
-// 16 bytes -> 16 lanes of 32 bits, each holding the value in both 16-bit halves.
-inline __m512i BothHalves(__m512i lanes) {
-  return _mm512_or_si512(lanes, _mm512_slli_epi32(lanes, 16));
+// 16 unsigned bytes -> 16 lanes of 32 bits.
+inline __m512i LoadBytes(const std::byte* p) {
+  return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
 
 // ---- Unpacking
@@ -59,81 +59,14 @@ inline void UnpackQuad(__m512i v, const std::byte* bits, __m512i* x0, __m512i* x
   }
 }
 
-template <PackedType kType>
-void UnpackGroups(const std::byte* block, size_t groups, uint8_t* to) {
-  for (size_t g = 0; g < groups; g++) {
-    const std::byte* q = block + GroupQuantOffset(kType);
-    const std::byte* bits = block + GroupBit4Offset(kType);
-    for (size_t j = 0; j < kQuadsPerGroup; j++) {
-      __m512i w0, w1;
-      UnpackQuad<HasBit4(kType)>(_mm512_loadu_si512(q + j * kNibbleQuadBytes),
-                                 bits + j * kBit4QuadBytes, &w0, &w1);
-      _mm512_store_si512(to, w0);
-      _mm512_store_si512(to + 64, w1);
-      to += kByteQuadBytes;
-    }
-    block += GroupBytes(kType);
-  }
-}
-
-// (q * sc + c) >> shift for 64 bytes of q given as even and odd bytes in 16-bit lanes.
-template <int kShift>
-inline __m512i Fold(__m512i even, __m512i odd, __m512i sc, __m512i c) {
-  const __m512i low = _mm512_srli_epi16(_mm512_add_epi16(_mm512_mullo_epi16(even, sc), c), kShift);
-  const __m512i high =
-      _mm512_slli_epi16(_mm512_add_epi16(_mm512_mullo_epi16(odd, sc), c), 8 - kShift);
-  // low | (high & 0xff00)
-  return _mm512_ternarylogic_epi32(low, high, _mm512_set1_epi16(static_cast<int16_t>(0xff00)),
-                                   0xf8);
-}
-
-template <PackedType kType>
-void UnpackAffineBlock(const std::byte* block, size_t groups, uint8_t* to) {
-  constexpr int kShift = FoldShift(kType);
-  const __m512i nibble = _mm512_set1_epi16(0x000f);
-  const __m512i low_byte = _mm512_set1_epi16(0x00ff);
-  const __m512i center = _mm512_set1_epi32((128 << kShift) + (1 << (kShift - 1)));
-  __m512 ratio[2];
-  for (int h = 0; h < 2; h++) {
-    const __m512 d = LoadHalves(block + 32 * h), dmin = LoadHalves(block + DminOffset() + 32 * h);
-    const __mmask16 nonzero = _mm512_cmp_ps_mask(d, _mm512_setzero_ps(), _CMP_NEQ_UQ);
-    ratio[h] = _mm512_maskz_div_ps(nonzero, dmin, d);
-  }
-  const std::byte* q = block + NibbleOffset(groups);
-  const std::byte* bits = block + Bit4Offset(groups);
-  for (size_t g = 0; g < groups; g++) {
-    __m512i sc[2], c[2];
-    for (int h = 0; h < 2; h++) {
-      const auto* scales =
-          reinterpret_cast<const __m128i*>(block + ScOffset() + g * kPanelOutputs + 16 * h);
-      const auto* mins =
-          reinterpret_cast<const __m128i*>(block + MinOffset(groups) + g * kPanelOutputs + 16 * h);
-      sc[h] = BothHalves(_mm512_cvtepu8_epi32(_mm_loadu_si128(scales)));
-      const __m512 m = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(mins)));
-      const __m512i offset =
-          _mm512_sub_epi32(center, _mm512_cvtps_epi32(_mm512_mul_ps(m, ratio[h])));
-      c[h] = BothHalves(offset);
-    }
-    for (size_t j = 0; j < kQuadsPerGroup; j++) {
-      const __m512i v = _mm512_loadu_si512(q);
-      q += kNibbleQuadBytes;
-      __m512i w0, w1;
-      if constexpr (kType == PackedType::kQ4_K) {
-        w0 = Fold<kShift>(_mm512_and_si512(v, nibble),
-                          _mm512_and_si512(_mm512_srli_epi16(v, 8), nibble), sc[0], c[0]);
-        w1 = Fold<kShift>(_mm512_and_si512(_mm512_srli_epi16(v, 4), nibble),
-                          _mm512_srli_epi16(v, 12), sc[1], c[1]);
-      } else {
-        __m512i x0, x1;
-        UnpackQuad<true>(v, bits, &x0, &x1);
-        bits += kBit4QuadBytes;
-        w0 = Fold<kShift>(_mm512_and_si512(x0, low_byte), _mm512_srli_epi16(x0, 8), sc[0], c[0]);
-        w1 = Fold<kShift>(_mm512_and_si512(x1, low_byte), _mm512_srli_epi16(x1, 8), sc[1], c[1]);
-      }
-      _mm512_store_si512(to, w0);
-      _mm512_store_si512(to + 64, w1);
-      to += kByteQuadBytes;
-    }
+template <bool kBit4>
+void UnpackQuads(const std::byte* q, const std::byte* bits, size_t quads, uint8_t* to) {
+  for (size_t j = 0; j < quads; j++) {
+    __m512i w0, w1;
+    UnpackQuad<kBit4>(_mm512_loadu_si512(q + j * kNibbleQuadBytes), bits + j * kBit4QuadBytes, &w0,
+                      &w1);
+    _mm512_store_si512(to + j * kByteQuadBytes, w0);
+    _mm512_store_si512(to + j * kByteQuadBytes + 64, w1);
   }
 }
 
@@ -158,39 +91,111 @@ void UnpackSixBitBlock(const std::byte* block, size_t groups, uint8_t* to) {
   }
 }
 
+template <PackedType kType>
+void UnpackBlock(const std::byte* block, size_t groups, uint8_t* to) {
+  if constexpr (kType == PackedType::kQ6_K) {
+    UnpackSixBitBlock(block, groups, to);
+  } else if constexpr (FormFor(kType) == ActivationForm::kPerBlock) {
+    UnpackQuads<HasBit4(kType)>(block + NibbleOffset(groups), block + Bit4Offset(groups),
+                                groups * kQuadsPerGroup, to);
+  } else if constexpr (kType != PackedType::kQ8_0) {  // whose bytes are read where they are
+    for (size_t g = 0; g < groups; g++) {
+      UnpackQuads<HasBit4(kType)>(block + GroupQuantOffset(kType), block + GroupBit4Offset(kType),
+                                  kQuadsPerGroup, to);
+      block += GroupBytes(kType);
+      to += kQuadsPerGroup * kByteQuadBytes;
+    }
+  }
+}
+
 // ---- Tiles: kRows rows x one panel, one block
 // -----------------------------------------------------------------------
 
 using Sums = __m512[][2];  // [rows][halves of the panel]
 
-template <int kRows>
-inline void FoldedBlock(const uint8_t* w, const std::byte* block, size_t groups, float fold_scale,
-                        const TileRows& rows, Sums out) {
-  __m512i acc[kRows][2];
+// acc += kQuads quads.
+template <int kQuads, int kRows>
+inline void AddQuads(const uint8_t* w, const int8_t* a, size_t stride, __m512i (&acc)[kRows][2]) {
   TRELLIS_UNROLL
-  for (int r = 0; r < kRows; r++) {
-    acc[r][0] = acc[r][1] = _mm512_set1_epi32(-128 * rows.block_sums[r * rows.scale_stride]);
-  }
-  const int8_t* a = rows.values;
-  for (size_t j = 0; j < groups * kQuadsPerGroup; j++) {
-    const __m512i w0 = _mm512_load_si512(w), w1 = _mm512_load_si512(w + 64);
+  for (int j = 0; j < kQuads; j++) {
+    const __m512i w0 = _mm512_loadu_si512(w), w1 = _mm512_loadu_si512(w + 64);
     TRELLIS_UNROLL
     for (int r = 0; r < kRows; r++) {
-      Dot(acc[r][0], w0, a + r * rows.value_stride);
-      Dot(acc[r][1], w1, a + r * rows.value_stride);
+      Dot(acc[r][0], w0, a + r * stride);
+      Dot(acc[r][1], w1, a + r * stride);
     }
     w += kByteQuadBytes;
     a += 4;
   }
-  const __m512 factor = _mm512_set1_ps(fold_scale);
-  const __m512 d0 = _mm512_mul_ps(LoadHalves(block), factor),
-               d1 = _mm512_mul_ps(LoadHalves(block + 32), factor);
+}
+
+// out += d x scale of the row x total.
+template <int kRows>
+inline void AddScaled(const std::byte* d, const TileRows& rows, size_t scale,
+                      const __m512i (&total)[kRows][2], Sums out) {
+  const __m512 d0 = LoadHalves(d), d1 = LoadHalves(d + 32);
+  TRELLIS_UNROLL
+  for (int r = 0; r < kRows; r++) {
+    const __m512 s = _mm512_set1_ps(rows.scales[r * rows.scale_stride + scale]);
+    out[r][0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total[r][0]), _mm512_mul_ps(d0, s), out[r][0]);
+    out[r][1] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total[r][1]), _mm512_mul_ps(d1, s), out[r][1]);
+  }
+}
+
+// out -= dmin x scale of the row x (mins . sums of the groups).
+template <int kRows>
+inline void SubtractMins(const std::byte* block, size_t groups, const TileRows& rows, Sums out) {
+  __m512i total[kRows][2];
+  TRELLIS_UNROLL
+  for (int r = 0; r < kRows; r++) total[r][0] = total[r][1] = _mm512_setzero_si512();
+  for (size_t g = 0; g < groups; g += 2) {  // two 16-bit products a lane
+    const std::byte* m = block + MinOffset(groups) + g * kPanelOutputs;
+    __m512i mins[2];
+    for (int h = 0; h < 2; h++) {
+      mins[h] = _mm512_or_si512(LoadBytes(m + 16 * h),
+                                _mm512_slli_epi32(LoadBytes(m + kPanelOutputs + 16 * h), 16));
+    }
+    TRELLIS_UNROLL
+    for (int r = 0; r < kRows; r++) {
+      int32_t pair;
+      std::memcpy(&pair, rows.group_sums + r * rows.group_stride + g, sizeof(pair));
+      const __m512i sums = _mm512_set1_epi32(pair);
+      total[r][0] = _mm512_add_epi32(total[r][0], _mm512_madd_epi16(mins[0], sums));
+      total[r][1] = _mm512_add_epi32(total[r][1], _mm512_madd_epi16(mins[1], sums));
+    }
+  }
+  const __m512 d0 = LoadHalves(block + DminOffset()), d1 = LoadHalves(block + DminOffset() + 32);
   TRELLIS_UNROLL
   for (int r = 0; r < kRows; r++) {
     const __m512 s = _mm512_set1_ps(rows.scales[r * rows.scale_stride]);
-    out[r][0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[r][0]), _mm512_mul_ps(d0, s), out[r][0]);
-    out[r][1] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[r][1]), _mm512_mul_ps(d1, s), out[r][1]);
+    out[r][0] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(total[r][0]), _mm512_mul_ps(d0, s), out[r][0]);
+    out[r][1] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(total[r][1]), _mm512_mul_ps(d1, s), out[r][1]);
   }
+}
+
+template <int kRows>
+inline void AffineBlock(const uint8_t* w, const std::byte* block, size_t groups,
+                        const TileRows& rows, Sums out) {
+  __m512i total[kRows][2];
+  TRELLIS_UNROLL
+  for (int r = 0; r < kRows; r++) total[r][0] = total[r][1] = _mm512_setzero_si512();
+  const std::byte* scales = block + ScOffset();
+  for (size_t g = 0; g < groups; g++) {
+    __m512i acc[kRows][2];
+    TRELLIS_UNROLL
+    for (int r = 0; r < kRows; r++) acc[r][0] = acc[r][1] = _mm512_setzero_si512();
+    AddQuads<kQuadsPerGroup, kRows>(w, rows.values + g * kGroupDepth, rows.value_stride, acc);
+    w += kQuadsPerGroup * kByteQuadBytes;
+    const __m512i s0 = LoadBytes(scales), s1 = LoadBytes(scales + 16);
+    scales += kPanelOutputs;
+    TRELLIS_UNROLL
+    for (int r = 0; r < kRows; r++) {
+      total[r][0] = _mm512_add_epi32(total[r][0], _mm512_mullo_epi32(acc[r][0], s0));
+      total[r][1] = _mm512_add_epi32(total[r][1], _mm512_mullo_epi32(acc[r][1], s1));
+    }
+  }
+  AddScaled<kRows>(block, rows, 0, total, out);
+  SubtractMins<kRows>(block, groups, rows, out);
 }
 
 template <int kRows>
@@ -199,7 +204,6 @@ inline void SixBitBlock(const uint8_t* w, const std::byte* block, size_t groups,
   __m512i total[kRows][2];
   TRELLIS_UNROLL
   for (int r = 0; r < kRows; r++) total[r][0] = total[r][1] = _mm512_setzero_si512();
-  const int8_t* a = rows.values;
   const std::byte* scales = block + Q6ScOffset();
   for (size_t g = 0; g < 2 * groups; g++) {
     __m512i acc[kRows][2];
@@ -208,17 +212,8 @@ inline void SixBitBlock(const uint8_t* w, const std::byte* block, size_t groups,
       acc[r][0] = acc[r][1] =
           _mm512_set1_epi32(-32 * rows.half_sums[2 * r * rows.group_stride + g]);
     }
-    TRELLIS_UNROLL
-    for (int j = 0; j < 4; j++) {
-      const __m512i w0 = _mm512_load_si512(w), w1 = _mm512_load_si512(w + 64);
-      TRELLIS_UNROLL
-      for (int r = 0; r < kRows; r++) {
-        Dot(acc[r][0], w0, a + r * rows.value_stride);
-        Dot(acc[r][1], w1, a + r * rows.value_stride);
-      }
-      w += kByteQuadBytes;
-      a += 4;
-    }
+    AddQuads<kQuadsPerGroup / 2, kRows>(w, rows.values + 16 * g, rows.value_stride, acc);
+    w += kQuadsPerGroup / 2 * kByteQuadBytes;
     const __m512i s0 =
         _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(scales)));
     const __m512i s1 =
@@ -230,20 +225,13 @@ inline void SixBitBlock(const uint8_t* w, const std::byte* block, size_t groups,
       total[r][1] = _mm512_add_epi32(total[r][1], _mm512_mullo_epi32(acc[r][1], s1));
     }
   }
-  const __m512 d0 = LoadHalves(block), d1 = LoadHalves(block + 32);
-  TRELLIS_UNROLL
-  for (int r = 0; r < kRows; r++) {
-    const __m512 s = _mm512_set1_ps(rows.scales[r * rows.scale_stride]);
-    out[r][0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total[r][0]), _mm512_mul_ps(d0, s), out[r][0]);
-    out[r][1] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total[r][1]), _mm512_mul_ps(d1, s), out[r][1]);
-  }
+  AddScaled<kRows>(block, rows, 0, total, out);
 }
 
 // `w`: the block's bytes; for kQ8_0 they are read where they are.
 template <PackedType kType, int kRows>
 inline void GroupedBlock(const uint8_t* w, const std::byte* block, size_t groups,
                          const TileRows& rows, Sums out) {
-  const int8_t* a = rows.values;
   for (size_t g = 0; g < groups; g++) {
     if constexpr (kType == PackedType::kQ8_0)
       w = reinterpret_cast<const uint8_t*>(block + GroupQuantOffset(kType));
@@ -253,24 +241,9 @@ inline void GroupedBlock(const uint8_t* w, const std::byte* block, size_t groups
       const int zero = HasGroupMin(kType) ? 0 : ZeroPoint(kType);
       acc[r][0] = acc[r][1] = _mm512_set1_epi32(-zero * rows.group_sums[r * rows.group_stride + g]);
     }
-    TRELLIS_UNROLL
-    for (size_t j = 0; j < kQuadsPerGroup; j++) {
-      const __m512i w0 = _mm512_loadu_si512(w), w1 = _mm512_loadu_si512(w + 64);
-      TRELLIS_UNROLL
-      for (int r = 0; r < kRows; r++) {
-        Dot(acc[r][0], w0, a + r * rows.value_stride);
-        Dot(acc[r][1], w1, a + r * rows.value_stride);
-      }
-      w += kByteQuadBytes;
-      a += 4;
-    }
-    const __m512 d0 = LoadHalves(block), d1 = LoadHalves(block + 32);
-    TRELLIS_UNROLL
-    for (int r = 0; r < kRows; r++) {
-      const __m512 s = _mm512_set1_ps(rows.scales[r * rows.scale_stride + g]);
-      out[r][0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[r][0]), _mm512_mul_ps(d0, s), out[r][0]);
-      out[r][1] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[r][1]), _mm512_mul_ps(d1, s), out[r][1]);
-    }
+    AddQuads<kQuadsPerGroup, kRows>(w, rows.values + g * kGroupDepth, rows.value_stride, acc);
+    w += kQuadsPerGroup * kByteQuadBytes;
+    AddScaled<kRows>(block, rows, g, acc, out);
     if constexpr (HasGroupMin(kType)) {
       const __m512 m0 = LoadHalves(block + kHalfRow), m1 = LoadHalves(block + kHalfRow + 32);
       TRELLIS_UNROLL
@@ -352,18 +325,16 @@ void Tile(const Call& call, size_t panel, size_t row, Unpack unpack) {
       FloatBlock<kType, kRows>(block, groups,
                                call.x.f32 + row * call.x.f32_stride + b * kBlockDepth,
                                call.x.f32_stride, sums);
-    } else if constexpr (FormFor(kType) == ActivationForm::kPerGroup) {
-      if constexpr (kType != PackedType::kQ8_0) {
-        if (unpack == Unpack::kNow) UnpackGroups<kType>(block, groups, bytes);
-      }
-      GroupedBlock<kType, kRows>(bytes, block, groups, TileRowsAt(call.x.per_group, row, b), sums);
-    } else if constexpr (kType == PackedType::kQ6_K) {
-      if (unpack == Unpack::kNow) UnpackSixBitBlock(block, groups, bytes);
-      SixBitBlock<kRows>(bytes, block, groups, TileRowsAt(call.x.per_block, row, b), sums);
     } else {
-      if (unpack == Unpack::kNow) UnpackAffineBlock<kType>(block, groups, bytes);
-      FoldedBlock<kRows>(bytes, block, groups, static_cast<float>(1 << FoldShift(kType)),
-                         TileRowsAt(call.x.per_block, row, b), sums);
+      if (unpack == Unpack::kNow) UnpackBlock<kType>(block, groups, bytes);
+      const TileRows rows = TileRowsAt(call.x.quantized(kType), row, b);
+      if constexpr (FormFor(kType) == ActivationForm::kPerGroup) {
+        GroupedBlock<kType, kRows>(bytes, block, groups, rows, sums);
+      } else if constexpr (kType == PackedType::kQ6_K) {
+        SixBitBlock<kRows>(bytes, block, groups, rows, sums);
+      } else {
+        AffineBlock<kRows>(bytes, block, groups, rows, sums);
+      }
     }
     bytes += groups * kQuadsPerGroup * kByteQuadBytes;
     block += BlockBytes(kType, groups);
@@ -383,8 +354,7 @@ void TailTile(const Call& call, size_t panel, size_t row, size_t num_rows, Unpac
 template <PackedType kType>
 void Panels(const Call& call, size_t row_begin, size_t row_end, size_t panel_begin,
             size_t panel_end) {
-  constexpr bool folded = kType == PackedType::kQ4_K || kType == PackedType::kQ5_K;
-  constexpr int kRows = folded || FormFor(kType) == ActivationForm::kF32 ? kFoldRows : kGroupRows;
+  constexpr int kRows = FormFor(kType) == ActivationForm::kF32 ? kFloatRows : kQuantizedRows;
   for (size_t panel = panel_begin; panel < panel_end; panel++) {
     Unpack unpack = Unpack::kNow;
     size_t row = row_begin;
@@ -430,9 +400,7 @@ struct Quantizer {
 }  // namespace
 
 MatmulKernels Avx512MatmulKernels() {
-  return {.reading = PackedReading::kFolded,
-          .quantize_rows = QuantizeRowsWith<Quantizer>,
-          .matmul = Matmul};
+  return {.quantize_rows = QuantizeRowsWith<Quantizer>, .matmul = Matmul};
 }
 
 }  // namespace trellis

@@ -1,6 +1,6 @@
 // NEON with the dot product of signed bytes (ARMv8.2 dotprod), in the loops of matmul_blocked.h. A
-// block is unpacked to signed bytes around zero (kQ4_K and kQ5_K folded), so that nothing is left
-// to correct but the mins of kQ4_1 and kQ5_1.
+// block is unpacked to signed bytes, around zero where the type is, so that nothing is left to
+// correct but mins.
 #if defined(__aarch64__)
 
 #include <arm_neon.h>
@@ -29,8 +29,8 @@ inline const uint8_t* Bytes(const std::byte* p) {
 inline float32x4_t LoadHalves(const std::byte* p) {
   return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t*>(p))));
 }
-// Four bytes -> four lanes.
-inline int32x4_t LoadSigned4(const std::byte* p) {
+// Four signed bytes -> four lanes.
+inline int32x4_t Load4(const std::byte* p) {
   uint32_t bits;
   std::memcpy(&bits, p, sizeof(bits));
   return vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_u32(vdup_n_u32(bits)))));
@@ -59,6 +59,21 @@ inline void LoadQuants(const std::byte* nibbles, const std::byte* bits, size_t j
   }
 }
 
+template <bool kBit4>
+void UnpackNibbles(const std::byte* nibbles, const std::byte* bits, size_t quads, int zero_point,
+                   int8_t* to) {
+  const int8x16_t zero = vdupq_n_s8(static_cast<int8_t>(zero_point));
+  for (size_t j = 0; j < quads; j++) {
+    for (size_t v = 0; v < kTileVectors; v++) {
+      uint8x16_t low, high;
+      LoadQuants<kBit4>(nibbles, bits, j, v, &low, &high);
+      vst1q_s8(to + 16 * v, vsubq_s8(vreinterpretq_s8_u8(low), zero));
+      vst1q_s8(to + 64 + 16 * v, vsubq_s8(vreinterpretq_s8_u8(high), zero));
+    }
+    to += kByteQuadBytes;
+  }
+}
+
 template <PackedType kType>
 void UnpackGroup(const std::byte* group, int8_t* to) {
   if constexpr (kType == PackedType::kQ8_0) {
@@ -66,72 +81,8 @@ void UnpackGroup(const std::byte* group, int8_t* to) {
     for (size_t i = 0; i < kQuadsPerGroup * kByteQuadBytes; i += 16)
       vst1q_s8(to + i, vreinterpretq_s8_u8(veorq_u8(vld1q_u8(q + i), vdupq_n_u8(0x80))));
   } else {
-    const int8x16_t zero = vdupq_n_s8(HasGroupMin(kType) ? 0 : ZeroPoint(kType));
-    for (size_t j = 0; j < kQuadsPerGroup; j++) {
-      for (size_t v = 0; v < kTileVectors; v++) {
-        uint8x16_t low, high;
-        LoadQuants<HasBit4(kType)>(group + GroupQuantOffset(kType), group + GroupBit4Offset(kType),
-                                   j, v, &low, &high);
-        vst1q_s8(to + 16 * v, vsubq_s8(vreinterpretq_s8_u8(low), zero));
-        vst1q_s8(to + 64 + 16 * v, vsubq_s8(vreinterpretq_s8_u8(high), zero));
-      }
-      to += kByteQuadBytes;
-    }
-  }
-}
-
-// What folding four outputs takes: scales, each four times, and offsets, each four times.
-struct FoldFactors {
-  uint8x16_t sc;
-  uint16x8_t c[2];
-};
-
-inline FoldFactors MakeFoldFactors(const std::byte* block, size_t groups, size_t g, size_t output,
-                                   int shift) {
-  const float32x4_t d = LoadHalves(block + 2 * output),
-                    dmin = LoadHalves(block + DminOffset() + 2 * output);
-  const float32x4_t ratio =
-      vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(vdivq_f32(dmin, d)), vceqzq_f32(d)));
-  const size_t at = g * kPanelOutputs + output;
-  const float32x4_t m = vcvtq_f32_s32(LoadSigned4(block + MinOffset(groups) + at));
-  const int32x4_t center = vdupq_n_s32((128 << shift) + (1 << (shift - 1)));
-  const int32x4_t c = vsubq_s32(center, vcvtnq_s32_f32(vmulq_f32(m, ratio)));
-  uint32_t sc;
-  std::memcpy(&sc, block + ScOffset() + at, sizeof(sc));
-  const uint8x16_t four_times = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};
-  const uint16x4_t c16 = vreinterpret_u16_s16(vmovn_s32(c));
-  return {.sc = vqtbl1q_u8(vreinterpretq_u8_u32(vdupq_n_u32(sc)), four_times),
-          .c = {vcombine_u16(vdup_lane_u16(c16, 0), vdup_lane_u16(c16, 1)),
-                vcombine_u16(vdup_lane_u16(c16, 2), vdup_lane_u16(c16, 3))}};
-}
-
-// ((q * sc + c) >> shift) - 128
-template <int kShift>
-inline int8x16_t Fold(uint8x16_t q, const FoldFactors& f) {
-  const uint16x8_t low = vmlal_u8(f.c[0], vget_low_u8(q), vget_low_u8(f.sc)),
-                   high = vmlal_u8(f.c[1], vget_high_u8(q), vget_high_u8(f.sc));
-  const uint8x16_t folded = vcombine_u8(vshrn_n_u16(low, kShift), vshrn_n_u16(high, kShift));
-  return vreinterpretq_s8_u8(veorq_u8(folded, vdupq_n_u8(0x80)));
-}
-
-template <PackedType kType>
-void UnpackFolded(const std::byte* block, size_t groups, int8_t* to) {
-  constexpr int kShift = FoldShift(kType);
-  for (size_t g = 0; g < groups; g++) {
-    const std::byte* nibbles = block + NibbleOffset(groups) + g * kQuadsPerGroup * kNibbleQuadBytes;
-    const std::byte* bits = block + Bit4Offset(groups) + g * kQuadsPerGroup * kBit4QuadBytes;
-    for (size_t v = 0; v < kTileVectors; v++) {
-      const FoldFactors low_factors = MakeFoldFactors(block, groups, g, 4 * v, kShift),
-                        high_factors = MakeFoldFactors(block, groups, g, 16 + 4 * v, kShift);
-      for (size_t j = 0; j < kQuadsPerGroup; j++) {
-        uint8x16_t low, high;
-        LoadQuants<HasBit4(kType)>(nibbles, bits, j, v, &low, &high);
-        int8_t* quad = to + j * kByteQuadBytes + 16 * v;
-        vst1q_s8(quad, Fold<kShift>(low, low_factors));
-        vst1q_s8(quad + 64, Fold<kShift>(high, high_factors));
-      }
-    }
-    to += kQuadsPerGroup * kByteQuadBytes;
+    UnpackNibbles<HasBit4(kType)>(group + GroupQuantOffset(kType), group + GroupBit4Offset(kType),
+                                  kQuadsPerGroup, HasGroupMin(kType) ? 0 : ZeroPoint(kType), to);
   }
 }
 
@@ -203,13 +154,13 @@ inline void AddQuads(const int8_t* w, const int8_t* values, size_t stride, Ints<
   AddQuad<kRows, 3>(w + 3 * kByteQuadBytes, a, acc);
 }
 
-// out += acc x (d x factor) x scale of the row.
+// out += d x scale of the row x acc.
 template <int kRows>
-inline void AddScaled(const std::byte* d, float factor, const TileRows& rows, size_t scale,
+inline void AddScaled(const std::byte* d, const TileRows& rows, size_t scale,
                       const Ints<kRows>& acc, Floats<kRows>& out) {
   float32x4_t dv[kTileVectors];
   TRELLIS_UNROLL
-  for (int i = 0; i < kTileVectors; i++) dv[i] = vmulq_n_f32(LoadHalves(d + 8 * i), factor);
+  for (int i = 0; i < kTileVectors; i++) dv[i] = LoadHalves(d + 8 * i);
   TRELLIS_UNROLL
   for (int r = 0; r < kRows; r++) {
     const float s = rows.scales[static_cast<size_t>(r) * rows.scale_stride + scale];
@@ -229,7 +180,7 @@ inline void GroupedBlock(const int8_t* w, const std::byte* block, size_t groups,
       AddQuads<kRows>(w, rows.values + g * kGroupDepth + k, rows.value_stride, acc);
       w += 4 * kByteQuadBytes;
     }
-    AddScaled<kRows>(block + 2 * output, 1.0f, rows, g, acc, out);
+    AddScaled<kRows>(block + 2 * output, rows, g, acc, out);
     if constexpr (HasGroupMin(kType)) {
       TRELLIS_UNROLL
       for (int i = 0; i < kTileVectors; i++) {
@@ -245,17 +196,34 @@ inline void GroupedBlock(const int8_t* w, const std::byte* block, size_t groups,
   }
 }
 
-template <PackedType kType, int kRows>
-inline void FoldedBlock(const int8_t* w, const std::byte* block, size_t groups, size_t output,
+template <int kRows>
+inline void AffineBlock(const int8_t* w, const std::byte* block, size_t groups, size_t output,
                         const TileRows& rows, Floats<kRows>& out) {
-  Ints<kRows> acc;
-  Clear<kRows>(acc);
-  for (size_t k = 0; k < groups * kGroupDepth; k += 16) {
-    AddQuads<kRows>(w, rows.values + k, rows.value_stride, acc);
-    w += 4 * kByteQuadBytes;
+  Ints<kRows> total, mins;
+  Clear<kRows>(total);
+  Clear<kRows>(mins);
+  for (size_t g = 0; g < groups; g++) {
+    Ints<kRows> acc;
+    Clear<kRows>(acc);
+    for (size_t k = 0; k < kGroupDepth; k += 16) {
+      AddQuads<kRows>(w, rows.values + g * kGroupDepth + k, rows.value_stride, acc);
+      w += 4 * kByteQuadBytes;
+    }
+    const size_t at = g * kPanelOutputs + output;
+    TRELLIS_UNROLL
+    for (int i = 0; i < kTileVectors; i++) {
+      const int32x4_t sc = Load4(block + ScOffset() + at + 4 * i),
+                      m = Load4(block + MinOffset(groups) + at + 4 * i);
+      TRELLIS_UNROLL
+      for (int r = 0; r < kRows; r++) {
+        total[r][i] = vmlaq_s32(total[r][i], acc[r][i], sc);
+        const int32_t sum = rows.group_sums[static_cast<size_t>(r) * rows.group_stride + g];
+        mins[r][i] = vmlaq_n_s32(mins[r][i], m, -sum);
+      }
+    }
   }
-  AddScaled<kRows>(block + 2 * output, static_cast<float>(1 << FoldShift(kType)), rows, 0, acc,
-                   out);
+  AddScaled<kRows>(block + 2 * output, rows, 0, total, out);
+  AddScaled<kRows>(block + DminOffset() + 2 * output, rows, 0, mins, out);
 }
 
 template <int kRows>
@@ -271,12 +239,12 @@ inline void SixBitBlock(const int8_t* w, const std::byte* block, size_t groups, 
     w += 4 * kByteQuadBytes;
     TRELLIS_UNROLL
     for (int i = 0; i < kTileVectors; i++) {
-      const int32x4_t scale = LoadSigned4(sc + h * kPanelOutputs + 4 * i);
+      const int32x4_t scale = Load4(sc + h * kPanelOutputs + 4 * i);
       TRELLIS_UNROLL
       for (int r = 0; r < kRows; r++) total[r][i] = vmlaq_s32(total[r][i], acc[r][i], scale);
     }
   }
-  AddScaled<kRows>(block + 2 * output, 1.0f, rows, 0, total, out);
+  AddScaled<kRows>(block + 2 * output, rows, 0, total, out);
 }
 
 template <PackedType kType>
@@ -314,7 +282,8 @@ struct NeonMatmul {
     if constexpr (kType == PackedType::kQ6_K) {
       UnpackSixBits(block, groups, to);
     } else if constexpr (FormFor(kType) == ActivationForm::kPerBlock) {
-      UnpackFolded<kType>(block, groups, to);
+      UnpackNibbles<HasBit4(kType)>(block + NibbleOffset(groups), block + Bit4Offset(groups),
+                                    groups * kQuadsPerGroup, 0, to);
     } else {
       for (size_t g = 0; g < groups; g++) {
         UnpackGroup<kType>(block + g * GroupBytes(kType), to + g * kQuadsPerGroup * kByteQuadBytes);
@@ -340,7 +309,7 @@ struct NeonMatmul {
       } else if constexpr (kType == PackedType::kQ6_K) {
         SixBitBlock<kRows>(w, in.block, in.groups, output, in.rows, out);
       } else {
-        FoldedBlock<kType, kRows>(w, in.block, in.groups, output, in.rows, out);
+        AffineBlock<kRows>(w, in.block, in.groups, output, in.rows, out);
       }
       TRELLIS_UNROLL
       for (int r = 0; r < kRows; r++) {
@@ -381,8 +350,7 @@ struct Quantizer {
 }  // namespace
 
 MatmulKernels NeonMatmulKernels() {
-  return {.reading = PackedReading::kFolded,
-          .quantize_rows = QuantizeRowsWith<Quantizer>,
+  return {.quantize_rows = QuantizeRowsWith<Quantizer>,
           .matmul = BlockedMatmul<NeonMatmul>::Matmul};
 }
 

@@ -1,5 +1,5 @@
-// The oracle: the arithmetic of every quantised kernel, one number at a time, for both readings of
-// the K-types. Each instruction set gives the bits of the reading that it declares.
+// The oracle: the arithmetic of every quantised kernel, one number at a time. Each instruction set
+// gives its bits.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -100,26 +100,14 @@ struct Affine {
 Affine AffineAt(const std::byte* block, PackedType type, size_t groups, size_t k, size_t o) {
   const size_t at = k / kGroupDepth * kPanelOutputs + o;
   Affine w{.sc = static_cast<int>(block[ScOffset() + at]),
-           .m = static_cast<int8_t>(block[MinOffset(groups) + at]),
+           .m = static_cast<int>(block[MinOffset(groups) + at]),
            .q = Nibble(block + NibbleOffset(groups), k, o)};
   if (HasBit4(type)) w.q |= Bit4(block + Bit4Offset(groups), k, o);
   return w;
 }
 
-float AddFoldedBlock(const std::byte* block, PackedType type, size_t groups, size_t o,
+float AddAffineBlock(const std::byte* block, PackedType type, size_t groups, size_t o,
                      const int8_t* a, float scale, float out) {
-  const float d = HalfAt(block, o), ratio = FoldRatio(d, HalfAt(block + DminOffset(), o));
-  const int shift = FoldShift(type);
-  int32_t sum = 0;
-  for (size_t k = 0; k < groups * kGroupDepth; k++) {
-    const Affine w = AffineAt(block, type, groups, k, o);
-    sum += (((w.q * w.sc + FoldOffset(w.m, ratio, shift)) >> shift) - 128) * a[k];
-  }
-  return std::fma(static_cast<float>(sum), d * static_cast<float>(1 << shift) * scale, out);
-}
-
-float AddExactBlock(const std::byte* block, PackedType type, size_t groups, size_t o,
-                    const int8_t* a, float scale, float out) {
   int32_t sum = 0, min_sum = 0;
   for (size_t k = 0; k < groups * kGroupDepth; k++) {
     const Affine w = AffineAt(block, type, groups, k, o);
@@ -161,7 +149,6 @@ float AddFloatBlock(const std::byte* block, PackedType type, size_t groups, size
   return out;
 }
 
-template <PackedReading kReading>
 float AddBlock(const PackedMatrix& w, const Activations& x, const std::byte* block, size_t b,
                size_t o, size_t r, float out) {
   const size_t groups = GroupsInBlock(w.depth, b);
@@ -181,14 +168,9 @@ float AddBlock(const PackedMatrix& w, const Activations& x, const std::byte* blo
   if (w.type == PackedType::kQ6_K) {
     return AddSixBitBlock(block, groups, o, a, row.scales[b], out);
   }
-  if constexpr (kReading == PackedReading::kFolded) {
-    return AddFoldedBlock(block, w.type, groups, o, a, row.scales[b], out);
-  } else {
-    return AddExactBlock(block, w.type, groups, o, a, row.scales[b], out);
-  }
+  return AddAffineBlock(block, w.type, groups, o, a, row.scales[b], out);
 }
 
-template <PackedReading kReading>
 void Matmul(const PackedMatrix& w, const Activations& x, size_t row_begin, size_t row_end,
             size_t panel_begin, size_t panel_end, const float* bias, float* out, size_t out_stride,
             std::byte*) {
@@ -198,7 +180,7 @@ void Matmul(const PackedMatrix& w, const Activations& x, size_t row_begin, size_
         const std::byte* block = w.panels + panel * w.panel_bytes();
         float sum = 0;
         for (size_t b = 0; b < BlocksFor(w.depth); b++) {
-          sum = AddBlock<kReading>(w, x, block, b, o, r, sum);
+          sum = AddBlock(w, x, block, b, o, r, sum);
           block += BlockBytes(w.type, GroupsInBlock(w.depth, b));
         }
         const size_t output = panel * kPanelOutputs + o;
@@ -210,11 +192,8 @@ void Matmul(const PackedMatrix& w, const Activations& x, size_t row_begin, size_
 
 }  // namespace
 
-MatmulKernels ScalarMatmulKernels(PackedReading reading) {
-  const bool folded = reading == PackedReading::kFolded;
-  return {.reading = reading,
-          .quantize_rows = QuantizeRows,
-          .matmul = folded ? Matmul<PackedReading::kFolded> : Matmul<PackedReading::kExact>};
+MatmulKernels ScalarMatmulKernels() {
+  return {.quantize_rows = QuantizeRows, .matmul = Matmul};
 }
 
 }  // namespace trellis

@@ -35,7 +35,7 @@ struct AffineBlock {
   uint8_t q[kBlockDepth];
   uint16_t d = 0, dmin = 0;  // f16
   uint8_t sc[kGroupsPerBlock] = {};
-  int8_t m[kGroupsPerBlock] = {};
+  uint8_t m[kGroupsPerBlock] = {};
 };
 
 // One output's part of a kQ6_K block.
@@ -49,13 +49,13 @@ struct SixBitBlock {
 // ---------------------------------------------------------------------
 
 // Scale `i` and min `i` (6 bits each) out of the 12 bytes that Q4_K and Q5_K share.
-void ReadKScale(const std::byte* s, size_t i, uint8_t* scale, int8_t* min) {
+void ReadKScale(const std::byte* s, size_t i, uint8_t* scale, uint8_t* min) {
   if (i < 4) {
     *scale = U8(s, i) & 63;
-    *min = static_cast<int8_t>(U8(s, i + 4) & 63);
+    *min = static_cast<uint8_t>(U8(s, i + 4) & 63);
   } else {
     *scale = static_cast<uint8_t>((U8(s, i + 4) & 15) | (U8(s, i - 4) >> 6) << 4);
-    *min = static_cast<int8_t>((U8(s, i + 4) >> 4) | (U8(s, i) >> 6) << 4);
+    *min = static_cast<uint8_t>((U8(s, i + 4) >> 4) | (U8(s, i) >> 6) << 4);
   }
 }
 
@@ -136,45 +136,6 @@ void ReadQ3K(const std::byte* block, SixBitBlock* out) {
     const unsigned low = (U8(qs, half * 32 + i) >> (2 * plane)) & 3u;
     const unsigned set = (U8(block, i) >> (half * 4 + plane)) & 1u;
     out->q[k] = static_cast<uint8_t>(32 + static_cast<int>(low) - (set != 0 ? 0 : 4));
-  }
-}
-
-// ---- Choosing the packed scales
-// -----------------------------------------------------------------------------------
-
-uint16_t HalfAtLeastTiny(float value) {
-  const uint16_t half = FloatToHalf(value);
-  return value > 0 && half == 0 ? uint16_t{1} : half;
-}
-
-bool FoldFits(const AffineBlock& block, size_t num_groups, int top, int shift) {
-  const float ratio = FoldRatio(HalfToFloat(block.d), HalfToFloat(block.dmin));
-  for (size_t g = 0; g < num_groups; g++) {
-    const int c = FoldOffset(block.m[g], ratio, shift);
-    if (c < 0 || ((top * block.sc[g] + c) >> shift) > 255) return false;
-  }
-  return true;
-}
-
-// Brings sc to the largest range in which the folded weights fit a byte. Doubling is exact; halving
-// happens to blocks whose weights are far from centred.
-void NormalizeForFold(AffineBlock* block, size_t num_groups, int top, int shift) {
-  if (HalfToFloat(block->d) == 0 && HalfToFloat(block->dmin) != 0) {
-    block->d = HalfAtLeastTiny(HalfToFloat(block->dmin) / static_cast<float>(1 << shift));
-    std::fill(block->sc, block->sc + kGroupsPerBlock, uint8_t{0});
-  }
-  const uint8_t max_sc = *std::max_element(block->sc, block->sc + num_groups);
-  const uint16_t half_d = FloatToHalf(HalfToFloat(block->d) / 2);
-  if (max_sc <= 63 && HalfToFloat(half_d) * 2 == HalfToFloat(block->d)) {
-    AffineBlock doubled = *block;
-    doubled.d = half_d;
-    for (size_t g = 0; g < num_groups; g++) doubled.sc[g] = static_cast<uint8_t>(block->sc[g] * 2);
-    if (FoldFits(doubled, num_groups, top, shift)) *block = doubled;
-  }
-  for (int halvings = 0; halvings < 24 && !FoldFits(*block, num_groups, top, shift); halvings++) {
-    block->d = FloatToHalf(HalfToFloat(block->d) * 2);
-    for (size_t g = 0; g < num_groups; g++)
-      block->sc[g] = static_cast<uint8_t>((block->sc[g] + 1) / 2);
   }
 }
 
@@ -286,7 +247,6 @@ void PackGroupPanel(const PackSource& source, PackedType type, size_t panel, std
 
 void PackAffinePanel(const PackSource& source, PackedType type, size_t panel, std::byte* to) {
   const bool five_bits = HasBit4(type);
-  const int shift = FoldShift(type), top = five_bits ? 31 : 15;
   std::vector<AffineBlock> outputs(kPanelOutputs);
   for (size_t block = 0; block < BlocksFor(source.depth); block++) {
     const size_t groups = GroupsInBlock(source.depth, block);
@@ -295,7 +255,6 @@ void PackAffinePanel(const PackSource& source, PackedType type, size_t panel, st
       outputs[o] = AffineBlock{};
       if (output >= source.num_outputs) continue;
       ReadQ45K(RowOf(source, output) + block * (five_bits ? 176 : 144), five_bits, &outputs[o]);
-      NormalizeForFold(&outputs[o], groups, top, shift);
     }
     WriteAffineBlock(outputs.data(), type, groups, to);
     to += BlockBytes(type, groups);
@@ -322,51 +281,76 @@ void PackSixBitPanel(const PackSource& source, size_t panel, std::byte* to) {
   }
 }
 
-void WriteQ8Group(std::byte* to, size_t output, uint16_t d, const int8_t* q) {
-  StoreU16(to + 2 * output, d);
-  for (size_t j = 0; j < kQuadsPerGroup; j++) {
-    uint32_t quad;
-    std::memcpy(&quad, q + 4 * j, 4);
-    StoreU32(to + kHalfRow + j * kByteQuadBytes + 4 * output, quad ^ 0x80808080u);
+// One output's part of a kQ8_0 group.
+struct ByteGroup {
+  int8_t q[kGroupDepth] = {};
+  uint16_t d = 0;
+};
+
+// Codes of block_iq4_nl { f16 d; u8 qs[16] } and of block_mxfp4 { u8 e; u8 qs[16] }, whose codes
+// are of the E2M1 values doubled, under 2^(e - 128) (OCP Microscaling Formats 1.0).
+constexpr int8_t kIq4NlCodes[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                    1,    13,   25,  38,  53,  69,  89,  113};
+constexpr int8_t kMxfp4Codes[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+void ReadCodes(const std::byte* qs, const int8_t (&codes)[16], ByteGroup* out) {
+  for (size_t i = 0; i < 16; i++) {
+    out->q[i] = codes[U8(qs, i) & 15];
+    out->q[16 + i] = codes[U8(qs, i) >> 4];
   }
 }
 
 // d = amax / 127, as Q8_0.
-void QuantizeQ8Group(const float* x, std::byte* to, size_t output) {
+void QuantizeGroup(const float* x, ByteGroup* out) {
   float amax = 0;
   for (size_t i = 0; i < kGroupDepth; i++) amax = std::max(amax, std::fabs(x[i]));
-  const uint16_t half = HalfAtLeastTiny(amax / 127.0f);
-  const float d = HalfToFloat(half);
-  int8_t q[kGroupDepth];
+  out->d = FloatToHalf(amax / 127.0f);
+  if (amax > 0 && out->d == 0) out->d = 1;
+  const float d = HalfToFloat(out->d);
   for (size_t i = 0; i < kGroupDepth; i++) {
     const float v = d > 0 ? std::nearbyint(x[i] / d) : 0.0f;
-    q[i] = static_cast<int8_t>(v >= -127.0f ? (v <= 127.0f ? v : 127.0f) : -127.0f);
+    out->q[i] = static_cast<int8_t>(v >= -127.0f ? (v <= 127.0f ? v : 127.0f) : -127.0f);
   }
-  WriteQ8Group(to, output, half, q);
 }
 
-void PackQ8Panel(const PackSource& source, size_t panel, std::byte* to) {
-  const size_t groups = source.depth / kGroupDepth;
-  std::vector<float> row(source.depth);
-  const int8_t zeros[kGroupDepth] = {};
+// Group `g` of a row; `values`: the row in f32, for the types that are quantised again.
+ByteGroup ReadByteGroup(GgufType type, const std::byte* row, const float* values, size_t g) {
+  ByteGroup group;
+  if (type == GgufType::kQ8_0) {
+    group.d = LoadU16(row + g * 34);
+    std::memcpy(group.q, row + g * 34 + 2, kGroupDepth);
+  } else if (type == GgufType::kIQ4_NL) {
+    group.d = LoadU16(row + g * 18);
+    ReadCodes(row + g * 18 + 2, kIq4NlCodes, &group);
+  } else if (type == GgufType::kMXFP4) {
+    // Beyond f16 a weight is as good as zero, or no weight of a model.
+    group.d = FloatToHalf(std::ldexp(1.0f, U8(row, g * 17) - 128));
+    ReadCodes(row + g * 17 + 1, kMxfp4Codes, &group);
+  } else {
+    QuantizeGroup(values + g * kGroupDepth, &group);
+  }
+  return group;
+}
+
+void PackBytePanel(const PackSource& source, size_t panel, std::byte* to) {
+  const auto type = static_cast<GgufType>(source.ggml_type);
+  const bool is_exact =
+      type == GgufType::kQ8_0 || type == GgufType::kIQ4_NL || type == GgufType::kMXFP4;
+  std::vector<float> values(is_exact ? 0 : source.depth);
   for (size_t o = 0; o < kPanelOutputs; o++) {
     const size_t output = panel * kPanelOutputs + o;
     const bool exists = output < source.num_outputs;
-    const bool is_q8 = static_cast<GgufType>(source.ggml_type) == GgufType::kQ8_0;
-    if (exists && !is_q8) {
-      source.dequantize(RowOf(source, output), row.data(), static_cast<int64_t>(source.depth));
-    }
-    for (size_t g = 0; g < groups; g++) {
+    if (exists && !is_exact)
+      source.dequantize(RowOf(source, output), values.data(), static_cast<int64_t>(source.depth));
+    for (size_t g = 0; g < source.depth / kGroupDepth; g++) {
       std::byte* group = to + g * GroupBytes(PackedType::kQ8_0);
-      if (!exists) {
-        WriteQ8Group(group, o, 0, zeros);
-      } else if (is_q8) {
-        const std::byte* block = RowOf(source, output) + g * 34;
-        int8_t q[kGroupDepth];
-        std::memcpy(q, block + 2, kGroupDepth);
-        WriteQ8Group(group, o, LoadU16(block), q);
-      } else {
-        QuantizeQ8Group(row.data() + g * kGroupDepth, group, o);
+      ByteGroup in;
+      if (exists) in = ReadByteGroup(type, RowOf(source, output), values.data(), g);
+      StoreU16(group + 2 * o, in.d);
+      for (size_t j = 0; j < kQuadsPerGroup; j++) {
+        uint32_t quad;
+        std::memcpy(&quad, in.q + 4 * j, 4);
+        StoreU32(group + kHalfRow + j * kByteQuadBytes + 4 * o, quad ^ 0x80808080u);
       }
     }
   }
@@ -447,6 +431,8 @@ PackedType PackedTypeFor(int32_t ggml_type) {
     case GgufType::kQ6_K:
       return PackedType::kQ6_K;
     case GgufType::kQ8_0:
+    case GgufType::kIQ4_NL:
+    case GgufType::kMXFP4:
       return PackedType::kQ8_0;
   }
   return PackedType::kQ8_0;
@@ -467,7 +453,7 @@ void PackPanels(const PackSource& source, PackedType type, size_t panel_begin, s
         PackGroupPanel(source, type, panel, to);
         break;
       case PackedType::kQ8_0:
-        PackQ8Panel(source, panel, to);
+        PackBytePanel(source, panel, to);
         break;
       case PackedType::kQ4_K:
       case PackedType::kQ5_K:

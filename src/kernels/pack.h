@@ -26,7 +26,9 @@ enum class GgufType : int32_t {
   kQ4_K = 12,
   kQ5_K = 13,
   kQ6_K = 14,
+  kIQ4_NL = 20,
   kBF16 = 30,
+  kMXFP4 = 39,
 };
 
 // The packed kind for weights of ggml type `ggml_type` (any value of enum ggml_type).
@@ -51,6 +53,6 @@ void PackPanels(const PackSource& source, PackedType type, size_t panel_begin, s
 
 // The weights that a packed matrix stands for: [w.num_outputs, w.depth] f32. The oracle of tests
 // and of error measurements.
-void UnpackWeights(const PackedMatrix& w, PackedReading reading, float* values);
+void UnpackWeights(const PackedMatrix& w, float* values);
 
 }  // namespace trellis

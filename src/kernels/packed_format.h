@@ -13,7 +13,7 @@
 //   kQ4_1 group   d [32] f16 | m [32] f16 | nibbles [j][64]
 //   kQ5_0, kQ5_1  the same, then bit 4: [j][2] u64; bit 4 * (o % 16) + i of word o / 16
 //   kQ8_0 group   d [32] f16 | bytes [j][128], each weight + 128
-//   kQ4_K block   d [32] f16 | dmin [32] f16 | sc [g][32] u8 | m [g][32] s8 | nibbles [j][64]
+//   kQ4_K block   d [32] f16 | dmin [32] f16 | sc [g][32] u8 | m [g][32] u8 | nibbles [j][64]
 //   kQ5_K block   as kQ4_K, then bit 4 as above
 //   kQ6_K block   d [32] f16 | sc [2g][32] s8 | nibbles [j][64] | bits 4, 5: [j / 2][64]; byte
 //                 4 * (o % 16) + i holds, from bit 0 on, two bits each of (even quad, o < 16),
@@ -21,13 +21,7 @@
 //   kF16, kBF16, kF32   [depth][32]
 //
 // Values:  kQ4_0, kQ5_0, kQ8_0: d * (q - ZeroPoint)   kQ4_1, kQ5_1: d * q + m
-//          kQ4_K, kQ5_K: d * sc * q - dmin * m, 0 <= sc <= 127   kQ6_K: d * sc * (q - 32)
-//
-// FOLDING (kQ4_K, kQ5_K). Kernels that read them folded turn scale and min into one unsigned byte,
-//   W = (q * sc + C) >> shift,   C = (128 << shift) + (1 << (shift - 1)) - round(m * (dmin / d))
-// so that a weight is d * 2^shift * (W - 128) and a block needs one conversion to f32. The packer
-// chooses d and sc such that W stays in 0..255 for every q and group; the error is at most one half
-// of d * 2^shift, plus what rounding C adds (1 / 2^(shift + 1)).
+//          kQ4_K, kQ5_K: d * sc * q - dmin * m, sc and m in 0..63   kQ6_K: d * sc * (q - 32)
 #pragma once
 
 #include <cmath>
@@ -68,11 +62,7 @@ constexpr size_t GroupBytes(PackedType type) {
   return GroupBit4Offset(type) + (HasBit4(type) ? kQuadsPerGroup * kBit4QuadBytes : 0);
 }
 
-// ---- K-types: a block of `groups` groups under one f16 scale ----
-
-constexpr int FoldShift(PackedType type) {
-  return type == PackedType::kQ4_K ? 3 : 4;  // 15 * 127 >> 3 = 238, 31 * 127 >> 4 = 246
-}
+// ---- K-types: a block of `groups` groups under one f16 scale; GGUF has whole blocks only ----
 
 constexpr size_t DminOffset() {
   return kHalfRow;
@@ -127,17 +117,6 @@ constexpr size_t BlockBytes(PackedType type, size_t groups) {
 constexpr size_t GroupsInBlock(size_t depth, size_t block) {
   const size_t left = depth / kGroupDepth - block * kGroupsPerBlock;
   return left < kGroupsPerBlock ? left : kGroupsPerBlock;
-}
-
-// The folding formula, stated once: every kernel computes exactly these f32 operations.
-inline float FoldRatio(float d, float dmin) {
-  return d != 0 ? dmin / d : 0.0f;
-}
-inline int FoldOffset(int m, float ratio, int shift) {
-  const float offset = static_cast<float>(m) * ratio;
-  // The comparison also refuses NaN, which only a damaged file can bring here.
-  const int rounded = std::fabs(offset) < 1e6f ? static_cast<int>(std::nearbyint(offset)) : 0;
-  return (128 << shift) + (1 << (shift - 1)) - rounded;
 }
 
 }  // namespace trellis::packed

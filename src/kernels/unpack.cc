@@ -47,20 +47,14 @@ float GroupWeight(const std::byte* block, PackedType type, size_t k, size_t o) {
   return d * static_cast<float>(q - ZeroPoint(type));
 }
 
-float AffineWeight(const std::byte* block, PackedType type, size_t groups, size_t k, size_t o,
-                   PackedReading reading) {
+float AffineWeight(const std::byte* block, PackedType type, size_t groups, size_t k, size_t o) {
   const size_t g = k / kGroupDepth;
   const float d = HalfAt(block, o), dmin = HalfAt(block + DminOffset(), o);
   const int sc = ByteAt(block, ScOffset() + g * kPanelOutputs + o);
-  const int m = static_cast<int8_t>(ByteAt(block, MinOffset(groups) + g * kPanelOutputs + o));
+  const int m = ByteAt(block, MinOffset(groups) + g * kPanelOutputs + o);
   int q = Nibble(block + NibbleOffset(groups), k, o);
   if (HasBit4(type)) q |= Bit4(block + Bit4Offset(groups), k, o);
-  if (reading == PackedReading::kExact) {
-    return d * static_cast<float>(sc * q) - dmin * static_cast<float>(m);
-  }
-  const int shift = FoldShift(type);
-  const int folded = (q * sc + FoldOffset(m, FoldRatio(d, dmin), shift)) >> shift;
-  return d * static_cast<float>(1 << shift) * static_cast<float>(folded - 128);
+  return d * static_cast<float>(sc * q) - dmin * static_cast<float>(m);
 }
 
 float SixBitWeight(const std::byte* block, size_t groups, size_t k, size_t o) {
@@ -87,7 +81,7 @@ float FloatWeight(const std::byte* block, PackedType type, size_t k, size_t o) {
 
 }  // namespace
 
-void UnpackWeights(const PackedMatrix& w, PackedReading reading, float* values) {
+void UnpackWeights(const PackedMatrix& w, float* values) {
   for (size_t output = 0; output < w.num_outputs; output++) {
     const std::byte* block = w.panels + output / kPanelOutputs * w.panel_bytes();
     const size_t o = output % kPanelOutputs;
@@ -100,9 +94,8 @@ void UnpackWeights(const PackedMatrix& w, PackedReading reading, float* values) 
             *value = GroupWeight(block, w.type, k, o);
             break;
           case ActivationForm::kPerBlock:
-            *value = w.type == PackedType::kQ6_K
-                         ? SixBitWeight(block, groups, k, o)
-                         : AffineWeight(block, w.type, groups, k, o, reading);
+            *value = w.type == PackedType::kQ6_K ? SixBitWeight(block, groups, k, o)
+                                                 : AffineWeight(block, w.type, groups, k, o);
             break;
           case ActivationForm::kF32:
             *value = FloatWeight(block, w.type, k, o);
