@@ -5,7 +5,9 @@
 #include <cmath>
 #include <random>
 
+#include "api/json_text.h"
 #include "commands.h"
+#include "flags.h"
 #include "loading.h"
 #include "os/buffer.h"
 #include "os/machine.h"
@@ -21,9 +23,13 @@ struct Flags {
 };
 
 struct Row {
-  std::string test;
-  size_t depth = 0;
-  double mean = 0, deviation = 0;  // tokens per second
+  size_t prompt = 0, generate = 0, depth = 0;  // one of the first two is 0
+  std::vector<double> speeds = {};             // tokens per second, of each repetition
+  double mean = 0, deviation = 0;
+
+  std::string test() const {
+    return prompt > 0 ? fmt::format("pp{}", prompt) : fmt::format("tg{}", generate);
+  }
 };
 
 // One sequence in pages of its own.
@@ -52,21 +58,21 @@ class Bench {
     model_.Forward({&rows, 1}, logits_.data());
   }
 
+  // `row` says what; `work` does it once.
   template <typename Work>
-  Row Measure(std::string test, size_t depth, size_t tokens, size_t repetitions, const Work& work) {
-    std::vector<double> speeds;
+  static Row Measure(Row row, size_t repetitions, const Work& work) {
+    const auto tokens = static_cast<double>(row.prompt + row.generate);
     work();  // warm-up
     for (size_t i = 0; i < repetitions; i++) {
       const auto start = std::chrono::steady_clock::now();
       work();
       const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-      speeds.push_back(static_cast<double>(tokens) / took.count());
+      row.speeds.push_back(tokens / took.count());
     }
-    Row row{.test = std::move(test), .depth = depth};
-    for (double s : speeds) row.mean += s / static_cast<double>(speeds.size());
-    for (double s : speeds) row.deviation += (s - row.mean) * (s - row.mean);
-    row.deviation =
-        speeds.size() > 1 ? std::sqrt(row.deviation / static_cast<double>(speeds.size() - 1)) : 0;
+    const auto n = static_cast<double>(repetitions);
+    for (double s : row.speeds) row.mean += s / n;
+    for (double s : row.speeds) row.deviation += (s - row.mean) * (s - row.mean);
+    row.deviation = repetitions > 1 ? std::sqrt(row.deviation / (n - 1)) : 0;
     return row;
   }
 
@@ -88,24 +94,32 @@ void PrintMarkdown(const ModelSpec& spec, const char* isa, size_t threads,
     const std::string at = row.depth > 0 ? fmt::format(" @ d{}", row.depth) : "";
     fmt::print("| {} {} | {} | {:.2f} M | {} | {} | {}{} | {:.2f} ± {:.2f} |\n", spec.architecture,
                spec.file_type, FormatBytes(spec.file_bytes),
-               static_cast<double>(spec.num_parameters) / 1e6, isa, threads, row.test, at, row.mean,
-               row.deviation);
+               static_cast<double>(spec.num_parameters) / 1e6, isa, threads, row.test(), at,
+               row.mean, row.deviation);
   }
 }
 
+// With llama-bench's names where it has one.
 void PrintJson(const ModelSpec& spec, const char* isa, size_t threads,
                const std::vector<Row>& rows) {
-  fmt::print("[\n");
-  for (size_t i = 0; i < rows.size(); i++) {
-    const Row& row = rows[i];
-    fmt::print(
-        "  {{\"architecture\": \"{}\", \"file_type\": \"{}\", \"model_size\": {}, \"isa\": \"{}\", "
-        "\"n_threads\": {}, "
-        "\"test\": \"{}\", \"n_depth\": {}, \"avg_ts\": {:.4f}, \"stddev_ts\": {:.4f}}}{}\n",
-        spec.architecture, spec.file_type, spec.file_bytes, isa, threads, row.test, row.depth,
-        row.mean, row.deviation, i + 1 < rows.size() ? "," : "");
+  const char* before = "[\n  ";
+  for (const Row& row : rows) {
+    const OrderedJson json = {{"model_type", spec.architecture + " " + spec.file_type},
+                              {"model_size", spec.file_bytes},
+                              {"model_n_params", spec.num_parameters},
+                              {"isa", isa},
+                              {"n_threads", threads},
+                              {"test", row.test()},
+                              {"n_prompt", row.prompt},
+                              {"n_gen", row.generate},
+                              {"n_depth", row.depth},
+                              {"avg_ts", row.mean},
+                              {"stddev_ts", row.deviation},
+                              {"samples_ts", row.speeds}};
+    fmt::print("{}{}", before, ToText(json));
+    before = ",\n  ";
   }
-  fmt::print("]\n");
+  fmt::print("{}]\n", rows.empty() ? "[" : "\n");
 }
 
 Status Run(const Flags& flags) {
@@ -130,12 +144,12 @@ Status Run(const Flags& flags) {
     bench.Prefill(0, depth);
     for (size_t n : flags.prompts) {
       if (n == 0) continue;
-      rows.push_back(bench.Measure(fmt::format("pp{}", n), depth, n, flags.repetitions,
-                                   [&] { bench.Prefill(depth, depth + n); }));
+      rows.push_back(Bench::Measure({.prompt = n, .depth = depth}, flags.repetitions,
+                                    [&] { bench.Prefill(depth, depth + n); }));
     }
     for (size_t n : flags.generates) {
       if (n == 0) continue;
-      rows.push_back(bench.Measure(fmt::format("tg{}", n), depth, n, flags.repetitions, [&] {
+      rows.push_back(Bench::Measure({.generate = n, .depth = depth}, flags.repetitions, [&] {
         for (size_t i = 0; i < n; i++) bench.Prefill(depth + i, depth + i + 1);
       }));
     }
@@ -149,26 +163,26 @@ Status Run(const Flags& flags) {
 void AddBench(CLI::App& app, int* exit_status) {
   auto flags = std::make_shared<Flags>();
   CLI::App* bench = app.add_subcommand("bench", "Measure prefill and decode speed");
-  bench->add_option("-m,--model", flags->model.path, "GGUF file")->required()->type_name("FILE");
-  bench->add_option("-p,--n-prompt", flags->prompts, "Prompt lengths; 0 is none")
-      ->delimiter(',')
-      ->capture_default_str();
-  bench->add_option("-n,--n-gen", flags->generates, "Tokens to decode; 0 is none")
-      ->delimiter(',')
-      ->capture_default_str();
-  bench->add_option("-d,--n-depth", flags->depths, "Tokens already in the context")
-      ->delimiter(',')
-      ->capture_default_str();
-  bench
-      ->add_option("-t,--threads", flags->model.threads,
-                   "Compute threads (default: physical cores)")
-      ->check(CLI::Range(1, 1024));
-  bench->add_option("-r,--repetitions", flags->repetitions)
+  AddModelFlag(bench, &flags->model);
+  const auto list = [bench](const char* name, std::vector<size_t>& values, const char* help) {
+    bench->add_option(name, values, help)
+        ->delimiter(',')
+        ->check(Between(0, 1 << 30))
+        ->capture_default_str()
+        ->type_name("N,...");
+  };
+  list("-p,--n-prompt", flags->prompts, "Prompt lengths; 0 is none");
+  list("-n,--n-gen", flags->generates, "Tokens to decode; 0 is none");
+  list("-d,--n-depth", flags->depths, "Tokens already in the context");
+  AddThreadsFlag(bench, &flags->model);
+  bench->add_option("-r,--repetitions", flags->repetitions, "Each after one to warm up")
+      ->check(Between(1, 1000))
       ->capture_default_str()
-      ->check(CLI::Range(1, 1000));
+      ->type_name("N");
   bench->add_option("-o,--output", flags->output, "md or json")
+      ->check(CLI::IsMember({"md", "json"}).description(""))
       ->capture_default_str()
-      ->check(CLI::IsMember({"md", "json"}));
+      ->type_name("FORMAT");
   bench->callback([flags, exit_status] {
     const Status status = Run(*flags);
     if (status.ok()) return;

@@ -94,9 +94,14 @@ Result<std::unique_ptr<Service>> LoadService(const ModelOptions& options,
   }
   const size_t context = options.context_size == 0 ? spec.context_length : options.context_size;
   const PageLayout layout = service->model->page_layout();
-  size_t cache_bytes = DefaultCacheBytes(layout, context, AvailableMemoryBytes());
+  const size_t available = AvailableMemoryBytes();
+  size_t cache_bytes = DefaultCacheBytes(layout, context, available);
   if (!options.kv_cache.empty()) {
     TRELLIS_ASSIGN_OR_RETURN(cache_bytes, ParseBytes(options.kv_cache));
+  }
+  if (cache_bytes > available) {
+    fmt::print(stderr, "warning: a KV cache of {} is more than the {} that are free\n",
+               FormatBytes(cache_bytes), FormatBytes(available));
   }
   TRELLIS_ASSIGN_OR_RETURN(std::unique_ptr<PageCache> cache,
                            PageCache::Create({.layout = layout,
@@ -120,8 +125,8 @@ Result<std::unique_ptr<Service>> LoadService(const ModelOptions& options,
              "threads, {}\n",
              spec.name, spec.architecture, spec.file_type, took.count(),
              FormatBytes(spec.packed_bytes), FormatBytes(cache_bytes), cache_tokens,
-             options.kv_cache.empty() ? " (half of free memory; --kv-cache sets it)" : "", context,
-             threads, kernels->name);
+             options.kv_cache.empty() ? " (--kv-cache sets it)" : "", context, threads,
+             kernels->name);
   return service;
 }
 

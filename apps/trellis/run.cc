@@ -1,16 +1,21 @@
 // trellis run: one answer on the terminal, streamed.
 #include <fmt/format.h>
 
+#include <chrono>
 #include <condition_variable>
+#include <csignal>
 #include <cstdio>
 #include <deque>
+#include <functional>
 #include <iostream>
 #include <iterator>
+#include <limits>
 #include <mutex>
 #include <optional>
 #include <random>
 
 #include "commands.h"
+#include "flags.h"
 #include "loading.h"
 #include "text/stream_decoder.h"
 
@@ -25,6 +30,16 @@ struct Flags {
   SamplingParams sampling;
   std::optional<uint64_t> seed;
 };
+
+// Set by the first Ctrl-C; a second one ends the process.
+volatile std::sig_atomic_t interrupted = 0;
+
+void CatchInterrupt() {
+  struct sigaction action = {};
+  action.sa_handler = [](int) { interrupted = 1; };
+  action.sa_flags = static_cast<int>(SA_RESETHAND | SA_RESTART);
+  sigaction(SIGINT, &action, nullptr);
+}
 
 // Tokens from the engine's thread to this one.
 class Printer : public GenerationSink {
@@ -42,11 +57,21 @@ class Printer : public GenerationSink {
     wake_.notify_one();
   }
 
-  Status PrintAll(const Tokenizer& tokenizer) {
+  // `cancel` is called once if the user interrupts.
+  Status PrintAll(const Tokenizer& tokenizer, const std::function<void()>& cancel) {
     StreamDecoder decoder(tokenizer, {}, SpecialTokens::kAsText);
+    bool cancelled = false;
     for (;;) {
       std::unique_lock lock(mutex_);
-      wake_.wait(lock, [&] { return finished_ || !tokens_.empty(); });
+      wake_.wait_for(lock, std::chrono::milliseconds(50),
+                     [&] { return finished_ || !tokens_.empty(); });
+      if (interrupted != 0 && !cancelled) {
+        cancelled = true;
+        lock.unlock();
+        cancel();
+        continue;
+      }
+      if (tokens_.empty() && !finished_) continue;
       if (tokens_.empty()) break;
       std::deque<TokenId> tokens;
       tokens.swap(tokens_);
@@ -55,6 +80,7 @@ class Printer : public GenerationSink {
       std::fflush(stdout);
     }
     fmt::print("{}\n", decoder.Finish());
+    std::fflush(stdout);
     const auto rate = [](size_t n, double ms) {
       return ms > 0 ? static_cast<double>(n) * 1000 / ms : 0.0;
     };
@@ -78,6 +104,7 @@ Status Answer(Flags flags) {
   if (flags.prompt.empty() || flags.prompt == "-") {
     flags.prompt.assign(std::istreambuf_iterator<char>(std::cin), {});
   }
+  TRELLIS_RETURN_IF_ERROR(ValidateSampling(flags.sampling, std::numeric_limits<TokenId>::max()));
   TRELLIS_ASSIGN_OR_RETURN(std::unique_ptr<Service> service, LoadService(flags.model, {}));
   GenerateRequest request;
   if (flags.chat) {
@@ -97,8 +124,8 @@ Status Answer(Flags flags) {
   request.sampling.seed = flags.seed ? *flags.seed : std::random_device{}();
   auto printer = std::make_shared<Printer>();
   TRELLIS_ASSIGN_OR_RETURN(RequestId id, service->engine->Submit(std::move(request), printer));
-  (void)id;
-  return printer->PrintAll(*service->tokenizer);
+  CatchInterrupt();
+  return printer->PrintAll(*service->tokenizer, [&] { service->engine->Cancel(id); });
 }
 
 }  // namespace
@@ -106,29 +133,32 @@ Status Answer(Flags flags) {
 void AddRun(CLI::App& app, int* exit_status) {
   auto flags = std::make_shared<Flags>();
   CLI::App* run = app.add_subcommand("run", "Answer one prompt on the terminal");
-  run->add_option("-m,--model", flags->model.path, "GGUF file")->required()->type_name("FILE");
+  AddModelFlag(run, &flags->model);
   run->add_option("prompt", flags->prompt, "The prompt; none or - reads standard input");
   run->add_flag("--chat", flags->chat, "Put the prompt into the model's chat template");
   run->add_option("-n,--max-tokens", flags->max_tokens,
-                  "Tokens at most (default: to the end of the context)");
-  run->add_option("-t,--threads", flags->model.threads, "Compute threads (default: physical cores)")
-      ->check(CLI::Range(1, 1024));
-  run->add_option("-c,--ctx-size", flags->model.context_size,
-                  "Longest context in tokens (default: the model's)");
-  run->add_option("--kv-cache", flags->model.kv_cache, "Memory for keys and values")
-      ->type_name("SIZE");
-  run->add_option("--temperature", flags->sampling.temperature, "0 is greedy")
-      ->capture_default_str();
-  run->add_option("--top-k", flags->sampling.top_k, "0 is off")->capture_default_str();
-  run->add_option("--top-p", flags->sampling.top_p)->capture_default_str();
-  run->add_option("--min-p", flags->sampling.min_p)->capture_default_str();
-  run->add_option("--typical-p", flags->sampling.typical_p)->capture_default_str();
-  run->add_option("--repeat-penalty", flags->sampling.repetition_penalty)->capture_default_str();
-  run->add_option("--presence-penalty", flags->sampling.presence_penalty)->capture_default_str();
-  run->add_option("--frequency-penalty", flags->sampling.frequency_penalty)->capture_default_str();
-  run->add_option("--seed", flags->seed, "Same seed, same text (default: drawn)");
+                  "Tokens at most (default: to the end of the context)")
+      ->check(Between(1, 1 << 30))
+      ->type_name("N");
+  AddThreadsFlag(run, &flags->model);
+  AddCacheFlags(run, &flags->model);
+  SamplingParams& sampling = flags->sampling;
+  const auto number = [run](const char* name, auto& value, const char* help) {
+    return run->add_option(name, value, help)->capture_default_str()->type_name("X");
+  };
+  number("--temp,--temperature", sampling.temperature, "0 is greedy");
+  number("--top-k", sampling.top_k, "Only the k most likely; 0 is off");
+  number("--top-p", sampling.top_p, "Only the most likely, up to this probability");
+  number("--min-p", sampling.min_p, "Only those with this share of the best one's probability");
+  number("--typical-p", sampling.typical_p, "Only the most typical, up to this probability");
+  number("--repeat-penalty", sampling.repetition_penalty, "Divides what was said before");
+  number("--presence-penalty", sampling.presence_penalty, "Subtracted from what was said before");
+  number("--frequency-penalty", sampling.frequency_penalty, "The same, for each time");
+  number("--repeat-last-n", sampling.penalty_last_n, "How far penalties look back; -1: all");
+  run->add_option("--seed", flags->seed, "Same seed, same text (default: drawn)")->type_name("N");
   run->callback([flags, exit_status] {
     const Status status = Answer(*flags);
+    if (interrupted != 0) *exit_status = kExitInterrupted;
     if (status.ok()) return;
     fmt::print(stderr, "trellis: {}\n", status.message());
     *exit_status = kExitUsage;

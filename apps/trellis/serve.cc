@@ -4,9 +4,12 @@
 #include <spdlog/spdlog.h>
 
 #include <atomic>
+#include <csignal>
+#include <cstdlib>
 #include <thread>
 
 #include "commands.h"
+#include "flags.h"
 #include "loading.h"
 #include "server/server.h"
 
@@ -35,22 +38,28 @@ int Serve(Flags flags) {
   auto created = Server::Create(flags.server);
   if (!created.ok()) {
     fmt::print(stderr, "trellis: {}\n", created.status().message());
-    return 1;
+    return created.status().code() == StatusCode::kInvalidArgument ? kExitUsage : 1;
   }
   Server& server = **created;
-  const std::string url = fmt::format("http://{}:{}", flags.server.host, server.port());
+  const bool is_ipv6 = flags.server.host.find(':') != std::string::npos;
+  const std::string address = is_ipv6 ? "[" + flags.server.host + "]" : flags.server.host;
+  const std::string url = fmt::format("http://{}:{}", address, server.port());
   if (flags.server.host != "127.0.0.1" && flags.server.host != "localhost" &&
       flags.server.host != "::1") {
     spdlog::warn(
         "listening on {} without authentication: whoever reaches this address can use the model",
         flags.server.host);
   }
+  // Whoever reads the log may go away; that is no reason to die.
+  std::signal(SIGPIPE, SIG_IGN);
   std::atomic<int> status{0};
+  std::atomic<bool> loading{true};
   std::thread loader([&] {
     auto service = LoadService(flags.model, [&server](size_t done, size_t total) {
       server.load_progress().done = done;
       server.load_progress().total = total;
     });
+    loading = false;
     if (!service.ok()) {
       fmt::print(stderr, "trellis: {}\n", service.status().message());
       status = kExitUsage;
@@ -66,6 +75,7 @@ int Serve(Flags flags) {
         url);
   });
   server.Run();
+  if (loading) std::_Exit(0);  // told to stop, and nothing to wait for
   loader.join();
   return status;
 }
@@ -75,32 +85,31 @@ int Serve(Flags flags) {
 void AddServe(CLI::App& app, int* exit_status) {
   auto flags = std::make_shared<Flags>();
   CLI::App* serve = app.add_subcommand("serve", "Serve a model over HTTP (OpenAI's API)");
-  serve->add_option("-m,--model", flags->model.path, "GGUF file")->required()->type_name("FILE");
-  serve->add_option("--host", flags->server.host, "Address to listen on")->capture_default_str();
+  AddModelFlag(serve, &flags->model);
+  serve->add_option("--host", flags->server.host, "Address to listen on")
+      ->capture_default_str()
+      ->type_name("ADDRESS");
   serve->add_option("--port", flags->server.port, "Port; 0 takes a free one")
-      ->capture_default_str();
-  serve
-      ->add_option("-t,--threads", flags->model.threads,
-                   "Compute threads (default: physical cores)")
-      ->check(CLI::Range(1, 1024));
-  serve->add_option("-c,--ctx-size", flags->model.context_size,
-                    "Longest context in tokens (default: the model's)");
-  serve
-      ->add_option("--kv-cache", flags->model.kv_cache,
-                   "Memory for keys and values, like 2GiB (default: half of what is free)")
-      ->type_name("SIZE");
+      ->check(Between(0, 65535))
+      ->capture_default_str()
+      ->type_name("N");
+  AddThreadsFlag(serve, &flags->model);
+  AddCacheFlags(serve, &flags->model);
   serve
       ->add_option("-a,--alias", flags->alias, "Name of the model in the API (default: the file's)")
       ->type_name("NAME");
   serve->add_flag("--no-prefix-cache", flags->no_prefix_cache,
                   "Keep nothing of a finished request");
   serve->add_option("--max-queue", flags->model.max_queue, "Waiting requests; more get 503")
-      ->capture_default_str();
+      ->check(Between(1, 1 << 20))
+      ->capture_default_str()
+      ->type_name("N");
   serve
       ->add_option("--drain-timeout", flags->drain_seconds,
                    "Seconds that running answers have on SIGTERM")
+      ->check(Between(0, 86400))
       ->capture_default_str()
-      ->check(CLI::Range(0, 86400));
+      ->type_name("N");
   serve->callback([flags, exit_status] { *exit_status = Serve(*flags); });
 }
 

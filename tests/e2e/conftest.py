@@ -14,12 +14,16 @@ import pytest
 MODEL = "SmolLM2-135M-Instruct.Q4_1"
 
 
+def model_path():
+    model = pathlib.Path(os.environ["TRELLIS_MODELS_DIR"]) / f"{MODEL}.gguf"
+    assert model.exists(), f"{model} is missing: `make test` fetches it"
+    return str(model)
+
+
 class Server:
     def __init__(self, *flags):
-        model = pathlib.Path(os.environ["TRELLIS_MODELS_DIR"]) / f"{MODEL}.gguf"
-        assert model.exists(), f"{model} is missing: `make test` fetches it"
         self.process = subprocess.Popen(
-            [os.environ["TRELLIS_BIN"], "serve", "-m", str(model), "--port", "0", *flags],
+            [os.environ["TRELLIS_BIN"], "serve", "-m", model_path(), "--port", "0", *flags],
             stderr=subprocess.PIPE,
             text=True,
         )

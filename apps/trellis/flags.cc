@@ -1,0 +1,111 @@
+#include "flags.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+
+namespace trellis {
+namespace {
+
+// Edit distance (Levenshtein).
+size_t Distance(const std::string& a, const std::string& b) {
+  std::vector<size_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); j++) row[j] = j;
+  for (size_t i = 1; i <= a.size(); i++) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); j++) {
+      const size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({replaced, row[j] + 1, row[j - 1] + 1});
+    }
+  }
+  return row[b.size()];
+}
+
+// "; did you mean X?", or nothing if none is near.
+std::string DidYouMean(const std::string& written, const std::vector<std::string>& known) {
+  std::string best;
+  size_t least = std::max<size_t>(3, written.size() / 2);
+  for (const std::string& name : known) {
+    // The start of a long name counts as near: --temp.
+    const size_t distance =
+        name.starts_with(written) && written.size() > 3 ? 1 : Distance(written, name);
+    if (distance < least) least = distance, best = name;
+  }
+  return best.empty() ? "" : fmt::format("; did you mean {}?", best);
+}
+
+std::string FlagOf(const std::string& arg) {
+  if (!arg.starts_with("--")) return arg.substr(0, 2);  // -n8 is -n 8
+  return arg.substr(0, arg.find('='));
+}
+
+bool LooksLikeAFlag(const std::string& arg) {
+  return arg.size() > 1 && arg[0] == '-' && arg != "--" && arg[1] != '.' &&
+         std::isdigit(static_cast<unsigned char>(arg[1])) == 0;
+}
+
+}  // namespace
+
+CLI::Validator Between(int64_t low, int64_t high) {
+  const auto check = [low, high](const std::string& text) -> std::string {
+    int64_t value = 0;
+    if (CLI::detail::lexical_cast(text, value) && value >= low && value <= high) return {};
+    return fmt::format("{} is not a number from {} to {}", text, low, high);
+  };
+  return CLI::Validator(check, "");
+}
+
+void AddModelFlag(CLI::App* app, ModelOptions* options) {
+  app->add_option("-m,--model", options->path, "GGUF file")->required()->type_name("FILE");
+}
+
+void AddThreadsFlag(CLI::App* app, ModelOptions* options) {
+  app->add_option("-t,--threads", options->threads, "Compute threads (default: physical cores)")
+      ->check(Between(1, 1024))
+      ->type_name("N");
+}
+
+void AddCacheFlags(CLI::App* app, ModelOptions* options) {
+  app->add_option("-c,--ctx-size", options->context_size,
+                  "Longest context in tokens (default: the model's)")
+      ->check(Between(2, 1 << 30))
+      ->type_name("N");
+  const auto check = [](const std::string& text) {
+    const Result<size_t> bytes = ParseBytes(text);
+    return bytes.ok() ? std::string() : bytes.status().message();
+  };
+  app->add_option("--kv-cache", options->kv_cache,
+                  "Memory for keys and values, like 2GiB (default: half of what is free)")
+      ->check(CLI::Validator(check, ""))
+      ->type_name("SIZE");
+}
+
+std::string ExplainError(const CLI::App& app, const std::vector<std::string>& args,
+                         const CLI::ParseError& error) {
+  if (args.empty()) return "a command is missing: serve, run, bench or inspect";
+  const CLI::App* command = nullptr;
+  std::vector<std::string> names;
+  for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; })) {
+    names.push_back(sub->get_name());
+    if (sub->get_name() == args[0]) command = sub;
+  }
+  if (command == nullptr && !LooksLikeAFlag(args[0])) {
+    return fmt::format("there is no command '{}'{}", args[0], DidYouMean(args[0], names));
+  }
+  const CLI::App& chosen = command == nullptr ? app : *command;
+  for (size_t i = command == nullptr ? 0 : 1; i < args.size() && args[i] != "--"; i++) {
+    const std::string flag = FlagOf(args[i]);
+    if (!LooksLikeAFlag(args[i]) || chosen.get_option_no_throw(flag) != nullptr) continue;
+    names.clear();
+    for (const CLI::Option* option : chosen.get_options()) {
+      for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+    }
+    return fmt::format("{} has no flag {}{}", chosen.get_name(), flag, DidYouMean(flag, names));
+  }
+  return error.what();
+}
+
+}  // namespace trellis

@@ -1,0 +1,185 @@
+"""The command line: what it prints, what it says about mistakes, and its exit status."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+
+import pytest
+from conftest import MODEL, Server, model_path
+
+BIN = os.environ["TRELLIS_BIN"]
+
+
+def trellis(*args, **more):
+    return subprocess.run([BIN, *args], capture_output=True, text=True, timeout=120, **more)
+
+
+def run(*args, **more):
+    return trellis("run", "-m", model_path(), "--kv-cache", "64MiB", *args, **more)
+
+
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (["srve"], ["srve", "did you mean serve?"]),
+        ([], ["serve, run, bench or inspect"]),
+        (["serve", "--prot", "80"], ["--prot", "did you mean --port?"]),
+        (["serve", "-m", "x", "--kvcache=1G"], ["did you mean --kv-cache?"]),
+        (["run", "-m", "x", "--topk", "3", "hi"], ["did you mean --top-k?"]),
+        (["serve"], ["--model is required"]),
+        (["serve", "-m", "x", "--port", "70000"], ["--port", "70000", "65535"]),
+        (["serve", "-m", "x", "--kv-cache", "2 pounds"], ["--kv-cache", "2 pounds", "2GiB"]),
+        (["serve", "-m", "x", "--threads", "0"], ["--threads"]),
+        (["run", "-m", "x", "--temp", "-3", "hi"], ["temperature"]),
+        (["run", "-m", "nowhere.gguf", "hi"], ["nowhere.gguf", "No such file"]),
+        (["inspect", "nowhere.gguf"], ["nowhere.gguf", "No such file"]),
+        (["bench", "-m", "nowhere.gguf"], ["nowhere.gguf", "No such file"]),
+        (["serve", "-m", "nowhere.gguf", "--port", "0"], ["nowhere.gguf", "No such file"]),
+        (["serve", "-m", "x", "--host", "no host", "--port", "0"], ["--host", "no host"]),
+        (["bench", "-m", "x", "-o", "xml"], ["xml", "md"]),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(args, words):
+    done = trellis(*args)
+    assert done.returncode == 2
+    assert done.stdout == "" and done.stderr.count("\n") == 1, done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+@pytest.mark.parametrize("size", [0, 3, 1000, 2_000_000])
+def test_a_truncated_model_is_one_line_and_status_2(tmp_path, size):
+    broken = tmp_path / "broken.gguf"
+    with open(model_path(), "rb") as whole:
+        broken.write_bytes(whole.read(size))
+    for command in (["inspect", str(broken)], ["run", "-m", str(broken), "hi"]):
+        done = trellis(*command)
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1 and "broken.gguf" in done.stderr, done.stderr
+
+
+def test_sizes():
+    for size, told in (("1.5g", "1.50 GiB"), ("64M", "64.0 MiB"), ("67108864", "64.0 MiB"), ("64MiB", "64.0 MiB")):
+        done = trellis("run", "-m", model_path(), "-n", "1", "--kv-cache", size, "x")
+        assert done.returncode == 0 and f"KV cache {told}" in done.stderr
+    for size in ("10", "0", "-5", "nan", "1e30", "GiB"):
+        assert trellis("run", "-m", model_path(), "--kv-cache", size, "x").returncode == 2
+
+
+def test_help_names_every_flag_and_version():
+    flags = {
+        "serve": "--model --host --port --threads --ctx-size --kv-cache --alias --no-prefix-cache --drain-timeout",
+        "run": "--model --chat --max-tokens --temperature --top-k --top-p --min-p --typical-p --repeat-penalty "
+        "--presence-penalty --frequency-penalty --seed --threads",
+        "bench": "--model --n-prompt --n-gen --n-depth --threads --repetitions --output",
+        "inspect": "file",
+    }
+    top = trellis("--help").stdout
+    for command, wanted in flags.items():
+        assert command in top
+        text = trellis(command, "--help").stdout
+        assert len(text.splitlines()) < 30
+        for flag in wanted.split():
+            assert flag in text, flag
+    assert re.fullmatch(r"trellis \d+\.\d+\.\d+\n", trellis("--version").stdout)
+
+
+def test_run_gives_the_servers_text_from_an_argument_and_from_stdin(fresh):
+    prompt = "The capital of France is"
+    _, answer = fresh.post("/v1/completions", {"prompt": prompt, "max_tokens": 12, "temperature": 0})
+    text = answer["choices"][0]["text"] + "\n"
+    assert run("-n", "12", "--temp", "0", prompt).stdout == text
+    assert run("-n", "12", "--temp", "0", input=prompt).stdout == text
+    assert run("-n", "12", "--temp", "0", "-", input=prompt).stdout == text
+    _, answer = fresh.post("/v1/completions", {"prompt": prompt, "max_tokens": 12, "seed": 7})
+    assert run("-n", "12", "--seed", "7", prompt).stdout == answer["choices"][0]["text"] + "\n"
+    messages = [{"role": "user", "content": prompt}]
+    _, answer = fresh.post("/v1/chat/completions", {"messages": messages, "max_tokens": 12, "temperature": 0})
+    assert run("--chat", "-n", "12", "--temp", "0", prompt).stdout == answer["choices"][0]["message"]["content"] + "\n"
+
+
+def test_run_ends_cleanly_when_interrupted():
+    process = subprocess.Popen(
+        [BIN, "run", "-m", model_path(), "--kv-cache", "64MiB", "Count to a million: one,"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.read(20)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out.endswith("\n") and "answer:" in err
+
+
+def test_bench_has_llama_benchs_rows():
+    flags = ["bench", "-m", model_path(), "-p", "8,16", "-n", "2", "-d", "0,40", "-r", "2", "-t", "1"]
+    rows = json.loads(trellis(*flags, "-o", "json").stdout)
+    assert [(r["n_prompt"], r["n_gen"], r["n_depth"]) for r in rows] == [
+        (8, 0, 0), (16, 0, 0), (0, 2, 0), (8, 0, 40), (16, 0, 40), (0, 2, 40)
+    ]  # fmt: skip
+    assert all(r["avg_ts"] > 0 and len(r["samples_ts"]) == 2 and r["n_threads"] == 1 for r in rows)
+    table = trellis(*flags, "-o", "md").stdout.splitlines()
+    assert [line.split("|")[6].strip() for line in table[2:]] == [
+        "pp8", "pp16", "tg2", "pp8 @ d40", "pp16 @ d40", "tg2 @ d40"
+    ]  # fmt: skip
+
+
+def test_inspect_says_what_is_in_the_file():
+    text = trellis("inspect", model_path()).stdout
+    for word in ("llama, 30 layers", "9 heads over 3 kv heads of 64", "8192 tokens, vocabulary 49152", "q4_1"):
+        assert word in text
+    # 30 layers x 3 heads x 64 x (K and V) x 2 bytes x 1,000 tokens
+    assert "22.0 MiB per 1,000 tokens" in text
+    assert re.search(r"this machine .* free: weights and \d+ tokens of KV cache fit", text)
+
+
+def test_threads_keep_to_what_the_process_may_use():
+    one = min(os.sched_getaffinity(0))
+    done = run("-n", "1", "x", preexec_fn=lambda: os.sched_setaffinity(0, {one}))
+    assert ", 1 threads," in done.stderr
+
+
+def test_a_port_in_use_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = trellis("serve", "-m", model_path(), "--port", str(port))
+        assert done.returncode == 1
+        assert str(port) in done.stderr and "in use" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_the_alias_is_the_models_name():
+    server = Server("--kv-cache", "64MiB", "--alias", 'my "model"')
+    assert server.get("/v1/models")["data"][0]["id"] == 'my "model"'
+    body = {"prompt": "x", "max_tokens": 1}
+    assert server.post("/v1/completions", {**body, "model": 'my "model"'})[0] == 200
+    assert server.post("/v1/completions", {**body, "model": MODEL})[0] == 404
+    assert server.stop() == 0
+
+
+def test_without_the_prefix_cache_nothing_is_found_again():
+    server = Server("--kv-cache", "64MiB", "--no-prefix-cache")
+    for _ in range(2):
+        _, answer = server.post("/v1/completions", {"prompt": [300] * 40, "max_tokens": 2})
+        assert answer["timings"]["cache_n"] == 0
+    assert server.pages()["free"] == server.pages()["capacity"]
+    assert server.stop() == 0
+
+
+def test_a_second_signal_stops_at_once():
+    server = Server("--kv-cache", "256MiB", "--drain-timeout", "600")
+    host, port = server.url.removeprefix("http://").split(":")
+    body = json.dumps({"prompt": "x", "max_tokens": 8000, "ignore_eos": True})
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(f"POST /v1/completions HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+        while server.get("/v1/cache")["leases"] == 0:
+            pass
+        server.process.terminate()
+        # Once it no longer listens, the first one has been taken.
+        with pytest.raises(OSError):
+            while True:
+                socket.create_connection((host, int(port))).close()
+        assert server.stop() == -signal.SIGTERM
