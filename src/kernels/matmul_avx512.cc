@@ -312,8 +312,9 @@ void StoreRow(const Call& call, size_t panel, size_t row, const __m512 sums[2]) 
 
 enum class Unpack { kNow, kDone };  // whether the panel is already in scratch
 
+// Not inlined: registers are for this alone.
 template <PackedType kType, int kRows>
-void Tile(const Call& call, size_t panel, size_t row, Unpack unpack) {
+[[gnu::noinline]] void Tile(const Call& call, size_t panel, size_t row, Unpack unpack) {
   __m512 sums[kRows][2];
   for (int r = 0; r < kRows; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
   const size_t blocks = BlocksFor(call.w.depth);
