@@ -13,7 +13,8 @@
 //   kQ4_K, kQ5_K          6-bit scale and min per 32 depths under f16 d, dmin per block
 //   kQ6_K                 8-bit scale per 16 depths under f16 d per block; Q3_K too
 //   kF16, kBF16, kF32     as in the file
-//   MXFP4 and IQ4_NL are kQ8_0 without loss; every other GGUF type is quantised again to it.
+//   MXFP4 (within f16's range) and IQ4_NL are kQ8_0 without loss; every other GGUF type is
+//   quantised again to it.
 //
 // ACTIVATIONS are quantised once per row and shared by every matmul that reads the row: signed 8
 // bit, never across rows, one f32 scale for as many depths as the weights have under theirs: 32
@@ -37,6 +38,7 @@ constexpr size_t BlocksFor(size_t depth) {
   return (depth + kBlockDepth - 1) / kBlockDepth;
 }
 
+// In the order of FormFor().
 enum class PackedType : uint8_t {
   kQ4_0,
   kQ4_1,
@@ -64,7 +66,7 @@ constexpr ActivationForm FormFor(PackedType type) {
   return type <= PackedType::kQ6_K ? ActivationForm::kPerBlock : ActivationForm::kF32;
 }
 
-// Bytes of one panel of `depth`, a multiple of 64.
+// Bytes of one panel of `depth` depths; they are a multiple of 64.
 size_t PanelBytes(PackedType type, size_t depth);
 
 // A view of packed weights; `panels` is 64-byte aligned.
@@ -78,8 +80,8 @@ struct PackedMatrix {
   size_t panel_bytes() const { return PanelBytes(type, depth); }
 };
 
-// A view of quantised activation rows, written by MatmulKernels::quantize_rows. Rows are 64-byte
-// aligned in `values`. Sums are of `values`.
+// A view of quantised activation rows, written by MatmulKernels::quantize_rows. Sums are of
+// `values`.
 struct QuantizedRows {
   size_t depth = 0;
   size_t scale_depth = kBlockDepth;  // kBlockDepth or kGroupDepth
@@ -89,8 +91,7 @@ struct QuantizedRows {
   // scale_depth == kGroupDepth:
   float* scaled_sums = nullptr;  // [rows, num_scales()]      scale * sum
   // scale_depth == kBlockDepth:
-  int16_t* half_sums = nullptr;   // [rows, 2 * group_stride()] of 16 depths; zero beyond depth
-  int32_t* block_sums = nullptr;  // [rows, num_scales()]
+  int16_t* half_sums = nullptr;  // [rows, 2 * group_stride()] of 16 depths; zero beyond depth
 
   size_t value_stride() const { return (depth + 63) / 64 * 64; }
   size_t group_stride() const { return BlocksFor(depth) * (kBlockDepth / kGroupDepth); }
@@ -98,20 +99,6 @@ struct QuantizedRows {
   // The rows from `row` on.
   QuantizedRows From(size_t row) const;
 };
-
-inline QuantizedRows QuantizedRows::From(size_t row) const {
-  QuantizedRows rows = *this;
-  rows.values += row * value_stride();
-  rows.scales += row * num_scales();
-  rows.group_sums += row * group_stride();
-  if (scale_depth == kGroupDepth) {
-    rows.scaled_sums += row * num_scales();
-  } else {
-    rows.half_sums += row * 2 * group_stride();
-    rows.block_sums += row * num_scales();
-  }
-  return rows;
-}
 
 // The same rows in every form. Those that no weight reads may be null.
 struct Activations {
@@ -138,10 +125,10 @@ struct MatmulKernels {
                  size_t out_stride, std::byte* scratch);
 };
 
-// Room for one unpacked panel, or one unpacked block and the sums of kScratchRows rows.
+// Room for one unpacked panel, or for one unpacked block and the sums of kScratchRows rows.
 inline constexpr size_t kScratchRows = 256;
 constexpr size_t MatmulScratchBytes(size_t depth) {
-  return (depth + kBlockDepth) * kPanelOutputs * 2 + kScratchRows * kPanelOutputs * sizeof(float);
+  return (depth + kBlockDepth) * kPanelOutputs + kScratchRows * kPanelOutputs * sizeof(float);
 }
 
 }  // namespace trellis

@@ -5,10 +5,8 @@
 
 #include <immintrin.h>
 
-#include <algorithm>
 #include <cstring>
 
-#include "base/half.h"
 #include "kernels/kernels_internal.h"
 #include "kernels/matmul_rows.h"
 #include "kernels/packed_format.h"
@@ -27,9 +25,8 @@ constexpr int kQuantizedRows = 6;
 // acc += dot(unsigned bytes of w, the four signed bytes at a). g++ 12 copies and spills the
 // accumulators of the intrinsic (half the speed); the assembly also broadcasts from memory.
 inline void Dot(__m512i& acc, __m512i w, const int8_t* a) {
-  asm("vpdpbusd %2%{1to16%}, %1, %0"
-      : "+v"(acc)
-      : "v"(w), "m"(*reinterpret_cast<const int32_t*>(a)));
+  using Quad [[gnu::may_alias]] = int32_t;
+  asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*reinterpret_cast<const Quad*>(a)));
 }
 
 inline __m512 LoadHalves(const std::byte* p) {
@@ -144,12 +141,12 @@ inline void AddScaled(const std::byte* d, const TileRows& rows, size_t scale,
 
 // out -= dmin x scale of the row x (mins . sums of the groups).
 template <int kRows>
-inline void SubtractMins(const std::byte* block, size_t groups, const TileRows& rows, Sums out) {
+inline void SubtractMins(const std::byte* block, const TileRows& rows, Sums out) {
   __m512i total[kRows][2];
   TRELLIS_UNROLL
   for (int r = 0; r < kRows; r++) total[r][0] = total[r][1] = _mm512_setzero_si512();
-  for (size_t g = 0; g < groups; g += 2) {  // two 16-bit products a lane
-    const std::byte* m = block + MinOffset(groups) + g * kPanelOutputs;
+  for (size_t g = 0; g < kGroupsPerBlock; g += 2) {  // two 16-bit products a lane
+    const std::byte* m = block + MinOffset(kGroupsPerBlock) + g * kPanelOutputs;
     __m512i mins[2];
     for (int h = 0; h < 2; h++) {
       mins[h] = _mm512_or_si512(LoadBytes(m + 16 * h),
@@ -174,13 +171,12 @@ inline void SubtractMins(const std::byte* block, size_t groups, const TileRows& 
 }
 
 template <int kRows>
-inline void AffineBlock(const uint8_t* w, const std::byte* block, size_t groups,
-                        const TileRows& rows, Sums out) {
+inline void AffineBlock(const uint8_t* w, const std::byte* block, const TileRows& rows, Sums out) {
   __m512i total[kRows][2];
   TRELLIS_UNROLL
   for (int r = 0; r < kRows; r++) total[r][0] = total[r][1] = _mm512_setzero_si512();
   const std::byte* scales = block + ScOffset();
-  for (size_t g = 0; g < groups; g++) {
+  for (size_t g = 0; g < kGroupsPerBlock; g++) {
     __m512i acc[kRows][2];
     TRELLIS_UNROLL
     for (int r = 0; r < kRows; r++) acc[r][0] = acc[r][1] = _mm512_setzero_si512();
@@ -195,17 +191,16 @@ inline void AffineBlock(const uint8_t* w, const std::byte* block, size_t groups,
     }
   }
   AddScaled<kRows>(block, rows, 0, total, out);
-  SubtractMins<kRows>(block, groups, rows, out);
+  SubtractMins<kRows>(block, rows, out);
 }
 
 template <int kRows>
-inline void SixBitBlock(const uint8_t* w, const std::byte* block, size_t groups,
-                        const TileRows& rows, Sums out) {
+inline void SixBitBlock(const uint8_t* w, const std::byte* block, const TileRows& rows, Sums out) {
   __m512i total[kRows][2];
   TRELLIS_UNROLL
   for (int r = 0; r < kRows; r++) total[r][0] = total[r][1] = _mm512_setzero_si512();
   const std::byte* scales = block + Q6ScOffset();
-  for (size_t g = 0; g < 2 * groups; g++) {
+  for (size_t g = 0; g < 2 * kGroupsPerBlock; g++) {
     __m512i acc[kRows][2];
     TRELLIS_UNROLL
     for (int r = 0; r < kRows; r++) {
@@ -332,9 +327,9 @@ template <PackedType kType, int kRows>
       if constexpr (FormFor(kType) == ActivationForm::kPerGroup) {
         GroupedBlock<kType, kRows>(bytes, block, groups, rows, sums);
       } else if constexpr (kType == PackedType::kQ6_K) {
-        SixBitBlock<kRows>(bytes, block, groups, rows, sums);
+        SixBitBlock<kRows>(bytes, block, rows, sums);
       } else {
-        AffineBlock<kRows>(bytes, block, groups, rows, sums);
+        AffineBlock<kRows>(bytes, block, rows, sums);
       }
     }
     bytes += groups * kQuadsPerGroup * kByteQuadBytes;

@@ -30,11 +30,9 @@ class Operands {
     values_.resize(rows * q.value_stride() + 64);
     scales_.resize(2 * rows * q.num_scales());
     sums_.resize(3 * rows * q.group_stride());
-    block_sums_.resize(rows * q.num_scales());
     q.values = reinterpret_cast<int8_t*>(Align(reinterpret_cast<std::byte*>(values_.data())));
     q.scales = scales_.data(), q.scaled_sums = scales_.data() + rows * q.num_scales();
     q.group_sums = sums_.data(), q.half_sums = sums_.data() + rows * q.group_stride();
-    q.block_sums = block_sums_.data();
     kernels.matmul.quantize_rows(x_.data(), depth, rows, q);
     view_ = {.f32 = x_.data(), .f32_stride = depth, .per_group = q, .per_block = q};
   }
@@ -52,7 +50,6 @@ class Operands {
   std::vector<std::byte> panels_, scratch_;
   std::vector<int8_t> values_;
   std::vector<int16_t> sums_;
-  std::vector<int32_t> block_sums_;
   Activations view_;
 };
 

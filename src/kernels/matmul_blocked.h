@@ -5,13 +5,9 @@
 // L1, and all rows go over it in tiles of S::kTileRows; their sums wait in scratch from block to
 // block.
 //
-// S has
-//   static constexpr int kTileRows;
-//   template <PackedType> static void Unpack(const std::byte* block, size_t groups, uint8_t*
-//   bytes);
-//     quantised types only; [quad][output][4], in whatever form Tile() reads
-//   template <PackedType, int kRows> static void Tile(const TileInput& in, float* sums);
-//     adds the block's products to sums [kRows, kPanelOutputs]
+// S::Unpack<type>(block, groups, bytes) unpacks a block of a quantised type to [quad][output][4] in
+// whatever form S::Tile reads; S::Tile<type, rows>(in, sums) adds the products of one block to sums
+// [rows, kPanelOutputs].
 #pragma once
 
 #include <algorithm>

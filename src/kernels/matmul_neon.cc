@@ -5,7 +5,6 @@
 
 #include <arm_neon.h>
 
-#include <algorithm>
 #include <cstring>
 
 #include "kernels/kernels_internal.h"
@@ -197,12 +196,12 @@ inline void GroupedBlock(const int8_t* w, const std::byte* block, size_t groups,
 }
 
 template <int kRows>
-inline void AffineBlock(const int8_t* w, const std::byte* block, size_t groups, size_t output,
+inline void AffineBlock(const int8_t* w, const std::byte* block, size_t output,
                         const TileRows& rows, Floats<kRows>& out) {
   Ints<kRows> total, mins;
   Clear<kRows>(total);
   Clear<kRows>(mins);
-  for (size_t g = 0; g < groups; g++) {
+  for (size_t g = 0; g < kGroupsPerBlock; g++) {
     Ints<kRows> acc;
     Clear<kRows>(acc);
     for (size_t k = 0; k < kGroupDepth; k += 16) {
@@ -213,7 +212,7 @@ inline void AffineBlock(const int8_t* w, const std::byte* block, size_t groups, 
     TRELLIS_UNROLL
     for (int i = 0; i < kTileVectors; i++) {
       const int32x4_t sc = Load4(block + ScOffset() + at + 4 * i),
-                      m = Load4(block + MinOffset(groups) + at + 4 * i);
+                      m = Load4(block + MinOffset(kGroupsPerBlock) + at + 4 * i);
       TRELLIS_UNROLL
       for (int r = 0; r < kRows; r++) {
         total[r][i] = vmlaq_s32(total[r][i], acc[r][i], sc);
@@ -227,12 +226,12 @@ inline void AffineBlock(const int8_t* w, const std::byte* block, size_t groups, 
 }
 
 template <int kRows>
-inline void SixBitBlock(const int8_t* w, const std::byte* block, size_t groups, size_t output,
+inline void SixBitBlock(const int8_t* w, const std::byte* block, size_t output,
                         const TileRows& rows, Floats<kRows>& out) {
   Ints<kRows> total;
   Clear<kRows>(total);
   const std::byte* sc = block + Q6ScOffset() + output;
-  for (size_t h = 0; h < 2 * groups; h++) {
+  for (size_t h = 0; h < 2 * kGroupsPerBlock; h++) {
     Ints<kRows> acc;
     Clear<kRows>(acc);
     AddQuads<kRows>(w, rows.values + 16 * h, rows.value_stride, acc);
@@ -307,9 +306,9 @@ struct NeonMatmul {
       } else if constexpr (FormFor(kType) == ActivationForm::kPerGroup) {
         GroupedBlock<kType, kRows>(w, in.block, in.groups, output, in.rows, out);
       } else if constexpr (kType == PackedType::kQ6_K) {
-        SixBitBlock<kRows>(w, in.block, in.groups, output, in.rows, out);
+        SixBitBlock<kRows>(w, in.block, output, in.rows, out);
       } else {
-        AffineBlock<kRows>(w, in.block, in.groups, output, in.rows, out);
+        AffineBlock<kRows>(w, in.block, output, in.rows, out);
       }
       TRELLIS_UNROLL
       for (int r = 0; r < kRows; r++) {

@@ -44,32 +44,21 @@ struct TileRows {
   const int8_t* values;
   const float* scales;
   const int16_t* group_sums;
-  const float* scaled_sums;   // per group only
-  const int16_t* half_sums;   // per block only
-  const int32_t* block_sums;  // per block only
+  const float* scaled_sums;  // per group only
+  const int16_t* half_sums;  // per block only
   size_t value_stride, scale_stride, group_stride;
 };
 
-inline TileRows TileRowsAt(const QuantizedRows& q, size_t row, size_t block) {
-  const QuantizedRows at = q.From(row);
-  const size_t group = block * packed::kGroupsPerBlock;
-  const bool per_group = q.scale_depth == kGroupDepth;
-  return {.values = at.values + block * kBlockDepth,
-          .scales = at.scales + (per_group ? group : block),
-          .group_sums = at.group_sums + group,
-          .scaled_sums = per_group ? at.scaled_sums + group : nullptr,
-          .half_sums = per_group ? nullptr : at.half_sums + 2 * group,
-          .block_sums = per_group ? nullptr : at.block_sums + block,
-          .value_stride = q.value_stride(),
-          .scale_stride = q.num_scales(),
-          .group_stride = q.group_stride()};
+TileRows TileRowsAt(const QuantizedRows& q, size_t row, size_t block);
+
+// What values are multiplied by so that `max` becomes 127; 0 where that would be no number.
+[[gnu::always_inline]] inline float QuantizationInverse(float max) {
+  return max > 1e-30f ? 127.0f / max : 0.0f;
 }
 
-// MatmulKernels::quantize_rows from
-//   float S::AbsMax(const float* x, size_t n): n is a multiple of 32
-//   void S::QuantizeGroup(const float* x, float inverse, int8_t* values, int16_t sums[2]): 32
-//   values,
-//     round(x * inverse) to the nearest even within -127..127, and the sums of each half.
+// MatmulKernels::quantize_rows. S::AbsMax(x, n) is the largest |x| of n, a multiple of 32.
+// S::QuantizeGroup(x, inverse, values, sums) makes 32 values, round(x * inverse) to the nearest
+// even within -127..127, and sums each half of them.
 template <typename S>
 void QuantizeRowsWith(const float* x, size_t stride, size_t num_rows, const QuantizedRows& rows) {
   const size_t depth = rows.depth, groups = depth / kGroupDepth, group_stride = rows.group_stride();
@@ -83,7 +72,7 @@ void QuantizeRowsWith(const float* x, size_t stride, size_t num_rows, const Quan
     for (size_t i = 0; i < out.num_scales(); i++) {
       const size_t begin = i * out.scale_depth, end = std::min(begin + out.scale_depth, depth);
       const float max = S::AbsMax(x + begin, end - begin);
-      const float inverse = max > 0 ? 127.0f / max : 0.0f;
+      const float inverse = QuantizationInverse(max);
       out.scales[i] = max / 127.0f;
       int32_t sum = 0;
       for (size_t k = begin; k < end; k += kGroupDepth) {
@@ -93,11 +82,7 @@ void QuantizeRowsWith(const float* x, size_t stride, size_t num_rows, const Quan
         out.group_sums[k / kGroupDepth] = static_cast<int16_t>(halves[0] + halves[1]);
         sum += halves[0] + halves[1];
       }
-      if (per_group) {
-        out.scaled_sums[i] = out.scales[i] * static_cast<float>(sum);
-      } else {
-        out.block_sums[i] = sum;
-      }
+      if (per_group) out.scaled_sums[i] = out.scales[i] * static_cast<float>(sum);
     }
   }
 }

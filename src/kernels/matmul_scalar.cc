@@ -6,6 +6,7 @@
 
 #include "base/half.h"
 #include "kernels/kernels_internal.h"
+#include "kernels/matmul_rows.h"
 #include "kernels/packed_format.h"
 
 namespace trellis {
@@ -17,7 +18,7 @@ using namespace packed;
 int QuantizeValues(const float* x, size_t n, int8_t* values, float* scale) {
   float amax = 0;
   for (size_t k = 0; k < n; k++) amax = std::max(amax, std::fabs(x[k]));
-  const float inverse = amax > 0 ? 127.0f / amax : 0.0f;
+  const float inverse = QuantizationInverse(amax);
   int sum = 0;
   for (size_t k = 0; k < n; k++) {
     const float q = std::nearbyint(x[k] * inverse);
@@ -43,11 +44,8 @@ void QuantizeRows(const float* x, size_t stride, size_t num_rows, const Quantize
     for (size_t i = 0; i < out.num_scales(); i++) {
       const size_t begin = i * out.scale_depth, n = std::min(out.scale_depth, out.depth - begin);
       const int sum = QuantizeValues(x + r * stride + begin, n, row.values + begin, row.scales + i);
-      if (out.scale_depth == kGroupDepth) {
+      if (out.scale_depth == kGroupDepth)
         row.scaled_sums[i] = row.scales[i] * static_cast<float>(sum);
-      } else {
-        row.block_sums[i] = sum;
-      }
     }
     const size_t groups = out.depth / kGroupDepth;
     std::fill(row.group_sums + groups, row.group_sums + out.group_stride(), int16_t{0});

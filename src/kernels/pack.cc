@@ -60,7 +60,8 @@ void ReadKScale(const std::byte* s, size_t i, uint8_t* scale, uint8_t* min) {
 }
 
 // block_q4_K { f16 d, dmin; u8 scales[12]; u8 qs[128] };  block_q5_K has u8 qh[32] before qs.
-void ReadQ45K(const std::byte* block, bool five_bits, AffineBlock* out) {
+void ReadQ45K(const std::byte* block, PackedType type, AffineBlock* out) {
+  const bool five_bits = HasBit4(type);
   out->d = LoadU16(block);
   out->dmin = LoadU16(block + 2);
   for (size_t g = 0; g < kGroupsPerBlock; g++) ReadKScale(block + 4, g, &out->sc[g], &out->m[g]);
@@ -246,38 +247,38 @@ void PackGroupPanel(const PackSource& source, PackedType type, size_t panel, std
 }
 
 void PackAffinePanel(const PackSource& source, PackedType type, size_t panel, std::byte* to) {
-  const bool five_bits = HasBit4(type);
+  const size_t blocks = BlocksFor(source.depth), block_bytes = source.row_bytes / blocks;
   std::vector<AffineBlock> outputs(kPanelOutputs);
-  for (size_t block = 0; block < BlocksFor(source.depth); block++) {
-    const size_t groups = GroupsInBlock(source.depth, block);
+  for (size_t block = 0; block < blocks; block++) {
     for (size_t o = 0; o < kPanelOutputs; o++) {
       const size_t output = panel * kPanelOutputs + o;
       outputs[o] = AffineBlock{};
-      if (output >= source.num_outputs) continue;
-      ReadQ45K(RowOf(source, output) + block * (five_bits ? 176 : 144), five_bits, &outputs[o]);
+      if (output < source.num_outputs)
+        ReadQ45K(RowOf(source, output) + block * block_bytes, type, &outputs[o]);
     }
-    WriteAffineBlock(outputs.data(), type, groups, to);
-    to += BlockBytes(type, groups);
+    WriteAffineBlock(outputs.data(), type, kGroupsPerBlock, to);
+    to += BlockBytes(type, kGroupsPerBlock);
   }
 }
 
 void PackSixBitPanel(const PackSource& source, size_t panel, std::byte* to) {
   const bool q3 = static_cast<GgufType>(source.ggml_type) == GgufType::kQ3_K;
+  const size_t blocks = BlocksFor(source.depth), block_bytes = source.row_bytes / blocks;
   std::vector<SixBitBlock> outputs(kPanelOutputs);
-  for (size_t block = 0; block < BlocksFor(source.depth); block++) {
-    const size_t groups = GroupsInBlock(source.depth, block);
+  for (size_t block = 0; block < blocks; block++) {
     for (size_t o = 0; o < kPanelOutputs; o++) {
       const size_t output = panel * kPanelOutputs + o;
       outputs[o] = SixBitBlock{};
       if (output >= source.num_outputs) continue;
+      const std::byte* in = RowOf(source, output) + block * block_bytes;
       if (q3) {
-        ReadQ3K(RowOf(source, output) + block * 110, &outputs[o]);
+        ReadQ3K(in, &outputs[o]);
       } else {
-        ReadQ6K(RowOf(source, output) + block * 210, &outputs[o]);
+        ReadQ6K(in, &outputs[o]);
       }
     }
-    WriteSixBitBlock(outputs.data(), groups, to);
-    to += BlockBytes(PackedType::kQ6_K, groups);
+    WriteSixBitBlock(outputs.data(), kGroupsPerBlock, to);
+    to += BlockBytes(PackedType::kQ6_K, kGroupsPerBlock);
   }
 }
 
@@ -293,6 +294,8 @@ constexpr int8_t kIq4NlCodes[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                     1,    13,   25,  38,  53,  69,  89,  113};
 constexpr int8_t kMxfp4Codes[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
+constexpr float kMaxHalf = 65504;
+
 void ReadCodes(const std::byte* qs, const int8_t (&codes)[16], ByteGroup* out) {
   for (size_t i = 0; i < 16; i++) {
     out->q[i] = codes[U8(qs, i) & 15];
@@ -301,33 +304,33 @@ void ReadCodes(const std::byte* qs, const int8_t (&codes)[16], ByteGroup* out) {
 }
 
 // d = amax / 127, as Q8_0.
-void QuantizeGroup(const float* x, ByteGroup* out) {
+ByteGroup QuantizeGroup(const float* x) {
+  ByteGroup group;
   float amax = 0;
   for (size_t i = 0; i < kGroupDepth; i++) amax = std::max(amax, std::fabs(x[i]));
-  out->d = FloatToHalf(amax / 127.0f);
-  if (amax > 0 && out->d == 0) out->d = 1;
-  const float d = HalfToFloat(out->d);
+  group.d = FloatToHalf(amax / 127.0f);
+  if (amax > 0 && group.d == 0) group.d = 1;
+  const float d = HalfToFloat(group.d);
   for (size_t i = 0; i < kGroupDepth; i++) {
     const float v = d > 0 ? std::nearbyint(x[i] / d) : 0.0f;
-    out->q[i] = static_cast<int8_t>(v >= -127.0f ? (v <= 127.0f ? v : 127.0f) : -127.0f);
+    group.q[i] = static_cast<int8_t>(v >= -127.0f ? (v <= 127.0f ? v : 127.0f) : -127.0f);
   }
+  return group;
 }
 
-// Group `g` of a row; `values`: the row in f32, for the types that are quantised again.
-ByteGroup ReadByteGroup(GgufType type, const std::byte* row, const float* values, size_t g) {
+// A group of the types that need no other quants.
+ByteGroup ReadByteGroup(GgufType type, const std::byte* block) {
   ByteGroup group;
   if (type == GgufType::kQ8_0) {
-    group.d = LoadU16(row + g * 34);
-    std::memcpy(group.q, row + g * 34 + 2, kGroupDepth);
+    group.d = LoadU16(block);
+    std::memcpy(group.q, block + 2, kGroupDepth);
   } else if (type == GgufType::kIQ4_NL) {
-    group.d = LoadU16(row + g * 18);
-    ReadCodes(row + g * 18 + 2, kIq4NlCodes, &group);
-  } else if (type == GgufType::kMXFP4) {
-    // Beyond f16 a weight is as good as zero, or no weight of a model.
-    group.d = FloatToHalf(std::ldexp(1.0f, U8(row, g * 17) - 128));
-    ReadCodes(row + g * 17 + 1, kMxfp4Codes, &group);
+    group.d = LoadU16(block);
+    ReadCodes(block + 2, kIq4NlCodes, &group);
   } else {
-    QuantizeGroup(values + g * kGroupDepth, &group);
+    // Below f16 a weight is as good as zero, above it is no weight of a model.
+    group.d = FloatToHalf(std::min(std::ldexp(1.0f, U8(block, 0) - 128), kMaxHalf));
+    ReadCodes(block + 1, kMxfp4Codes, &group);
   }
   return group;
 }
@@ -336,16 +339,20 @@ void PackBytePanel(const PackSource& source, size_t panel, std::byte* to) {
   const auto type = static_cast<GgufType>(source.ggml_type);
   const bool is_exact =
       type == GgufType::kQ8_0 || type == GgufType::kIQ4_NL || type == GgufType::kMXFP4;
+  const size_t groups = source.depth / kGroupDepth;
   std::vector<float> values(is_exact ? 0 : source.depth);
   for (size_t o = 0; o < kPanelOutputs; o++) {
     const size_t output = panel * kPanelOutputs + o;
     const bool exists = output < source.num_outputs;
     if (exists && !is_exact)
       source.dequantize(RowOf(source, output), values.data(), static_cast<int64_t>(source.depth));
-    for (size_t g = 0; g < source.depth / kGroupDepth; g++) {
+    for (size_t g = 0; g < groups; g++) {
       std::byte* group = to + g * GroupBytes(PackedType::kQ8_0);
       ByteGroup in;
-      if (exists) in = ReadByteGroup(type, RowOf(source, output), values.data(), g);
+      if (exists) {
+        in = is_exact ? ReadByteGroup(type, RowOf(source, output) + g * (source.row_bytes / groups))
+                      : QuantizeGroup(values.data() + g * kGroupDepth);
+      }
       StoreU16(group + 2 * o, in.d);
       for (size_t j = 0; j < kQuadsPerGroup; j++) {
         uint32_t quad;
@@ -371,41 +378,6 @@ void PackFloatPanel(const PackSource& source, size_t element_bytes, size_t panel
 }
 
 }  // namespace
-
-const char* PackedTypeName(PackedType type) {
-  switch (type) {
-    case PackedType::kQ4_0:
-      return "q4_0";
-    case PackedType::kQ4_1:
-      return "q4_1";
-    case PackedType::kQ5_0:
-      return "q5_0";
-    case PackedType::kQ5_1:
-      return "q5_1";
-    case PackedType::kQ8_0:
-      return "q8_0";
-    case PackedType::kQ4_K:
-      return "q4_K";
-    case PackedType::kQ5_K:
-      return "q5_K";
-    case PackedType::kQ6_K:
-      return "q6_K";
-    case PackedType::kF16:
-      return "f16";
-    case PackedType::kBF16:
-      return "bf16";
-    case PackedType::kF32:
-      return "f32";
-  }
-  return "?";
-}
-
-size_t PanelBytes(PackedType type, size_t depth) {
-  size_t bytes = 0;
-  for (size_t block = 0; block < BlocksFor(depth); block++)
-    bytes += BlockBytes(type, GroupsInBlock(depth, block));
-  return bytes;
-}
 
 PackedType PackedTypeFor(int32_t ggml_type) {
   switch (static_cast<GgufType>(ggml_type)) {
@@ -440,7 +412,8 @@ PackedType PackedTypeFor(int32_t ggml_type) {
 
 void PackPanels(const PackSource& source, PackedType type, size_t panel_begin, size_t panel_end,
                 std::byte* panels) {
-  TRELLIS_CHECK(source.depth % kGroupDepth == 0);
+  const bool per_block = FormFor(type) == ActivationForm::kPerBlock;
+  TRELLIS_CHECK(source.depth % (per_block ? kBlockDepth : kGroupDepth) == 0);
   TRELLIS_CHECK(type == PackedTypeFor(source.ggml_type));
   const size_t panel_bytes = PanelBytes(type, source.depth);
   for (size_t panel = panel_begin; panel < panel_end; panel++) {

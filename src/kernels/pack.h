@@ -2,7 +2,7 @@
 // are independent.
 //
 // The block formats of GGUF's tensor types are those of ggml (ggml-common.h of llama.cpp,
-// block_q4_0 and the others); the types that map onto a packed kind one-to-one are read here, all
+// block_q4_0 and the others); the types that a packed type holds without loss are read here, all
 // others come as f32 rows from the caller's `dequantize`.
 #pragma once
 
@@ -31,7 +31,7 @@ enum class GgufType : int32_t {
   kMXFP4 = 39,
 };
 
-// The packed kind for weights of ggml type `ggml_type` (any value of enum ggml_type).
+// The packed type for weights of ggml type `ggml_type` (any value of enum ggml_type).
 PackedType PackedTypeFor(int32_t ggml_type);
 
 // A tensor [num_outputs, depth] as it lies in the file.
@@ -45,9 +45,10 @@ struct PackSource {
   void (*dequantize)(const void* row, float* values, int64_t n) = nullptr;
 };
 
-// Writes panels [panel_begin, panel_end) of `source` as kind `type` to `panels` (the tensor's first
+// Writes panels [panel_begin, panel_end) of `source` as `type` to `panels` (the tensor's first
 // panel; 64-byte aligned). Outputs beyond num_outputs are zero weights. REQUIRES: type is
-// PackedTypeFor(source.ggml_type); depth is a multiple of kGroupDepth.
+// PackedTypeFor(source.ggml_type); depth is a multiple of kGroupDepth, of kBlockDepth for K-types
+// (as in every GGUF file).
 void PackPanels(const PackSource& source, PackedType type, size_t panel_begin, size_t panel_end,
                 std::byte* panels);
 

@@ -24,7 +24,6 @@
 //          kQ4_K, kQ5_K: d * sc * q - dmin * m, sc and m in 0..63   kQ6_K: d * sc * (q - 32)
 #pragma once
 
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 

@@ -48,7 +48,6 @@ QuantizedRows TakeQuantized(Carver& carver, size_t depth, size_t scale_depth) {
     q.scaled_sums = carver.Take<float>(kMaxRows * q.num_scales());
   } else {
     q.half_sums = carver.Take<int16_t>(kMaxRows * 2 * q.group_stride());
-    q.block_sums = carver.Take<int32_t>(kMaxRows * q.num_scales());
   }
   return q;
 }
