@@ -84,6 +84,12 @@ net::awaitable<boost::system::error_code> ReadRequest(Stream& stream, beast::fla
 net::awaitable<bool> Answer(const HttpRequest& request, Stream& stream, ServerState& state) {
   Service* service = state.service;
   if (service != nullptr && IsGeneration(request)) {
+    // The engine refuses too, but only once the drain has reached it.
+    if (state.draining) {
+      const Status stopping(StatusCode::kUnavailable,
+                            "shutting down: no new requests are accepted");
+      co_return co_await WriteReply(stream, request, ErrorReply(ErrorFromStatus(stopping)), state);
+    }
     co_return co_await AnswerGeneration(request, *service, stream, state);
   }
   Reply reply = co_await AnswerPlain(request, state);
