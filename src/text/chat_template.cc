@@ -43,8 +43,8 @@ std::vector<ChatTurn> ToTurns(const std::vector<ChatMessage>& messages) {
   std::vector<ChatTurn> turns;
   turns.reserve(messages.size());
   for (const ChatMessage& message : messages) {
-    turns.push_back({message.role, message.content, message.tool_calls_json, message.tool_call_id,
-                     message.name, message.reasoning_content});
+    turns.push_back({message.role, message.content, message.content_parts, message.tool_calls_json,
+                     message.tool_call_id, message.name, message.reasoning_content});
   }
   return turns;
 }
@@ -77,7 +77,7 @@ struct Prepared {
       : bos(PieceOrNothing(tokenizer, tokenizer.bos())),
         eos(PieceOrNothing(tokenizer, tokenizer.eos())),
         adds_bos(tokenizer.AddsBos()),
-        adds_eos(tokenizer.impl().vocab->get_add_eos()),
+        adds_eos(tokenizer.AddsEos()),
         renderer(source, bos, eos),
         encoder(tokenizer, source) {}
 

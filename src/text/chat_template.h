@@ -16,8 +16,11 @@
 namespace trellis {
 
 struct ChatMessage {
-  std::string role;     // system, user, assistant, tool, developer
-  std::string content;  // text parts joined
+  std::string role;  // system, user, assistant, tool, developer
+  std::string content;
+  // What came as an array of text parts instead; then `content` is empty. Templates that know of
+  // parts get them as they are, for others they are joined by line ends, as llama-server does.
+  std::vector<std::string> content_parts;
   // What else the client sent, as JSON text or empty; the template may read it (JSON never travels
   // parsed past api/).
   std::string tool_calls_json;

@@ -10,7 +10,6 @@
 
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "base/types.h"
@@ -34,26 +33,12 @@ class PromptEncoder {
   std::vector<TokenId> Encode(const std::vector<PromptPart>& parts) const;
 
  private:
-  // A special token that the template wrote at [begin, end) of the text.
-  struct Marker {
-    size_t begin = 0;
-    size_t end = 0;
-    TokenId token = 0;
-  };
-
-  void FindCandidates(std::string_view text, size_t begin, size_t end,
-                      std::vector<Marker>& found) const;
-  std::vector<Marker> FindMarkers(std::string_view text,
-                                  const std::vector<PromptPart>& parts) const;
   void AppendAsText(std::string_view text, std::vector<TokenId>& tokens) const;
   void AppendSpelledOut(TokenId token, std::vector<TokenId>& tokens) const;
 
   const Tokenizer& tokenizer_;
-  // Views of the vocabulary's own strings.
-  std::unordered_map<std::string_view, TokenId> markers_;
-  std::vector<size_t> marker_sizes_;  // which there are, descending
-  std::vector<bool> is_first_byte_;   // [256]: of any marker
-  std::vector<bool> is_marker_;       // [vocab_size]
+  // [vocab_size]: what only the template may write.
+  std::vector<bool> is_marker_;
 };
 
 }  // namespace trellis

@@ -24,6 +24,8 @@ using GgufPtr = std::unique_ptr<gguf_context, decltype(&gguf_free)>;
 
 constexpr const char* kModelKey = "tokenizer.ggml.model";
 constexpr const char* kTokensKey = "tokenizer.ggml.tokens";
+// Tokens that only a template or a raw prompt may use, and that are never shown.
+constexpr int kHidden = LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_UNKNOWN;
 
 Result<GgufPtr> OpenGguf(const std::string& path) {
   // Only to tell a file that is not there from one that is not right.
@@ -96,8 +98,8 @@ Status CheckLoaded(const llama_vocab& vocab, const std::string& path) {
 
 // For a vocabulary that lacks some bytes, where llama.cpp throws: what can be encoded, character by
 // character, and the unknown token, if there is one, for the rest.
-std::vector<TokenId> EncodeWhatIsThere(const llama_vocab& vocab, std::string_view text) {
-  std::vector<TokenId> tokens;
+void AppendWhatIsThere(const llama_vocab& vocab, std::string_view text,
+                       std::vector<TokenId>& tokens) {
   while (!text.empty()) {
     const std::string_view character = text.substr(0, Utf8Length(text));
     text.remove_prefix(character.size());
@@ -108,7 +110,6 @@ std::vector<TokenId> EncodeWhatIsThere(const llama_vocab& vocab, std::string_vie
       if (vocab.token_unk() != LLAMA_TOKEN_NULL) tokens.push_back(vocab.token_unk());
     }
   }
-  return tokens;
 }
 
 }  // namespace
@@ -118,7 +119,9 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::Load(const std::string& gguf_path)
   TRELLIS_RETURN_IF_ERROR(CheckVocab(gguf.get(), gguf_path));
   auto impl = std::make_unique<Impl>();
   try {
-    impl->vocab = trellis_llama::LoadVocab(gguf.get());
+    trellis_llama::Vocab loaded = trellis_llama::LoadVocab(gguf.get());
+    impl->vocab = std::move(loaded.vocab);
+    impl->special_tokens.emplace(*impl->vocab, loaded.special_tokens);
   } catch (const std::exception& error) {
     return Status(StatusCode::kDataLoss,
                   fmt::format("{}: cannot read the vocabulary: {}", gguf_path, error.what()));
@@ -139,17 +142,40 @@ size_t Tokenizer::vocab_size() const {
 
 std::vector<TokenId> Tokenizer::Encode(std::string_view text, AddSpecial add_special,
                                        SpecialTokens special) const {
+  const llama_vocab& vocab = *impl_->vocab;
+  // User-defined tokens are taken from any text, as libllama does.
+  const auto accept = [&](TokenId token, size_t, size_t) {
+    return special == SpecialTokens::kParse || (vocab.token_get_attr(token) & kHidden) == 0;
+  };
+  std::vector<TokenId> tokens;
+  if (add_special == AddSpecial::kByVocabulary && vocab.get_add_bos()) {
+    tokens.push_back(vocab.token_bos());
+  }
+  size_t begin = 0;
+  for (const SpecialTokenMatch& match : impl_->special_tokens->Find(text, accept)) {
+    impl_->AppendText(text.substr(begin, match.begin - begin), tokens);
+    tokens.push_back(match.token);
+    begin = match.end;
+  }
+  impl_->AppendText(text.substr(begin), tokens);
+  if (add_special == AddSpecial::kByVocabulary && vocab.get_add_eos()) {
+    tokens.push_back(vocab.token_eos());
+  }
+  return tokens;
+}
+
+void Tokenizer::Impl::AppendText(std::string_view text, std::vector<TokenId>& tokens) const {
+  if (text.empty()) return;
   try {
-    return impl_->vocab->tokenize(std::string(text), add_special == AddSpecial::kByVocabulary,
-                                  special == SpecialTokens::kParse);
+    const std::vector<TokenId> more = vocab->tokenize(std::string(text), false, false);
+    tokens.insert(tokens.end(), more.begin(), more.end());
   } catch (const std::exception&) {
-    return EncodeWhatIsThere(*impl_->vocab, text);
+    AppendWhatIsThere(*vocab, text, tokens);
   }
 }
 
 std::string Tokenizer::Piece(TokenId token, SpecialTokens special) const {
   if (!impl_->Contains(token)) return "";
-  constexpr int kHidden = LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_UNKNOWN;
   if (special == SpecialTokens::kAsText && (impl_->vocab->token_get_attr(token) & kHidden) != 0) {
     return "";
   }
@@ -168,8 +194,14 @@ std::string Tokenizer::Decode(const std::vector<TokenId>& tokens, SpecialTokens 
 bool Tokenizer::IsEndOfGeneration(TokenId token) const {
   return impl_->vocab->is_eog(token);
 }
+std::vector<TokenId> Tokenizer::suppressed() const {
+  return impl_->vocab->get_suppress_tokens();
+}
 bool Tokenizer::AddsBos() const {
   return impl_->vocab->get_add_bos();
+}
+bool Tokenizer::AddsEos() const {
+  return impl_->vocab->get_add_eos();
 }
 TokenId Tokenizer::bos() const {
   return impl_->vocab->token_bos();

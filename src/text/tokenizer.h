@@ -35,7 +35,11 @@ class Tokenizer {
   std::string Decode(const std::vector<TokenId>& tokens, SpecialTokens special) const;
 
   bool IsEndOfGeneration(TokenId token) const;
+  // Never to be sampled, says the file (tokenizer.ggml.suppress_tokens).
+  std::vector<TokenId> suppressed() const;
+  // Whether Encode(kByVocabulary) puts them around a text.
   bool AddsBos() const;
+  bool AddsEos() const;
   TokenId bos() const;  // -1: none
   TokenId eos() const;  // -1: none
 

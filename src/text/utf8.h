@@ -7,6 +7,11 @@
 
 namespace trellis {
 
+// What C's isspace() says in its own locale.
+inline bool IsAsciiSpace(char c) {
+  return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
 // The bytes of the first character of `text`; a byte that starts no valid one counts as a character
 // of its own. REQUIRES: `text` is not empty.
 size_t Utf8Length(std::string_view text);

@@ -73,6 +73,16 @@ std::vector<common_chat_msg> ToMessages(const std::vector<ChatTurn>& turns) {
     common_json message = common_json::object();
     message["role"] = turn.role;
     message["content"] = turn.content;
+    if (!turn.content_parts.empty()) {
+      common_json parts = common_json::array();
+      for (const std::string& text : turn.content_parts) {
+        common_json part = common_json::object();
+        part["type"] = "text";
+        part["text"] = text;
+        parts.push_back(part);
+      }
+      message["content"] = parts;
+    }
     if (!turn.tool_calls_json.empty()) message["tool_calls"] = common_json::parse(turn.tool_calls_json);
     if (!turn.tool_call_id.empty()) message["tool_call_id"] = turn.tool_call_id;
     if (!turn.name.empty()) message["name"] = turn.name;
@@ -80,6 +90,10 @@ std::vector<common_chat_msg> ToMessages(const std::vector<ChatTurn>& turns) {
     messages.push_back(message);
   }
   return common_chat_msgs_parse_oaicompat(messages);
+}
+
+common_chat_templates* Parse(const std::string& source, const std::string& bos, const std::string& eos) {
+  return common_chat_templates_init(nullptr, source, bos, eos).release();
 }
 
 bool HasOwnCode(const common_chat_templates* templates, const std::string& bos, const std::string& eos) {
@@ -118,8 +132,7 @@ void RecordRender(const jinja::string& rendered) {
 }
 
 ChatRenderer::ChatRenderer(const std::string& source, const std::string& bos, const std::string& eos)
-    : templates_(common_chat_templates_init(nullptr, source, bos, eos).release()),
-      has_own_code_(HasOwnCode(templates_, bos, eos)) {}
+    : templates_(Parse(source, bos, eos)), has_own_code_(HasOwnCode(templates_, bos, eos)) {}
 
 ChatRenderer::~ChatRenderer() { common_chat_templates_free(templates_); }
 

@@ -3,6 +3,7 @@
 // include it.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -25,10 +26,17 @@ struct VocabDeleter {
 };
 using VocabPtr = std::unique_ptr<llama_vocab, VocabDeleter>;
 
+struct Vocab {
+  VocabPtr vocab;
+  // Its tokens that are looked for in a text before anything else, in order of precedence. `vocab`
+  // itself looks for none: its tokenize() takes what lies between two of them.
+  std::vector<int32_t> special_tokens;
+};
+
 // The vocabulary in a GGUF file's metadata; `gguf` is only read, and not needed afterwards.
 // THROWS std::runtime_error. REQUIRES: tokens are distinct and the kind of vocabulary is known;
 // llama.cpp asserts it.
-VocabPtr LoadVocab(gguf_context* gguf);
+Vocab LoadVocab(gguf_context* gguf);
 
 // ---- chat templates
 // -----------------------------------------------------------------------------------------------
@@ -36,7 +44,8 @@ VocabPtr LoadVocab(gguf_context* gguf);
 struct ChatTurn {
   std::string role;
   std::string content;
-  std::string tool_calls_json;  // OpenAI's array, or empty
+  std::vector<std::string> content_parts;  // instead of `content`, unless empty
+  std::string tool_calls_json;             // OpenAI's array, or empty
   std::string tool_call_id;
   std::string name;
   std::string reasoning_content;
@@ -61,8 +70,8 @@ class ChatRenderer {
   ChatRenderer& operator=(const ChatRenderer&) = delete;
 
   // The text of `common_chat_templates_apply`, with the generation prompt. `tools_json`: OpenAI's
-  // array, or empty. THROWS std::exception with the template's own complaint, or when JSON in the
-  // arguments is not valid.
+  // array, or empty. THROWS std::exception with the template's own complaint, when JSON in the
+  // arguments is not valid, or when the template exceeds a limit (jinja_limits.h).
   std::vector<RenderedPart> Render(const std::vector<ChatTurn>& turns,
                                    const std::string& tools_json) const;
 

@@ -105,13 +105,14 @@ std::string TakeErrors() {
 
 void VocabDeleter::operator()(llama_vocab* vocab) const { delete vocab; }
 
-VocabPtr LoadVocab(gguf_context* gguf) {
+Vocab LoadVocab(gguf_context* gguf) {
   std::vector<std::string> no_splits;
   llama_model_loader loader(gguf, nullptr, nullptr, "", no_splits, nullptr, LLAMA_LOAD_MODE_NONE, false, true, false,
                             nullptr, nullptr);
   VocabPtr vocab(new llama_vocab);
   vocab->load(loader, loader.llm_kv);
-  return vocab;
+  std::vector<int32_t> special_tokens = vocab->take_special_tokens();
+  return {std::move(vocab), std::move(special_tokens)};
 }
 
 }  // namespace trellis_llama
