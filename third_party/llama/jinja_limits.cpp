@@ -1,0 +1,83 @@
+#include "jinja_limits.h"
+
+#include "jinja/value.h"
+
+namespace trellis_llama {
+namespace {
+
+// A thousand turns take 10^8, by a template that looks at all of them for each 10^10, which are seconds.
+constexpr size_t kMaxWork = size_t{1} << 34;
+constexpr size_t kMaxText = size_t{1} << 28;
+// About 400 bytes each.
+constexpr size_t kMaxValues = 1 << 18;
+constexpr size_t kStep = 128;
+// Each level takes up to two kilobytes of the stack.
+constexpr size_t kMaxDepth = 1000;
+
+// Outside of a Budget only depth is limited.
+struct State {
+  int budgets = 0;
+  size_t work_left = 0, text_left = 0;
+  size_t num_values = 0;
+  size_t depth = 0;
+  std::vector<std::shared_ptr<jinja::value_t>> changed;
+};
+thread_local State state;
+
+// Nothing more is done for a template that went too far once: llama.cpp tries each in many ways.
+[[noreturn]] void Refuse(const char* why) {
+  state.work_left = 0;
+  throw std::runtime_error(why);
+}
+
+void Take(size_t amount, size_t& left) {
+  if (state.budgets == 0) return;
+  if (amount > left) Refuse("the template takes too long or writes too much");
+  left -= amount;
+}
+
+}  // namespace
+
+void Charge(size_t work) { Take(work, state.work_left); }
+void ChargeText(size_t bytes) {
+  Take(bytes, state.work_left);
+  Take(bytes, state.text_left);
+}
+
+Budget::Budget() {
+  if (state.budgets++ > 0) return;
+  state.work_left = kMaxWork;
+  state.text_left = kMaxText;
+}
+Budget::~Budget() {
+  if (--state.budgets > 0) return;
+  for (const auto& value : state.changed) {
+    value->val_arr.clear();
+    value->val_obj.clear();
+    if (auto* object = dynamic_cast<jinja::value_object_t*>(value.get())) object->unordered.clear();
+  }
+  state.changed.clear();
+}
+
+void Changes(const std::shared_ptr<jinja::value_t>& container) {
+  if (state.budgets > 0 && (state.changed.empty() || state.changed.back() != container)) {
+    state.changed.push_back(container);
+  }
+}
+
+LiveValue::LiveValue() {
+  if (state.budgets > 0 && state.num_values >= kMaxValues) {
+    Refuse("the template makes too many values");
+  }
+  ++state.num_values;
+}
+LiveValue::~LiveValue() { --state.num_values; }
+
+Step::Step() {
+  Charge(kStep);
+  if (state.depth >= kMaxDepth) Refuse("the template is nested too deep");
+  ++state.depth;
+}
+Step::~Step() { --state.depth; }
+
+}  // namespace trellis_llama

@@ -1,0 +1,85 @@
+// Limits for the Jinja engine: a template comes with a model file, so it may be hostile, and
+// messages come from anyone. It must end, and neither its nesting nor that of its values may use up
+// the stack. Our patches to common/jinja call what is here (see CMakeLists.txt).
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <stdexcept>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace jinja {
+struct value_t;
+}
+
+namespace trellis_llama {
+
+// Takes `work` from what this thread may still do for the template in hand: about one for a byte
+// that is looked at. THROWS std::runtime_error when nothing is left.
+void Charge(size_t work);
+// The same for text that is made, of which there may be less: it stays in memory.
+void ChargeText(size_t bytes);
+
+// While it lives, a template is parsed or run with limits of its own. Generous: some templates look
+// at all messages again for each message.
+class Budget {
+ public:
+  Budget();
+  ~Budget();
+  Budget(const Budget&) = delete;
+};
+
+// A member of each value, which counts how many there are. THROWS std::runtime_error when there are
+// too many.
+class LiveValue {
+ public:
+  LiveValue();
+  LiveValue(const LiveValue&) : LiveValue() {}
+  ~LiveValue();
+};
+
+// One step of a template, and one level of nesting while it lives. THROWS std::runtime_error.
+class Step {
+ public:
+  Step();
+  ~Step();
+  Step(const Step&) = delete;
+};
+
+// Values are destroyed one after the other instead of one inside the other.
+template <typename Value>
+void Bury(Value&& value) {
+  thread_local std::vector<Value> graves;
+  thread_local bool digging = false;
+  if (value == nullptr || value.use_count() > 1) return;
+  graves.push_back(std::move(value));
+  if (digging) return;
+  digging = true;
+  while (!graves.empty()) {
+    const Value next = std::move(graves.back());
+    graves.pop_back();
+  }
+  digging = false;
+}
+
+// Something is put into `container`, which may make it hold itself, so that reference counts would
+// never free it: when the Budget ends it is emptied.
+void Changes(const std::shared_ptr<jinja::value_t>& container);
+
+// A `{{ }}` or `{% %}` of the template is as deep as it has operators in a row. THROWS
+// std::runtime_error.
+template <typename Tokens>
+void RefuseLongTags(const Tokens& tokens) {
+  constexpr size_t kMaxTokens = 4096;
+  size_t size = 0;
+  for (const auto& token : tokens) {
+    using Type = std::decay_t<decltype(token)>;
+    size = token.t == Type::open_statement || token.t == Type::open_expression ? 0 : size + 1;
+    if (size > kMaxTokens)
+      throw std::runtime_error("one tag of the template has more than 4096 tokens");
+  }
+}
+
+}  // namespace trellis_llama
