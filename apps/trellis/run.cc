@@ -121,6 +121,7 @@ Status Answer(Flags flags) {
   request.end_tokens = service->end_tokens;
   request.max_tokens = flags.max_tokens;
   request.sampling = flags.sampling;
+  service->BanSuppressed(&request.sampling);
   request.sampling.seed = flags.seed ? *flags.seed : std::random_device{}();
   auto printer = std::make_shared<Printer>();
   TRELLIS_ASSIGN_OR_RETURN(RequestId id, service->engine->Submit(std::move(request), printer));

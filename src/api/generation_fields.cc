@@ -195,8 +195,8 @@ const std::vector<Unsupported>& UnsupportedFields() {
   static const char kSampler[] = "this sampler is not available";
   static const char kTemplate[] = "the model's own chat template is always used";
   static const std::vector<Unsupported> fields = {
-      {"tools", "tools are not available yet", {Json::array()}},
-      {"functions", "functions are not available yet", {Json::array()}},
+      {"functions", "use tools, which took their place", {Json::array()}},
+      {"function_call", "use tool_choice, which took its place", {"none", "auto"}},
       {"response_format", kConstrained, {{{"type", "text"}}}},
       {"grammar", kConstrained, {""}},
       {"json_schema", kConstrained, {Json::object()}},

@@ -7,6 +7,8 @@
 namespace trellis {
 namespace {
 
+constexpr std::string_view kJsonSpace = " \t\r\n";
+
 // Length of the UTF-8 sequence at the start of `text`, 0 if there is none (Unicode, table 3-7).
 size_t SequenceLength(std::string_view text) {
   const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
@@ -33,7 +35,48 @@ std::string WithoutPrefix(std::string_view what) {
   return std::string(end == std::string_view::npos ? what : what.substr(end + 2));
 }
 
+// The string, number, word, object or array at text[begin], without looking inside: its end.
+// REQUIRES: valid JSON.
+size_t EndOfValue(std::string_view text, size_t begin) {
+  size_t depth = 0;
+  for (size_t i = begin; i < text.size(); i++) {
+    const char c = text[i];
+    if (c == '"') {
+      for (i++; text[i] != '"'; i++) {
+        if (text[i] == '\\') i++;
+      }
+      if (depth == 0) return i + 1;
+    } else if (c == '{' || c == '[') {
+      depth++;
+    } else if (c == '}' || c == ']') {
+      if (depth == 0) return i;  // a number or a word, at the end of what holds it
+      if (--depth == 0) return i + 1;
+    } else if (depth == 0 && (c == ',' || c == ':' || kJsonSpace.find(c) != kJsonSpace.npos)) {
+      return i;
+    }
+  }
+  return text.size();
+}
+
 }  // namespace
+
+std::string_view RawMember(std::string_view text, std::string_view name) {
+  std::string_view found;
+  const auto skip_space = [&](size_t i) {
+    return std::min(text.find_first_not_of(kJsonSpace, i), text.size());
+  };
+  size_t i = skip_space(text.find('{') + 1);
+  while (i < text.size() && text[i] == '"') {
+    const size_t key_end = EndOfValue(text, i);
+    const bool is_it = Json::parse(text.substr(i, key_end - i)) == name;  // it may have escapes
+    const size_t begin = skip_space(skip_space(key_end) + 1);
+    const size_t end = EndOfValue(text, begin);
+    if (is_it) found = text.substr(begin, end - begin);
+    i = skip_space(end);
+    if (i < text.size() && text[i] == ',') i = skip_space(i + 1);
+  }
+  return found;
+}
 
 size_t NestingDepth(std::string_view text) {
   size_t depth = 0, deepest = 0;

@@ -23,6 +23,11 @@ ApiResult<Json> ParseJson(std::string_view text);
 // Compact text. Bytes that are no UTF-8 become U+FFFD: the output is always valid JSON.
 std::string ToText(const OrderedJson& value);
 
+// The value of the member `name` of the object that `text` is, as it is written there: parsing
+// forgets the order of members. Of several the last, which parsing keeps too; empty when there is
+// none. REQUIRES: ParseJson(text) gives an object.
+std::string_view RawMember(std::string_view text, std::string_view name);
+
 // How deep objects and arrays are nested, without parsing: right for JSON text, and for any other
 // text at least as deep as a parser can get before it notices.
 size_t NestingDepth(std::string_view text);

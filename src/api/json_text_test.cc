@@ -79,5 +79,22 @@ TEST(ToTextTest, IsAlwaysValid) {
   EXPECT_TRUE(ParseJson(text).ok()) << text;
 }
 
+TEST(RawMemberTest, IsTheTextAsItWasWritten) {
+  const auto raw = [](const char* text, const char* name) {
+    EXPECT_TRUE(ParseJson(text).ok()) << text;
+    return std::string(RawMember(text, name));
+  };
+  EXPECT_EQ(raw(R"({"a":1,"b":[2, {"a":3}],"c":null})", "a"), "1");
+  EXPECT_EQ(raw(R"({"a":1,"b":[2, {"a":3}],"c":null})", "b"), R"([2, {"a":3}])");
+  EXPECT_EQ(raw(R"({"a":1,"b":[2, {"a":3}],"c":null})", "c"), "null");
+  EXPECT_EQ(raw(R"({"a":1,"b":{"x":1}})", "x"), "");
+  EXPECT_EQ(raw(" \n{ \"a\" :\t\"x\\\"}]\\\\\" , \"b\" : -1.5e3 } ", "a"), R"("x\"}]\\")");
+  EXPECT_EQ(raw(" \n{ \"a\" :\t\"x\\\"}]\\\\\" , \"b\" : -1.5e3 } ", "b"), "-1.5e3");
+  EXPECT_EQ(raw(R"({"\u0061":true,"":{}})", "a"), "true");
+  EXPECT_EQ(raw(R"({"\u0061":true,"":{}})", ""), "{}");
+  EXPECT_EQ(raw(R"({"a":1,"a":2})", "a"), "2");
+  EXPECT_EQ(raw("{}", "a"), "");
+}
+
 }  // namespace
 }  // namespace trellis

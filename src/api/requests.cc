@@ -10,6 +10,7 @@
 #include "api/field_reader.h"
 #include "api/generation_fields.h"
 #include "api/json_text.h"
+#include "api/tool_fields.h"
 
 namespace trellis {
 namespace {
@@ -21,7 +22,7 @@ constexpr std::array<std::string_view, 6> kRoles = {"system",    "developer", "u
 // --- Messages ---
 
 void ReadContentPart(FieldReader& reader, const Json& part, const std::string& param,
-                     std::string* out) {
+                     std::vector<std::string>* out) {
   if (!part.is_object()) return reader.FailType(param, "an object", part);
   FieldReader inner(part, param);
   std::string type, text;
@@ -40,17 +41,17 @@ void ReadContentPart(FieldReader& reader, const Json& part, const std::string& p
   }
   inner.String(field, &text);
   if (!inner.ok()) return reader.Fail(inner.error());
-  *out += text;
+  out->push_back(std::move(text));
 }
 
-// A string, or an array of parts, which are joined as they are.
+// A string, or an array of parts.
 void ReadContent(FieldReader& reader, const Json& value, const std::string& param,
-                 std::string* out) {
+                 ChatMessage* out) {
   if (value.is_string()) {
-    *out = value.get<std::string>();
+    out->content = value.get<std::string>();
   } else if (value.is_array()) {
-    for (size_t i = 0; i < value.size(); i++) {
-      ReadContentPart(reader, value[i], fmt::format("{}[{}]", param, i), out);
+    for (size_t i = 0; i < value.size() && reader.ok(); i++) {
+      ReadContentPart(reader, value[i], fmt::format("{}[{}]", param, i), &out->content_parts);
     }
   } else {
     reader.FailType(param, "a string or an array of parts", value);
@@ -76,15 +77,10 @@ void ReadMessage(FieldReader& body, const Json& value, const std::string& param,
   if (!value.is_object()) return body.FailType(param, "an object", value);
   FieldReader reader(value, param);
   ReadRole(reader, &out->role);
-  const Json* calls = reader.Find("tool_calls");
-  if (calls != nullptr && !calls->is_array()) {
-    reader.FailType(reader.ParamOf("tool_calls"), "an array", *calls);
-  } else if (calls != nullptr && !calls->empty()) {
-    out->tool_calls_json = calls->dump();
-  }
+  ReadToolCalls(reader, &out->tool_calls_json);
   const std::string content_param = reader.ParamOf("content");
   if (const Json* content = reader.Find("content")) {
-    ReadContent(reader, *content, content_param, &out->content);
+    ReadContent(reader, *content, content_param, out);
   } else if (out->role != "assistant") {  // whose turn may be tool calls alone
     reader.Fail(InvalidField(content_param, content_param + " is missing"));
   }
@@ -165,6 +161,7 @@ ApiResult<ChatRequest> ParseChatRequest(std::string_view body) {
   FieldReader reader(json.value(), "");
   ChatRequest request;
   ReadMessages(reader, &request.messages);
+  ReadTools(reader, body, &request.tools_json);
   ReadGenerationFields(reader, LogprobsForm::kChat, &request.generation);
   if (!reader.ok()) return reader.error();
   return request;
@@ -179,6 +176,9 @@ ApiResult<CompletionRequest> ParseCompletionRequest(std::string_view body) {
   ReadPrompts(reader, &request.prompts);
   ReadGenerationFields(reader, LogprobsForm::kCompletion, &request.generation);
   reader.Bool("echo", &request.echo);
+  if (const Json* tools = reader.Find("tools"); tools != nullptr && !tools->empty()) {
+    reader.Fail(UnsupportedField("tools", "tools are for chats, not for text completions"));
+  }
   if (request.echo && request.generation.sampling.num_logprobs >= 0) {
     reader.Fail(UnsupportedField(
         "echo", "echo with logprobs is not supported: there are no logprobs of the prompt"));

@@ -55,6 +55,11 @@ struct GenerationFields {
 struct ChatRequest {
   GenerationFields generation;
   std::vector<ChatMessage> messages;  // at least one
+  // The tools that the model is told of, an array as JSON text; empty: none. The model may answer
+  // with a call, or not: tool_choice "none" and "auto" make the same prompt, as llama-server's do,
+  // so that they share their cached pages; "required" and named functions are refused. A call comes
+  // back as the text that the model wrote, in `content`; nothing parses it yet.
+  std::string tools_json;
 };
 
 using Prompt = std::variant<std::string, std::vector<TokenId>>;

@@ -79,16 +79,19 @@ TEST(ChatRequestTest, MessagesOfEveryKind) {
   auto parsed = ParseChatRequest(R"({"messages":[
     {"role":"developer","content":"be brief"},
     {"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}],"name":"N"},
-    {"role":"assistant","content":null,"tool_calls":[{"id":"1"}],"reasoning_content":"hm"},
+    {"role":"assistant","content":null,"reasoning_content":"hm","tool_calls":[
+      {"id":"1","type":"function","function":{"name":"f","arguments":"{\"b\": 1, \"a\": 2}"}}]},
     {"role":"tool","content":"42","tool_call_id":"1"},
     {"role":"assistant"}]})");
   ASSERT_TRUE(parsed.ok()) << parsed.error().message;
   const auto& m = parsed.value().messages;
   ASSERT_EQ(m.size(), 5u);
   EXPECT_EQ(m[0].role, "system");
-  EXPECT_EQ(m[1].content, "ab");
+  EXPECT_EQ(m[1].content, "");
+  EXPECT_EQ(m[1].content_parts, (std::vector<std::string>{"a", "b"}));
   EXPECT_EQ(m[1].name, "N");
-  EXPECT_EQ(m[2].tool_calls_json, R"([{"id":"1"}])");
+  EXPECT_EQ(Json::parse(m[2].tool_calls_json), Json::parse(R"([{"id":"1","type":"function",
+    "function":{"name":"f","arguments":"{\"b\": 1, \"a\": 2}"}}])"));
   EXPECT_EQ(m[2].reasoning_content, "hm");
   EXPECT_EQ(m[3].tool_call_id, "1");
 }
@@ -113,6 +116,32 @@ TEST(ChatRequestTest, ValuesThatAskForNothingAreNoError) {
     "modalities":["text"],"mirostat":0,"xtc_probability":0.0,"grammar":"","suffix":"",
     "chat_template_kwargs":{},"add_generation_prompt":true,"best_of":1,"tool_choice":"auto")"));
   EXPECT_TRUE(parsed.ok()) << parsed.error().message;
+}
+
+// The model sees the tools, and may use them; the order of members is the client's.
+TEST(ChatRequestTest, ToolsArriveAsTheyWereWritten) {
+  for (const char* choice : {"\"auto\"", "\"none\"", "null"}) {
+    auto parsed = ParseChatRequest(
+        Chat(std::string(R"("tools":[{"type":"function","function":{"name":"f","description":"d",
+    "parameters":{"z":1,"a":{"y":2,"b":"}]"}}}}],"parallel_tool_calls":false,"tool_choice":)") +
+             choice));
+    ASSERT_TRUE(parsed.ok()) << parsed.error().message;
+    EXPECT_EQ(parsed.value().tools_json,
+              R"([{"type":"function","function":{"name":"f","description":"d",
+    "parameters":{"z":1,"a":{"y":2,"b":"}]"}}}}])");
+  }
+  EXPECT_EQ(ParseChatRequest(Chat(R"("tools":[])")).value().tools_json, "");
+}
+
+TEST(ChatRequestTest, HugeToolsAreRefused) {
+  std::string members = "\"m\":0";
+  for (int i = 0; i < 1100; i++) members += ",\"m" + std::to_string(i) + "\":0";
+  for (const std::string& parameters : {members, "\"x\":\"" + std::string(5 << 20, 'x') + "\""}) {
+    auto parsed = ParseChatRequest(
+        Chat(R"("tools":[{"function":{"name":"f","parameters":{)" + parameters + "}}}]"));
+    ASSERT_FALSE(parsed.ok());
+    EXPECT_EQ(parsed.error().param, "tools");
+  }
 }
 
 struct BadField {
@@ -175,7 +204,26 @@ INSTANTIATE_TEST_SUITE_P(
         BadField{R"("model":3)", "model", "invalid_type"},
         BadField{R"("user":3)", "user", "invalid_type"},
         BadField{R"("cache_prompt":0)", "cache_prompt", "invalid_type"},
-        BadField{R"("tools":[{"type":"function"}])", "tools", "unsupported"},
+        BadField{R"("tools":{})", "tools", "invalid_type"},
+        BadField{R"("tools":[5])", "tools[0]", "invalid_type"},
+        BadField{R"("tools":[{"type":"function"}])", "tools[0].function", "invalid_value"},
+        BadField{R"("tools":[{"type":"web_search"}])", "tools[0].type", "unsupported"},
+        BadField{R"("tools":[{"type":"function","function":{}}])", "tools[0].function.name",
+                 "invalid_value"},
+        BadField{R"("tools":[{"function":{"name":"f","parameters":[]}}])",
+                 "tools[0].function.parameters", "invalid_type"},
+        BadField{R"("tools":[{"function":{"name":"f","description":5}}])",
+                 "tools[0].function.description", "invalid_type"},
+        BadField{R"("tool_choice":"required")", "tool_choice", "unsupported"},
+        BadField{R"("tool_choice":{"type":"function","function":{"name":"f"}})", "tool_choice",
+                 "unsupported"},
+        BadField{R"("tool_choice":"maybe")", "tool_choice", "invalid_value"},
+        BadField{R"("tool_choice":5)", "tool_choice", "invalid_type"},
+        BadField{R"("parallel_tool_calls":"yes")", "parallel_tool_calls", "invalid_type"},
+        BadField{R"("functions":[{"name":"f"}])", "functions", "unsupported"},
+        BadField{R"("function_call":{"name":"f"})", "function_call", "unsupported"},
+        BadField{R"("response_format":{"type":"json_schema","json_schema":{}})", "response_format",
+                 "unsupported"},
         BadField{R"("response_format":{"type":"json_object"})", "response_format", "unsupported"},
         BadField{R"("min_tokens":4)", "min_tokens", "unsupported"}));
 
@@ -205,6 +253,17 @@ INSTANTIATE_TEST_SUITE_P(
         BadBody{R"({"messages":[{"role":"user"}]})", "messages[0].content"},
         BadBody{R"({"messages":[{"role":"user","content":5}]})", "messages[0].content"},
         BadBody{R"({"messages":[{"role":"user","content":["a"]}]})", "messages[0].content[0]"},
+        BadBody{R"({"messages":[{"role":"assistant","tool_calls":{}}]})", "messages[0].tool_calls"},
+        BadBody{R"({"messages":[{"role":"assistant","tool_calls":[1]}]})",
+                "messages[0].tool_calls[0]"},
+        BadBody{R"({"messages":[{"role":"assistant","tool_calls":[{"id":"1"}]}]})",
+                "messages[0].tool_calls[0].function"},
+        BadBody{
+            R"({"messages":[{"role":"assistant","tool_calls":[{"id":1,"function":{"name":"f"}}]}]})",
+            "messages[0].tool_calls[0].id"},
+        BadBody{R"({"messages":[{"role":"assistant","tool_calls":[
+          {"function":{"name":"f","arguments":5}}]}]})",
+                "messages[0].tool_calls[0].function.arguments"},
         BadBody{R"({"messages":[{"role":"user","content":[{"text":"a"}]}]})",
                 "messages[0].content[0].type"},
         BadBody{R"({"messages":[{"role":"user","content":[{"type":"text"}]}]})",
@@ -264,6 +323,7 @@ INSTANTIATE_TEST_SUITE_P(
                     BadBody{R"({"prompt":["a","b"],"n":65})", "n"},
                     BadBody{R"({"prompt":"a","logprobs":true})", "logprobs"},
                     BadBody{R"({"prompt":"a","echo":true,"logprobs":0})", "echo"},
+                    BadBody{R"({"prompt":"a","tools":[{}]})", "tools"},
                     BadBody{R"({"prompt":"a","suffix":"b"})", "suffix"}));
 
 // --- Tokenize ---

@@ -93,6 +93,7 @@ class Generation {
       if (!job_.fields.ignore_eos) request.end_tokens = service_.end_tokens;
       request.max_tokens = job_.fields.max_tokens;
       request.sampling = ToParams(job_.fields.sampling, job_.head.seed + i % n);
+      service_.BanSuppressed(&request.sampling);
       request.scope = job_.fields.cache_salt;
       request.cache_prompt = job_.fields.cache_prompt;
       if (job_.echo.size() > i / n) choices_[i].text = job_.echo[i / n];
@@ -321,7 +322,8 @@ ApiResult<Job> ChatJob(const std::string& body, const Service& service) {
   if (!request.ok()) return request.error();
   ApiResult<Job> job = StartJob(service, std::move(request.value().generation), AnswerForm::kChat);
   if (!job.ok()) return job;
-  Result<ChatPrompt> prompt = service.chat_template->Render(request.value().messages, "");
+  Result<ChatPrompt> prompt =
+      service.chat_template->Render(request.value().messages, request.value().tools_json);
   if (!prompt.ok()) return ErrorFromStatus(prompt.status(), "messages");
   job.value().prompts.push_back(std::move(prompt->tokens));
   return job;

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -29,6 +30,13 @@ struct Service {
   std::vector<TokenId> end_tokens;
   RequestMetrics metrics;
   std::unique_ptr<Engine> engine;
+
+  // Bans what the vocabulary suppresses, whatever the client's biases say, as llama-server does.
+  void BanSuppressed(SamplingParams* sampling) const {
+    for (const TokenId token : tokenizer->suppressed()) {
+      sampling->logit_bias.emplace_back(token, -std::numeric_limits<float>::infinity());
+    }
+  }
 };
 
 // How far loading is; written by the loading thread, read by /health.
