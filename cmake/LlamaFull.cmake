@@ -7,3 +7,9 @@ target_include_directories(llama_full SYSTEM INTERFACE ${TRELLIS_LLAMA_FULL_DIR}
 target_link_libraries(llama_full INTERFACE
   ${lib}/libllama.so ${lib}/libggml.so ${lib}/libggml-cpu.so ${lib}/libggml-base.so)
 target_link_options(llama_full INTERFACE -Wl,-rpath,${lib})
+
+# llama_full_chat: with llama.cpp's chat templates on top.
+set(source ${TRELLIS_LLAMA_FULL_DIR}/source)
+add_library(llama_full_chat INTERFACE)
+target_include_directories(llama_full_chat SYSTEM INTERFACE ${source}/common ${source}/vendor)
+target_link_libraries(llama_full_chat INTERFACE ${lib}/libllama-common.so llama_full)
