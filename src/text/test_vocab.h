@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
@@ -40,10 +41,10 @@ struct TestVocab {
   std::string tool_template = {};
 
   TokenId Id(const std::string& text) const {
-    for (size_t i = 0; i < tokens.size(); ++i) {
-      if (tokens[i].text == text) return static_cast<TokenId>(i);
-    }
-    TRELLIS_CHECK(!"no such token");
+    const auto found = std::find_if(tokens.begin(), tokens.end(),
+                                    [&](const TestToken& token) { return token.text == text; });
+    TRELLIS_CHECK(found != tokens.end());
+    return static_cast<TokenId>(found - tokens.begin());
   }
 };
 
