@@ -8,6 +8,7 @@
 #include "kernels/kernels_internal.h"
 #include "kernels/matmul_rows.h"
 #include "kernels/packed_format.h"
+#include "kernels/packed_read.h"
 
 namespace trellis {
 namespace {
@@ -54,23 +55,6 @@ void QuantizeRows(const float* x, size_t stride, size_t num_rows, const Quantize
     std::fill(row.half_sums + 2 * groups, row.half_sums + 2 * out.group_stride(), int16_t{0});
     SumValues(row.values, 2 * groups, kGroupDepth / 2, row.half_sums);
   }
-}
-
-float HalfAt(const std::byte* p, size_t i) {
-  uint16_t half;
-  std::memcpy(&half, p + 2 * i, 2);
-  return HalfToFloat(half);
-}
-
-int Nibble(const std::byte* nibbles, size_t k, size_t o) {
-  const int byte = static_cast<int>(nibbles[k / 4 * kNibbleQuadBytes + 4 * (o % 16) + k % 4]);
-  return o < 16 ? byte & 15 : byte >> 4;
-}
-
-int Bit4(const std::byte* bits, size_t k, size_t o) {
-  uint64_t word;
-  std::memcpy(&word, bits + (k / 4 * 2 + o / 16) * sizeof(word), sizeof(word));
-  return static_cast<int>((word >> (4 * (o % 16) + k % 4)) & 1) << 4;
 }
 
 // Each of these adds one row's contribution of one group or block to one output.

@@ -6,6 +6,7 @@
 #include "base/half.h"
 #include "kernels/pack.h"
 #include "kernels/packed_format.h"
+#include "kernels/packed_read.h"
 
 namespace trellis {
 namespace {
@@ -14,23 +15,6 @@ using namespace packed;
 
 uint8_t ByteAt(const std::byte* p, size_t i) {
   return static_cast<uint8_t>(p[i]);
-}
-
-float HalfAt(const std::byte* p, size_t i) {
-  uint16_t half;
-  std::memcpy(&half, p + 2 * i, 2);
-  return HalfToFloat(half);
-}
-
-int Nibble(const std::byte* nibbles, size_t k, size_t o) {
-  const uint8_t byte = ByteAt(nibbles, k / 4 * kNibbleQuadBytes + 4 * (o % 16) + k % 4);
-  return o < 16 ? byte & 15 : byte >> 4;
-}
-
-int Bit4(const std::byte* bits, size_t k, size_t o) {
-  uint64_t word;
-  std::memcpy(&word, bits + (k / 4 * 2 + o / 16) * sizeof(word), sizeof(word));
-  return static_cast<int>((word >> (4 * (o % 16) + k % 4)) & 1) << 4;
 }
 
 float GroupWeight(const std::byte* block, PackedType type, size_t k, size_t o) {
