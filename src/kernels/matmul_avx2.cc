@@ -48,8 +48,7 @@ inline __m256i PairHalves(__m256i low, __m256i high) {
   return _mm256_blend_epi16(low, _mm256_slli_epi32(high, 16), 0xaa);
 }
 
-// ---- Unpacking one block to bytes [quad][output][4]
-// -------------------------------------------------------------------
+// --- Unpacking one block to bytes [quad][output][4] ---
 
 // 16 where the bit is set: one byte for each of the 32 bits.
 inline __m256i BitsToSixteens(uint32_t bits) {
@@ -128,8 +127,7 @@ void UnpackBlock(const std::byte* block, size_t groups, uint8_t* to) {
   }
 }
 
-// ---- Tiles: kRows rows x kVectors vectors of outputs, one block
-// -------------------------------------------------------
+// --- Tiles: kRows rows x kVectors vectors of outputs, one block ---
 
 template <int kRows, int kVectors>
 using Ints = __m256i[kRows][kVectors];
@@ -419,8 +417,7 @@ struct Avx2Matmul {
   }
 };
 
-// ---- Activations
-// ----------------------------------------------------------------------------------------------------
+// --- Activations ---
 
 struct Quantizer {
   static float AbsMax(const float* x, size_t n) {

@@ -38,8 +38,7 @@ inline __m512i LoadBytes(const std::byte* p) {
   return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
 
-// ---- Unpacking
-// ----------------------------------------------------------------------------------------------------
+// --- Unpacking ---
 
 // A quad's nibbles, and its fifth bits, as unsigned bytes of outputs 0..15 and 16..31.
 template <bool kBit4>
@@ -105,8 +104,7 @@ void UnpackBlock(const std::byte* block, size_t groups, uint8_t* to) {
   }
 }
 
-// ---- Tiles: kRows rows x one panel, one block
-// -----------------------------------------------------------------------
+// --- Tiles: kRows rows x one panel, one block ---
 
 using Sums = __m512[][2];  // [rows][halves of the panel]
 
@@ -281,8 +279,7 @@ inline void FloatBlock(const std::byte* block, size_t groups, const float* x, si
   for (int r = 0; r < kRows; r++) out[r][0] = acc[r][0], out[r][1] = acc[r][1];
 }
 
-// ---- Panels
-// ---------------------------------------------------------------------------------------------------------
+// --- Panels ---
 
 struct Call {
   const PackedMatrix& w;
@@ -371,8 +368,7 @@ void Matmul(const PackedMatrix& w, const Activations& x, size_t row_begin, size_
   });
 }
 
-// ---- Activations
-// ----------------------------------------------------------------------------------------------------
+// --- Activations ---
 
 struct Quantizer {
   static float AbsMax(const float* x, size_t n) {

@@ -35,8 +35,7 @@ inline int32x4_t Load4(const std::byte* p) {
   return vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_u32(vdup_n_u32(bits)))));
 }
 
-// ---- Unpacking one block to signed bytes [quad][output][4]
-// ------------------------------------------------------------
+// --- Unpacking one block to signed bytes [quad][output][4] ---
 
 // 16 where the bit is set: one byte for each of the 16 bits.
 inline uint8x16_t BitsToSixteens(const std::byte* bits) {
@@ -110,8 +109,7 @@ void UnpackSixBits(const std::byte* block, size_t groups, int8_t* to) {
   }
 }
 
-// ---- Tiles: kRows rows x 16 outputs, one block
-// ------------------------------------------------------------------------
+// --- Tiles: kRows rows x 16 outputs, one block ---
 
 template <int kRows>
 using Ints = int32x4_t[kRows][kTileVectors];
@@ -320,8 +318,7 @@ struct NeonMatmul {
   }
 };
 
-// ---- Activations
-// ----------------------------------------------------------------------------------------------------
+// --- Activations ---
 
 struct Quantizer {
   static float AbsMax(const float* x, size_t n) {

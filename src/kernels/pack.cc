@@ -45,8 +45,7 @@ struct SixBitBlock {
   int8_t sc[2 * kGroupsPerBlock] = {};
 };
 
-// ---- Readers of ggml's blocks (ggml-common.h)
-// ---------------------------------------------------------------------
+// --- Readers of ggml's blocks (ggml-common.h) ---
 
 // Scale `i` and min `i` (6 bits each) out of the 12 bytes that Q4_K and Q5_K share.
 void ReadKScale(const std::byte* s, size_t i, uint8_t* scale, uint8_t* min) {
@@ -140,8 +139,7 @@ void ReadQ3K(const std::byte* block, SixBitBlock* out) {
   }
 }
 
-// ---- Writers of packed blocks
-// -------------------------------------------------------------------------------------
+// --- Writers of packed blocks ---
 
 uint32_t LoadQuad(const uint8_t* q, size_t quad) {
   uint32_t value;
@@ -224,8 +222,7 @@ void WriteSixBitBlock(const SixBitBlock* outputs, size_t groups, std::byte* to) 
   }
 }
 
-// ---- One panel
-// ----------------------------------------------------------------------------------------------------
+// --- One panel ---
 
 const std::byte* RowOf(const PackSource& source, size_t output) {
   return source.rows + output * source.row_bytes;

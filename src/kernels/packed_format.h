@@ -37,7 +37,7 @@ inline constexpr size_t kNibbleQuadBytes = kPanelOutputs * 4 / 2;
 inline constexpr size_t kByteQuadBytes = kPanelOutputs * 4;
 inline constexpr size_t kHalfRow = kPanelOutputs * sizeof(uint16_t);  // 32 x f16
 
-// ---- Types with f16 scales per group ----
+// --- Types with f16 scales per group ---
 
 constexpr bool HasGroupMin(PackedType type) {
   return type == PackedType::kQ4_1 || type == PackedType::kQ5_1;
@@ -61,7 +61,7 @@ constexpr size_t GroupBytes(PackedType type) {
   return GroupBit4Offset(type) + (HasBit4(type) ? kQuadsPerGroup * kBit4QuadBytes : 0);
 }
 
-// ---- K-types: a block of `groups` groups under one f16 scale; GGUF has whole blocks only ----
+// --- K-types: a block of `groups` groups under one f16 scale; GGUF has whole blocks only ---
 
 constexpr size_t DminOffset() {
   return kHalfRow;

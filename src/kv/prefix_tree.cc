@@ -1,26 +1,13 @@
 #include "kv/prefix_tree.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "base/check.h"
+#include "base/common_prefix.h"
 
 namespace trellis {
 namespace {
-
-// Length of the common prefix. Whole stretches by memcmp, which runs at the speed of memory.
-size_t CommonPrefix(std::span<const TokenId> a, std::span<const TokenId> b) {
-  constexpr size_t kStretch = 256;
-  const size_t size = std::min(a.size(), b.size());
-  size_t same = 0;
-  while (same + kStretch <= size &&
-         std::memcmp(&a[same], &b[same], kStretch * sizeof(TokenId)) == 0) {
-    same += kStretch;
-  }
-  while (same < size && a[same] == b[same]) same++;
-  return same;
-}
 
 size_t OpenTails(const Node& node) {
   return node.has_open_tail() ? 1 : 0;

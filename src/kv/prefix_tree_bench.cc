@@ -75,7 +75,9 @@ void ForgetAll() {
   benchmark::ClobberMemory();
 }
 
-void BM_Match(benchmark::State& state) {
+// `look_up` returns how many tokens of a prompt it found in a cache.
+template <typename LookUp>
+void Measure(benchmark::State& state, const LookUp& look_up) {
   const auto num_tokens = static_cast<size_t>(state.range(0));
   Forest forest(static_cast<size_t>(state.range(2)), num_tokens,
                 static_cast<size_t>(state.range(1)));
@@ -85,26 +87,21 @@ void BM_Match(benchmark::State& state) {
       ForgetAll();
       state.ResumeTiming();
     }
-    const size_t matched = forest.cache->MatchLength("", forest.Next());
-    TRELLIS_CHECK(matched == num_tokens);
+    TRELLIS_CHECK(look_up(*forest.cache, forest.Next()) == num_tokens);
   }
   state.counters["nodes"] = static_cast<double>(forest.cache->Stats().num_nodes);
 }
 
+void BM_Match(benchmark::State& state) {
+  Measure(state, [](const PageCache& cache, const Tokens& tokens) {
+    return cache.MatchLength("", tokens);
+  });
+}
+
 void BM_AcquireAndRelease(benchmark::State& state) {
-  const auto num_tokens = static_cast<size_t>(state.range(0));
-  Forest forest(static_cast<size_t>(state.range(2)), num_tokens,
-                static_cast<size_t>(state.range(1)));
-  for (auto _ : state) {
-    if (state.range(3) != 0) {
-      state.PauseTiming();
-      ForgetAll();
-      state.ResumeTiming();
-    }
-    const Lease lease = forest.cache->Acquire("", forest.Next());
-    TRELLIS_CHECK(lease.num_matched() == num_tokens);
-  }
-  state.counters["nodes"] = static_cast<double>(forest.cache->Stats().num_nodes);
+  Measure(state, [](PageCache& cache, const Tokens& tokens) {
+    return cache.Acquire("", tokens).num_matched();
+  });
 }
 
 void Shapes(benchmark::internal::Benchmark* benchmark) {

@@ -193,18 +193,18 @@ void Transformer::Embed() {
 
 void Transformer::NormalizeForLayer(size_t index) {
   const float* post_norm = index == 0 ? nullptr : weights_.layers[index - 1].post_feed_forward_norm;
-  AddAndNormalize(index > 0, post_norm, weights_.layers[index].attention_norm,
-                  weights_.layers[index].qkv);
+  AddAndNormalize(index == 0 ? Delta::kNone : Delta::kAdd, post_norm,
+                  weights_.layers[index].attention_norm, weights_.layers[index].qkv);
 }
 
-void Transformer::AddAndNormalize(bool add_delta, const float* post_norm, const float* norm,
+void Transformer::AddAndNormalize(Delta add, const float* post_norm, const float* norm,
                                   const Projection& next) {
   const size_t width = config_.spec.embedding_length;
   const float epsilon = config_.spec.rms_epsilon;
   pool_.ParallelFor(rows_.size(), [&](size_t r, size_t) {
     float* x = residual_ + r * width;
     float* delta = delta_ + r * width;
-    if (add_delta) {
+    if (add == Delta::kAdd) {
       if (post_norm != nullptr)
         kernels_.ops.rms_norm(delta, width, post_norm, epsilon, width, 1, delta, width);
       kernels_.ops.add(x, delta, width);
@@ -295,13 +295,11 @@ void Transformer::KeepLogitRows() {
   rows_.resize(kept);
 }
 
-void Transformer::Attend(size_t index) {
+// One task for each run of neighbouring positions of one sequence.
+void Transformer::MakeAttentionTasks(size_t index) {
   const ModelSpec& s = config_.spec;
-  const size_t q_width = s.num_heads * s.head_dim,
-               qkv_width = q_width + 2 * s.num_kv_heads * s.head_dim;
-  const size_t group = s.num_heads / s.num_kv_heads;
-
-  // Runs of neighbouring positions of one sequence.
+  const size_t q_width = s.num_heads * s.head_dim;
+  const size_t qkv_width = q_width + 2 * s.num_kv_heads * s.head_dim;
   tasks_.clear();
   for (size_t r = 0; r < rows_.size(); r++) {
     const bool continues = r > 0 && rows_[r].sequence == rows_[r - 1].sequence &&
@@ -323,23 +321,23 @@ void Transformer::Attend(size_t index) {
                       .out = attended_.f32 + r * q_width,
                       .out_stride = q_width});
   }
+}
 
-  // Items: blocks of rows; single rows over long contexts are also cut into segments when there is
-  // little else to share out.
-  const size_t partial_floats = group * (2 + s.head_dim);
-  const bool few = tasks_.size() * s.num_kv_heads < 8 * pool_.num_threads();
-  const auto is_split = [&](const AttentionTask& task) {
-    return few && task.num_rows == 1 && task.first_position >= kSegmentTokens;
-  };
+// Cuts the tasks into items: blocks of rows; single rows over long contexts into segments when
+// there is little else to share out. Returns the number of partial states.
+size_t Transformer::MakeAttentionItems() {
+  const size_t num_kv_heads = config_.spec.num_kv_heads;
+  const bool few = tasks_.size() * num_kv_heads < 8 * pool_.num_threads();
   items_.clear();
   size_t num_partials = 0;
   for (size_t t = tasks_.size(); t-- > 0;) {
     const AttentionTask& task = tasks_[t];
-    for (size_t head = 0; head < s.num_kv_heads; head++) {
-      if (is_split(task)) {
+    for (size_t head = 0; head < num_kv_heads; head++) {
+      if (few && task.num_rows == 1 && task.first_position >= kSegmentTokens) {
         const SegmentRange range = VisibleSegments(task.first_position, task.window);
         for (size_t segment = range.first; segment <= range.last; segment++) {
-          items_.push_back({t, head, segment, num_partials++, nullptr});
+          items_.push_back(
+              {.task = t, .kv_head = head, .segment = segment, .partial = num_partials++});
         }
         continue;
       }
@@ -347,35 +345,41 @@ void Transformer::Attend(size_t index) {
       // small.
       for (size_t end = task.num_rows; end > 0;) {
         const size_t begin = (end - 1) / kAttentionRows * kAttentionRows;
-        items_.push_back({t, head, begin, end, nullptr});
+        items_.push_back({.task = t, .kv_head = head, .begin = begin, .end = end});
         end = begin;
       }
     }
   }
+  return num_partials;
+}
+
+void Transformer::Attend(size_t index) {
+  const ModelSpec& s = config_.spec;
+  MakeAttentionTasks(index);
+  const size_t num_partials = MakeAttentionItems();
+  const size_t partial_floats = s.num_heads / s.num_kv_heads * (2 + s.head_dim);
   if (partials_.size() < num_partials * partial_floats)
     partials_.resize(num_partials * partial_floats);
 
   pool_.ParallelFor(items_.size(), [&](size_t i, size_t thread) {
     const AttentionItem& item = items_[i];
     const AttentionTask& task = tasks_[item.task];
-    if (is_split(task)) {
-      kernels_.attention.attend_segment(task, item.kv_head, 0, item.begin,
-                                        partials_.data() + item.end * partial_floats,
+    if (item.is_segment()) {
+      kernels_.attention.attend_segment(task, item.kv_head, 0, item.segment,
+                                        partials_.data() + item.partial * partial_floats,
                                         thread_scratch_[thread]);
     } else {
       kernels_.attention.attend(task, item.kv_head, item.begin, item.end, thread_scratch_[thread]);
     }
   });
-  if (num_partials > 0) {
-    for (size_t i = 0; i < items_.size(); i++) {
-      const AttentionItem& item = items_[i];
-      const AttentionTask& task = tasks_[item.task];
-      const SegmentRange range = VisibleSegments(task.first_position, task.window);
-      if (!is_split(task) || item.begin != range.first) continue;
-      kernels_.attention.merge_segments(task, item.kv_head, 0,
-                                        partials_.data() + item.end * partial_floats,
-                                        range.last - range.first + 1);
-    }
+  for (const AttentionItem& item : items_) {
+    if (!item.is_segment()) continue;
+    const AttentionTask& task = tasks_[item.task];
+    const SegmentRange range = VisibleSegments(task.first_position, task.window);
+    if (item.segment != range.first) continue;  // the others of its row lie behind this one
+    kernels_.attention.merge_segments(task, item.kv_head, 0,
+                                      partials_.data() + item.partial * partial_floats,
+                                      range.last - range.first + 1);
   }
   pool_.ParallelFor(rows_.size(), [&](size_t r, size_t) {
     QuantizeRow(attended_, r, weights_.layers[index].attention_output);
@@ -384,7 +388,7 @@ void Transformer::Attend(size_t index) {
 
 void Transformer::FeedForward(const LayerWeights& layer) {
   const size_t hidden = config_.spec.feed_forward_length;
-  AddAndNormalize(true, layer.post_attention_norm, layer.feed_forward_norm, layer.gate_up);
+  AddAndNormalize(Delta::kAdd, layer.post_attention_norm, layer.feed_forward_norm, layer.gate_up);
   Project(layer.gate_up, normed_, gate_up_, 2 * hidden);
   const auto gate =
       config_.activation == Activation::kSilu ? kernels_.ops.silu_mul : kernels_.ops.gelu_mul;
@@ -398,7 +402,7 @@ void Transformer::FeedForward(const LayerWeights& layer) {
 
 void Transformer::Head(float* logits) {
   const size_t vocab = config_.spec.vocab_size;
-  AddAndNormalize(true, weights_.layers.back().post_feed_forward_norm, weights_.output_norm,
+  AddAndNormalize(Delta::kAdd, weights_.layers.back().post_feed_forward_norm, weights_.output_norm,
                   weights_.output);
   Project(weights_.output, normed_, logits, vocab);
   if (config_.final_softcap > 0) {

@@ -53,13 +53,16 @@ class Transformer : public Model {
   void NormalizeForLayer(size_t index);
   void RotateAndWrite(size_t index);
   void KeepLogitRows();
+  void MakeAttentionTasks(size_t index);
+  size_t MakeAttentionItems();
   void Attend(size_t index);
   void FeedForward(const LayerWeights& layer);
   void Head(float* logits);
 
-  // Residual += (post-norm of) delta_, then normed_ = RMSNorm(residual) * weight, quantised if
-  // `next` needs it.
-  void AddAndNormalize(bool add_delta, const float* post_norm, const float* norm,
+  // Residual += (post-norm of) delta_, unless there is none yet, then normed_ = RMSNorm(residual) *
+  // weight, quantised if `next` needs it.
+  enum class Delta { kNone, kAdd };
+  void AddAndNormalize(Delta add, const float* post_norm, const float* norm,
                        const Projection& next);
   void QuantizeRow(const Rows& rows, size_t row, const Projection& next);
   void Project(const Projection& projection, const Rows& x, float* out, size_t out_stride);
@@ -81,9 +84,14 @@ class Transformer : public Model {
   std::vector<std::byte*> thread_scratch_;  // [threads]
   std::vector<Row> rows_;                   // of the chunk
   std::vector<AttentionTask> tasks_;
+  // A piece of a task for one thread, of one kv head: a block of rows, or the task's only row over
+  // one segment.
   struct AttentionItem {
-    size_t task, kv_head, begin, end;  // rows; or `begin` is a segment and partial its place
-    float* partial = nullptr;
+    size_t task, kv_head;
+    size_t begin = 0, end = 0;  // rows
+    size_t segment = 0;         // when there are no rows,
+    size_t partial = 0;         // and its place among the partial states
+    bool is_segment() const { return begin == end; }
   };
   std::vector<AttentionItem> items_;
   std::vector<float> partials_;

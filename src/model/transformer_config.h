@@ -50,7 +50,7 @@ struct TransformerConfig {
 // is missing or absurd).
 Result<TransformerConfig> ReadTransformerConfig(const GgufFile& gguf);
 
-// ---- For arch_*.cc ----
+// --- For arch_*.cc ---
 
 // One supported architecture: `fill` completes what ReadCommonConfig() read.
 struct Architecture {

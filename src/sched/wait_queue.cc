@@ -1,24 +1,12 @@
 #include "sched/wait_queue.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "base/check.h"
+#include "base/common_prefix.h"
 
 namespace trellis {
-
-size_t CommonPrefix(std::span<const TokenId> a, std::span<const TokenId> b) {
-  constexpr size_t kStride = 64;  // memcmp compares at memory speed, but does not say where
-  const size_t n = std::min(a.size(), b.size());
-  size_t i = 0;
-  while (i + kStride <= n &&
-         std::memcmp(a.data() + i, b.data() + i, kStride * sizeof(TokenId)) == 0) {
-    i += kStride;
-  }
-  while (i < n && a[i] == b[i]) i++;
-  return i;
-}
 
 void WaitQueue::Compare(const Prefill& prefill, Waiting& waiting) {
   const Entry& a = prefill.entry;

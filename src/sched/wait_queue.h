@@ -97,7 +97,4 @@ class WaitQueue {
   uint64_t num_comparisons_ = 0;
 };
 
-// Length of the longest common prefix.
-size_t CommonPrefix(std::span<const TokenId> a, std::span<const TokenId> b);
-
 }  // namespace trellis

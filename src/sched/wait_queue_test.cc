@@ -6,6 +6,8 @@
 #include <deque>
 #include <random>
 
+#include "base/common_prefix.h"
+
 namespace trellis {
 namespace {
 
@@ -206,20 +208,6 @@ TEST_F(WaitQueueTest, APairIsComparedOnceAndStepsCompareNothing) {
   EXPECT_EQ(queue_.num_comparisons(), 500u);
   Progress(1, 1000);
   EXPECT_EQ(Ready().size(), 500u);
-}
-
-TEST(CommonPrefixTest, EveryLengthAroundTheStride) {
-  for (size_t n : {0u, 1u, 63u, 64u, 65u, 128u, 200u}) {
-    const Tokens a = Trunk(n);
-    EXPECT_EQ(CommonPrefix(a, a), n);
-    EXPECT_EQ(CommonPrefix(a, Trunk(n + 5)), n);
-    for (size_t i = 0; i < n; i++) {
-      Tokens b = a;
-      b[i] = -1;
-      EXPECT_EQ(CommonPrefix(a, b), i);
-      EXPECT_EQ(CommonPrefix(b, a), i);
-    }
-  }
 }
 
 }  // namespace
