@@ -120,7 +120,7 @@ Result<std::unique_ptr<ChatTemplate>> ChatTemplate::Create(const Tokenizer& toke
     }
   } catch (const std::exception& error) {
     return Status(StatusCode::kInvalidArgument,
-                  fmt::format("the chat template does not parse: {}", Complaint(error.what())));
+                  fmt::format("the chat template cannot be used: {}", Complaint(error.what())));
   }
   return std::unique_ptr<ChatTemplate>(new ChatTemplate(std::move(impl)));
 }

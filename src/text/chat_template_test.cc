@@ -214,8 +214,8 @@ TEST_F(ChatTemplateTest, TheTemplatesOwnComplaintComesThrough) {
                     "{{ raise_exception('only ' ~ 'systems') }}{% endif %}{% endfor %}"),
             "the chat template refused the messages: only systems");
   EXPECT_NE(Refusal("{{ 1 + none }}").find("null"), std::string::npos);
-  EXPECT_NE(Refusal("{% for %}").find("does not parse"), std::string::npos);
-  EXPECT_NE(Refusal("{{ a").find("does not parse"), std::string::npos);
+  EXPECT_NE(Refusal("{% for %}").find("cannot be used"), std::string::npos);
+  EXPECT_NE(Refusal("{{ a").find("cannot be used"), std::string::npos);
 }
 
 // A template comes with a model file from anywhere.
@@ -278,14 +278,22 @@ TEST_F(ChatTemplateTest, HostileTemplatesEnd) {
 TEST_F(ChatTemplateTest, DeepAndLongMessagesAreNoTrouble) {
   std::string deep = "1";
   for (int i = 0; i < 60; ++i) deep = "{\"a\":" + deep + "}";
+  std::string quoted;
+  for (const char c : deep) quoted += c == '"' ? "\\\"" : std::string(1, c);
   ChatMessage call = Message("assistant", "");
   call.tool_calls_json =
-      R"([{"type":"function","function":{"name":"f","arguments":")" + std::string("{}") + R"("}}])";
+      R"([{"type":"function","function":{"name":"f","arguments":")" + quoted + R"("}}])";
   const std::string tools =
       R"([{"type":"function","function":{"name":"f","parameters":)" + deep + "}}]";
-  const auto prompt = Render("{{ tools | tojson }}{{ messages }}", {call}, tools);
-  ASSERT_TRUE(prompt.ok()) << prompt.status().message();
-  EXPECT_NE(prompt->text.find(R"({"a": {"a": {"a": )"), std::string::npos);
+  // The second wants arguments as an object.
+  for (const char* source :
+       {"{{ tools | tojson }}{{ messages }}",
+        "{{ tools | tojson }}{% for m in messages %}{% for c in m.tool_calls %}"
+        "{{ c.function.arguments | tojson }}{% endfor %}{% endfor %}"}) {
+    const auto prompt = Render(source, {call}, tools);
+    ASSERT_TRUE(prompt.ok()) << prompt.status().message();
+    EXPECT_NE(prompt->text.find(R"({"a": {"a": {"a": )"), std::string::npos);
+  }
 
   std::vector<ChatMessage> many;
   for (int i = 0; i < 1000; ++i)

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -128,6 +129,10 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::Load(const std::string& gguf_path)
   }
   TRELLIS_RETURN_IF_ERROR(CheckLoaded(*impl->vocab, gguf_path));
   impl->vocab_size = impl->vocab->n_tokens();
+  for (size_t t = 0; t < impl->vocab_size; ++t) {
+    const std::string& piece = impl->vocab->token_to_piece(static_cast<TokenId>(t));
+    impl->longest_piece = std::max(impl->longest_piece, piece.size());
+  }
   impl->chat_template = GetString(gguf.get(), "tokenizer.chat_template");
   impl->tool_template = GetString(gguf.get(), "tokenizer.chat_template.tool_use");
   return std::unique_ptr<Tokenizer>(new Tokenizer(std::move(impl)));
@@ -138,6 +143,10 @@ Tokenizer::~Tokenizer() = default;
 
 size_t Tokenizer::vocab_size() const {
   return impl_->vocab_size;
+}
+
+size_t Tokenizer::longest_piece() const {
+  return impl_->longest_piece;
 }
 
 std::vector<TokenId> Tokenizer::Encode(std::string_view text, AddSpecial add_special,

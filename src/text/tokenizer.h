@@ -19,11 +19,14 @@ enum class AddSpecial { kNo, kByVocabulary };
 
 class Tokenizer {
  public:
-  // Reads the vocabulary of the GGUF file (first split). ERRORS: kDataLoss, kUnsupported.
+  // Reads the vocabulary of the GGUF file (first split). ERRORS: kNotFound, kIo, kDataLoss,
+  // kUnsupported.
   static Result<std::unique_ptr<Tokenizer>> Load(const std::string& gguf_path);
   ~Tokenizer();
 
   size_t vocab_size() const;
+  // Bytes of the longest token: a text has at least size / longest_piece() tokens.
+  size_t longest_piece() const;
   // The same tokens as libllama's llama_tokenize(text, add_special, parse_special). Any bytes are
   // accepted.
   std::vector<TokenId> Encode(std::string_view text, AddSpecial add_special,

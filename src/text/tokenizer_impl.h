@@ -22,6 +22,7 @@ struct Tokenizer::Impl {
   // tools.
   std::string tool_template;
   size_t vocab_size = 0;
+  size_t longest_piece = 1;
 
   // Text in which no special token is looked for.
   void AppendText(std::string_view text, std::vector<TokenId>& tokens) const;

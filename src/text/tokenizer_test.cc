@@ -55,6 +55,7 @@ TEST(TokenizerTest, AddsWhatTheVocabularyAsksFor) {
 TEST(TokenizerTest, PiecesAreTheBytes) {
   const TestVocab vocab = Chatty();
   const auto tokenizer = Load(vocab);
+  EXPECT_EQ(tokenizer->longest_piece(), 6u);  // <mark>
   std::string all;
   for (int byte = 0; byte < 256; ++byte) {
     EXPECT_EQ(tokenizer->Piece(byte, SpecialTokens::kAsText),
@@ -89,6 +90,23 @@ TEST(TokenizerTest, SentencePieceFallsBackToBytes) {
   EXPECT_EQ(tokens, (Tokens{vocab.Id("▁hello"), vocab.Id("▁"), vocab.Id("<0xC3>"),
                             vocab.Id("<0xA9>"), vocab.bos, vocab.Id("▁hello")}));
   EXPECT_EQ(tokenizer->Decode(tokens, SpecialTokens::kParse), "hello é<s> hello");
+}
+
+// llama.cpp splits the text of some vocabularies by std::regex, which recurses.
+TEST(TokenizerTest, WordsWithoutEndAreNoTrouble) {
+  TestVocab vocab = Chatty();
+  for (const char* pre : {"default", "llama3", "qwen2", "deepseek-llm", "deepseek-coder",
+                          "deepseek-v3", "falcon", "poro-chat", "tekken", "gpt-4o"}) {
+    vocab.pre = pre;
+    const auto loaded = TryLoad(vocab);
+    ASSERT_TRUE(loaded.ok()) << pre << ": " << loaded.status().message();
+    for (const char* unit : {"a", "1", "!", " ", "漢"}) {
+      std::string text;
+      while (text.size() < 150'000) text += unit;
+      const Tokens tokens = (*loaded)->Encode(text, AddSpecial::kNo, SpecialTokens::kParse);
+      EXPECT_EQ((*loaded)->Decode(tokens, SpecialTokens::kParse), text) << pre << unit;
+    }
+  }
 }
 
 TEST(TokenizerTest, WhatTheVocabularyLacksIsLeftOut) {

@@ -94,13 +94,18 @@ std::vector<common_chat_msg> ToMessages(const std::vector<ChatTurn>& turns) {
 }
 
 common_chat_templates* Parse(const std::string& source, const std::string& bos, const std::string& eos) {
-  const Budget budget;
-  return common_chat_templates_init(nullptr, source, bos, eos).release();
+  const Budget budget(kTrialWork);
+  common_chat_templates* templates = common_chat_templates_init(nullptr, source, bos, eos).release();
+  if (budget.exhausted()) {
+    common_chat_templates_free(templates);
+    throw std::runtime_error("it takes too long or makes too much, even of a message or two");
+  }
+  return templates;
 }
 
 bool HasOwnCode(const common_chat_templates* templates, const std::string& bos, const std::string& eos) {
+  const Budget budget(kTrialWork);
   const common_chat_template parsed(common_chat_templates_source(templates), bos, eos);
-  const Budget budget;
   autoparser::generation_params params;
   params.messages = common_json::array();
   params.messages.push_back(common_json::object({{"role", "user"}, {"content", "x"}}));
@@ -146,7 +151,7 @@ std::vector<RenderedPart> ChatRenderer::Render(const std::vector<ChatTurn>& turn
   if (!tools_json.empty()) inputs.tools = common_chat_tools_parse_oaicompat(common_json::parse(tools_json));
   // Without code of its own, everything after rendering is about parsing the answer, and takes many more renders.
   inputs.force_pure_content = !has_own_code_;
-  const Budget budget;
+  const Budget budget(kRenderWork);
   Recording recording;
   return recording.PartsOf(common_chat_templates_apply(templates_, inputs).prompt);
 }

@@ -5,8 +5,6 @@
 namespace trellis_llama {
 namespace {
 
-// A thousand turns take 10^8, by a template that looks at all of them for each 10^10, which are seconds.
-constexpr size_t kMaxWork = size_t{1} << 34;
 constexpr size_t kMaxText = size_t{1} << 28;
 // About 400 bytes each.
 constexpr size_t kMaxValues = 1 << 18;
@@ -44,9 +42,9 @@ void ChargeText(size_t bytes) {
   Take(bytes, state.text_left);
 }
 
-Budget::Budget() {
+Budget::Budget(size_t work) {
   if (state.budgets++ > 0) return;
-  state.work_left = kMaxWork;
+  state.work_left = work;
   state.text_left = kMaxText;
 }
 Budget::~Budget() {
@@ -58,6 +56,8 @@ Budget::~Budget() {
   }
   state.changed.clear();
 }
+
+bool Budget::exhausted() const { return state.work_left == 0; }
 
 void Changes(const std::shared_ptr<jinja::value_t>& container) {
   if (state.budgets > 0 && (state.changed.empty() || state.changed.back() != container)) {

@@ -22,13 +22,20 @@ void Charge(size_t work);
 // The same for text that is made, of which there may be less: it stays in memory.
 void ChargeText(size_t bytes);
 
-// While it lives, a template is parsed or run with limits of its own. Generous: some templates look
-// at all messages again for each message.
+// For a template with messages: a thousand turns take 10^8, by a template that looks at all of them
+// for each 10^10, which are seconds.
+constexpr size_t kRenderWork = size_t{1} << 34;
+// For the few messages that llama.cpp tries a new template with.
+constexpr size_t kTrialWork = size_t{1} << 30;
+
+// While it lives, a template is parsed or run with limits of its own.
 class Budget {
  public:
-  Budget();
+  explicit Budget(size_t work);
   ~Budget();
   Budget(const Budget&) = delete;
+  // Whether a limit was met, even if what was thrown went no further than llama.cpp.
+  bool exhausted() const;
 };
 
 // A member of each value, which counts how many there are. THROWS std::runtime_error when there are
