@@ -1,5 +1,7 @@
 #include "api/errors.h"
 
+#include <fmt/format.h>
+
 #include <nlohmann/json.hpp>
 
 #include "api/json_text.h"
@@ -51,6 +53,11 @@ OrderedJson TextOrNull(const std::string& text) {
 
 }  // namespace
 
+std::string Excerpt(std::string_view text, size_t max_bytes) {
+  if (text.size() <= max_bytes) return ValidUtf8(text);
+  return ValidUtf8(text.substr(0, max_bytes)) + "...";
+}
+
 ApiError ErrorFromStatus(const Status& status, std::string param) {
   const Mapping mapping = MappingOf(status.code());
   return {.http_status = mapping.http_status,
@@ -66,6 +73,15 @@ ApiError InvalidField(std::string param, std::string message) {
           .code = "invalid_value",
           .param = std::move(param),
           .message = std::move(message)};
+}
+
+ApiError ModelNotFound(const std::string& wanted, const std::string& served) {
+  return {.http_status = 404,
+          .type = "invalid_request_error",
+          .code = "model_not_found",
+          .param = "model",
+          .message = fmt::format("the model '{}' does not exist; this server serves '{}'",
+                                 Excerpt(wanted, 200), served)};
 }
 
 ApiError UnsupportedField(std::string param, std::string message) {

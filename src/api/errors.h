@@ -4,7 +4,9 @@
 // programs compare, `param` the field to look at ("messages[1].content"), `message` is for people.
 #pragma once
 
+#include <cstddef>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <variant>
 
@@ -12,6 +14,9 @@
 #include "base/status.h"
 
 namespace trellis {
+
+// What a client sent, or the start of it, for a message.
+std::string Excerpt(std::string_view text, size_t max_bytes = 60);
 
 struct ApiError {
   int http_status = 500;
@@ -60,6 +65,8 @@ ApiError ErrorFromStatus(const Status& status, std::string param = {});
 
 // 400 invalid_request_error: `param` is wrong.
 ApiError InvalidField(std::string param, std::string message);
+// 404 model_not_found: a client asks for `wanted` where there is `served` only.
+ApiError ModelNotFound(const std::string& wanted, const std::string& served);
 // 400: `param` is understood, and this server cannot do what it asks for.
 ApiError UnsupportedField(std::string param, std::string message);
 // Any other: an error of the transport (404 for a path, 405, 413, 431, ...).

@@ -41,12 +41,6 @@ std::optional<int64_t> AsInteger(const Json& value) {
 
 }  // namespace
 
-std::string Excerpt(std::string_view text) {
-  constexpr size_t kMaxBytes = 60;
-  if (text.size() <= kMaxBytes) return std::string(text);
-  return ValidUtf8(text.substr(0, kMaxBytes)) + "...";
-}
-
 FieldReader::FieldReader(const Json& object, std::string path)
     : object_(object), path_(std::move(path)) {
   if (!object_.is_object()) FailType(path_.empty() ? "the body" : path_, "an object", object_);

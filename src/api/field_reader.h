@@ -11,9 +11,6 @@
 
 namespace trellis {
 
-// The first bytes of what a client sent, for a message.
-std::string Excerpt(std::string_view text);
-
 class FieldReader {
  public:
   // `path` is what the object is called in messages: "" for the body, else "stream_options".

@@ -11,8 +11,10 @@ namespace trellis {
 namespace {
 
 constexpr int64_t kInt32Max = std::numeric_limits<int32_t>::max();
-constexpr size_t kMaxStops = 64;
-constexpr size_t kMaxStopBytes = 4096;
+// Each answer of a request has tables for each of them.
+constexpr size_t kMaxStops = 32;
+constexpr size_t kMaxStopBytes = 512;
+constexpr size_t kMaxSaltBytes = 256;  // stays in memory with what is cached under it
 constexpr int64_t kMaxLogprobs = 20;
 constexpr size_t kMaxBiases = 4096;
 
@@ -39,17 +41,11 @@ void ReadSampling(FieldReader& reader, SamplingFields* out) {
   out->penalty_last_n = static_cast<int32_t>(last_n);
 }
 
-void ReadSeed(FieldReader& reader, std::optional<uint64_t>* out) {
-  const Json* value = reader.Find("seed");
-  if (value == nullptr) return;
-  if (value->is_number_unsigned()) {  // the upper half of what an int64_t cannot hold is fine here
-    *out = value->get<uint64_t>();
-    return;
-  }
-  int64_t seed = 0;
-  reader.IntegerValue(*value, "seed", std::numeric_limits<int64_t>::min(),
-                      std::numeric_limits<int64_t>::max(), &seed);
-  if (seed != -1) *out = static_cast<uint64_t>(seed);
+void ReadSeed(FieldReader& reader, std::optional<int64_t>* out) {
+  int64_t seed = -1;
+  reader.Integer("seed", std::numeric_limits<int64_t>::min(), std::numeric_limits<int64_t>::max(),
+                 &seed);
+  if (seed != -1) *out = seed;
 }
 
 std::optional<TokenId> ParseTokenKey(std::string_view key) {
@@ -267,6 +263,11 @@ void ReadGenerationFields(FieldReader& reader, LogprobsForm form, GenerationFiel
   reader.Bool("ignore_eos", &out->ignore_eos);
   reader.Bool("cache_prompt", &out->cache_prompt);
   reader.String("cache_salt", &out->cache_salt);
+  if (out->cache_salt.size() > kMaxSaltBytes) {
+    reader.Fail(
+        InvalidField("cache_salt", fmt::format("cache_salt has {} bytes; at most {} are taken",
+                                               out->cache_salt.size(), kMaxSaltBytes)));
+  }
   std::string user;  // accepted, and its type checked; fairness between users comes later
   reader.String("user", &user);
   RefuseUnsupported(reader);

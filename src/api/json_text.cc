@@ -4,30 +4,14 @@
 
 #include <algorithm>
 
+#include "text/utf8.h"
+
 namespace trellis {
 namespace {
 
+// nlohmann's messages end with what was read last, which may be the whole body.
+constexpr size_t kMaxMessageBytes = 300;
 constexpr std::string_view kJsonSpace = " \t\r\n";
-
-// Length of the UTF-8 sequence at the start of `text`, 0 if there is none (Unicode, table 3-7).
-size_t SequenceLength(std::string_view text) {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char first = byte(0);
-  if (first < 0x80) return 1;
-  const size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
-  if (first < 0xC2 || first > 0xF4 || text.size() < length) return 0;
-  // The second byte excludes overlong forms, surrogates and what lies beyond U+10FFFF.
-  unsigned char low = 0x80, high = 0xBF;
-  if (first == 0xE0) low = 0xA0;
-  if (first == 0xED) high = 0x9F;
-  if (first == 0xF0) low = 0x90;
-  if (first == 0xF4) high = 0x8F;
-  if (byte(1) < low || byte(1) > high) return 0;
-  for (size_t i = 2; i < length; i++) {
-    if ((byte(i) & 0xC0) != 0x80) return 0;
-  }
-  return length;
-}
 
 // nlohmann's messages start with "[json.exception.parse_error.101] "; the rest is good English.
 std::string WithoutPrefix(std::string_view what) {
@@ -110,7 +94,7 @@ ApiResult<Json> ParseJson(std::string_view text) {
   } catch (const Json::exception& e) {
     message = WithoutPrefix(e.what());
   }
-  ApiError error = InvalidField("", "the body is not JSON: " + ValidUtf8(message));
+  ApiError error = InvalidField("", "the body is not JSON: " + Excerpt(message, kMaxMessageBytes));
   error.code = "invalid_json";
   return error;
 }
@@ -121,23 +105,16 @@ std::string ToText(const OrderedJson& value) {
 
 std::string ValidUtf8(std::string_view text) {
   std::string valid;
-  valid.reserve(text.size());
-  while (!text.empty()) {
-    const size_t length = SequenceLength(text);
-    if (length > 0) {
-      valid.append(text.substr(0, length));
-    } else {
-      valid.append("\xEF\xBF\xBD");
-    }
-    text.remove_prefix(std::max<size_t>(length, 1));
-  }
+  Utf8Repair repair;
+  repair.Feed(text, valid);
+  repair.Finish(valid);
   return valid;
 }
 
 bool IsValidUtf8(std::string_view text) {
   while (!text.empty()) {
-    const size_t length = SequenceLength(text);
-    if (length == 0) return false;
+    const size_t length = Utf8Length(text);
+    if (length == 1 && static_cast<unsigned char>(text[0]) >= 0x80) return false;
     text.remove_prefix(length);
   }
   return true;

@@ -32,7 +32,7 @@ std::string_view RawMember(std::string_view text, std::string_view name);
 // text at least as deep as a parser can get before it notices.
 size_t NestingDepth(std::string_view text);
 
-// `text` with every byte that is not part of a UTF-8 sequence replaced by U+FFFD.
+// `text` with U+FFFD for what is no UTF-8.
 std::string ValidUtf8(std::string_view text);
 bool IsValidUtf8(std::string_view text);
 

@@ -34,8 +34,8 @@ struct SamplingFields {
   int32_t penalty_last_n = 64;  // also repeat_last_n; -1: the whole context
   // By token id; -100 or less, or false, bans it.
   std::vector<std::pair<TokenId, float>> logit_bias;
-  std::optional<uint64_t> seed;  // none, or the clients' -1: draw one
-  int32_t num_logprobs = -1;     // -1: none; 0: of the chosen token only; n: and the n most likely
+  std::optional<int64_t> seed;  // none, or the clients' -1: draw one
+  int32_t num_logprobs = -1;    // -1: none; 0: of the chosen token only; n: and the n most likely
 };
 
 // What both ways to ask for text share.

@@ -38,7 +38,7 @@ TEST(ChatRequestTest, EveryFieldArrives) {
   auto parsed = ParseChatRequest(Chat(R"(
     "model":"m","temperature":0.5,"top_k":7,"top_p":0.25,"min_p":0.125,"typ_p":0.75,
     "repeat_penalty":1.5,"presence_penalty":-1,"frequency_penalty":2,"repeat_last_n":-1,
-    "logit_bias":{"5":-100,"6":1.5},"seed":18446744073709551615,"logprobs":true,"top_logprobs":3,
+    "logit_bias":{"5":-100,"6":1.5},"seed":9223372036854775807,"logprobs":true,"top_logprobs":3,
     "stop":["a","","b"],"max_tokens":9,"n":2,"stream":true,
     "stream_options":{"include_usage":true},"ignore_eos":true,"cache_prompt":false,
     "cache_salt":"s","user":"u","metadata":{"whatever":[1]},"store":true)"));
@@ -56,7 +56,7 @@ TEST(ChatRequestTest, EveryFieldArrives) {
   EXPECT_EQ(g.sampling.penalty_last_n, -1);
   const std::vector<std::pair<TokenId, float>> bias = {{5, -100.0f}, {6, 1.5f}};
   EXPECT_EQ(g.sampling.logit_bias, bias);
-  EXPECT_EQ(g.sampling.seed, 18446744073709551615ull);
+  EXPECT_EQ(g.sampling.seed, 9223372036854775807);
   EXPECT_EQ(g.sampling.num_logprobs, 3);
   EXPECT_EQ(g.stop, (std::vector<std::string>{"a", "b"}));
   EXPECT_EQ(g.max_tokens, 9u);
@@ -106,9 +106,8 @@ TEST(ChatRequestTest, TheNewestNameOfTheLimitWins) {
 
 TEST(ChatRequestTest, Seeds) {
   EXPECT_FALSE(ParseChatRequest(Chat(R"("seed":-1)")).value().generation.sampling.seed);
-  EXPECT_EQ(ParseChatRequest(Chat(R"("seed":0)")).value().generation.sampling.seed, 0u);
-  EXPECT_EQ(ParseChatRequest(Chat(R"("seed":-2)")).value().generation.sampling.seed,
-            static_cast<uint64_t>(-2));
+  EXPECT_EQ(ParseChatRequest(Chat(R"("seed":0)")).value().generation.sampling.seed, 0);
+  EXPECT_EQ(ParseChatRequest(Chat(R"("seed":-2)")).value().generation.sampling.seed, -2);
 }
 
 TEST(ChatRequestTest, ValuesThatAskForNothingAreNoError) {
@@ -183,6 +182,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadField{R"("best_of":2)", "best_of", "unsupported"},
         BadField{R"("seed":"x")", "seed", "invalid_type"},
         BadField{R"("seed":0.5)", "seed", "invalid_value"},
+        BadField{R"("seed":9223372036854775808)", "seed", "invalid_value"},
         BadField{R"("stream":"yes")", "stream", "invalid_type"},
         BadField{R"("stream":1)", "stream", "invalid_type"},
         BadField{R"("stream":true,"stream_options":3)", "stream_options", "invalid_type"},
@@ -273,6 +273,46 @@ INSTANTIATE_TEST_SUITE_P(
         BadBody{R"({"messages":[{"role":"user","content":"a"},
           {"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}]})",
                 "messages[1].content[0].type"}));
+
+// What llama.cpp would parse without any limit.
+TEST(ChatRequestTest, ToolArgumentsAreLimitedInside) {
+  const auto parse = [](const Json& arguments) {
+    const Json body = {
+        {"messages",
+         {{{"role", "assistant"},
+           {"tool_calls", {{{"function", {{"name", "f"}, {"arguments", arguments}}}}}}}}}};
+    return ParseChatRequest(body.dump());
+  };
+  const auto nested = [](size_t depth) {
+    return std::string(depth, '[') + std::string(depth, ']');
+  };
+  Json wide = Json::object();
+  for (int i = 0; i < 2000; i++) wide[std::to_string(i)] = i;
+  EXPECT_TRUE(parse(nullptr).ok());
+  EXPECT_TRUE(parse("no JSON [[").ok());
+  EXPECT_TRUE(parse(nested(kMaxJsonDepth)).ok());
+  for (const Json& arguments : {Json(nested(kMaxJsonDepth + 1)), Json(wide.dump()), wide,
+                                Json(std::string(5 << 20, ' ') + "{}")}) {
+    auto parsed = parse(arguments);
+    ASSERT_FALSE(parsed.ok());
+    EXPECT_EQ(parsed.error().http_status, 400);
+    EXPECT_EQ(parsed.error().param, "messages[0].tool_calls[0].function.arguments");
+  }
+}
+
+TEST(ChatRequestTest, WhatStaysInMemoryIsLimited) {
+  const auto refused = [](const Json& fields) {
+    Json body = fields;
+    body["messages"] = {{{"role", "user"}, {"content", "hi"}}};
+    auto parsed = ParseChatRequest(body.dump());
+    return parsed.ok() ? "" : parsed.error().param;
+  };
+  EXPECT_EQ(refused({{"cache_salt", std::string(256, 'x')}}), "");
+  EXPECT_EQ(refused({{"cache_salt", std::string(257, 'x')}}), "cache_salt");
+  EXPECT_EQ(refused({{"stop", std::vector<std::string>(32, std::string(512, 'x'))}}), "");
+  EXPECT_EQ(refused({{"stop", std::vector<std::string>(33, "x")}}), "stop");
+  EXPECT_EQ(refused({{"stop", {"a", std::string(513, 'x')}}}), "stop[1]");
+}
 
 // --- Text completions ---
 

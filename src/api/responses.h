@@ -21,7 +21,7 @@ struct AnswerHead {
   int64_t created = 0;  // seconds since 1970
   std::string model;
   std::string fingerprint;  // system_fingerprint
-  uint64_t seed = 0;        // the one given or the one drawn; choice i of a prompt uses seed + i
+  int64_t seed = 0;         // the one given or the one drawn; choice i of a prompt uses seed + i
 };
 
 // cached + computed == prompt.
@@ -71,7 +71,7 @@ enum class UsageField { kAbsent, kNull };  // null in every chunk but the last w
 
 // Chat only: the first chunk of a choice, which names the role.
 std::string RoleChunk(const AnswerHead& head, size_t choice, UsageField usage);
-// `timings` (of this choice) goes with the piece that finishes it, else it is null.
+// `timings` goes with the piece that finishes the answer, else it is null.
 std::string TextChunk(const AnswerHead& head, const ChoiceText& piece, UsageField usage,
                       const Timings* timings);
 // The last one, for stream_options.include_usage: no choices.

@@ -18,6 +18,14 @@ bool HasLargeObject(const Json& value) {
   return false;
 }
 
+// Whether llama.cpp's parser, which keeps the order of members and has no limits, is not to see it.
+// What is no JSON does not concern it.
+bool IsTooMuch(const std::string& text) {
+  if (text.size() > kMaxToolBytes || NestingDepth(text) > kMaxJsonDepth) return true;
+  const Json value = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  return !value.is_discarded() && HasLargeObject(value);
+}
+
 // Reads `reader`'s "function" with its name; `outer` gets what is wrong.
 void CheckFunction(FieldReader& outer, FieldReader& reader, const char* what) {
   const std::string param = reader.ParamOf("function");
@@ -116,15 +124,24 @@ void ReadToolCalls(FieldReader& message, std::string* tool_calls_json) {
     CheckFunction(message, reader, "called");
     if (!message.ok()) return;
     const Json& function = *reader.Find("function");
-    const Json arguments = function.value("arguments", Json("{}"));
-    if (!arguments.is_string() && !arguments.is_object()) {
-      return message.FailType(call_param + ".function.arguments", "a string of JSON", arguments);
+    const std::string arguments_param = call_param + ".function.arguments";
+    std::string arguments = "{}";
+    if (const Json* given = FieldReader(function, "").Find("arguments")) {
+      if (!given->is_string() && !given->is_object()) {
+        return message.FailType(arguments_param, "a string of JSON", *given);
+      }
+      arguments = given->is_string() ? given->get<std::string>() : given->dump();
+    }
+    if (IsTooMuch(arguments)) {
+      return message.Fail(InvalidField(
+          arguments_param,
+          fmt::format("{} is too much: at most {} bytes, {} levels and {} members in one object",
+                      arguments_param, kMaxToolBytes, kMaxJsonDepth, kMaxMembers)));
     }
     OrderedJson out = {
         {"type", "function"},
         {"function",
-         {{"name", function["name"].get<std::string>()},
-          {"arguments", arguments.is_string() ? arguments.get<std::string>() : arguments.dump()}}}};
+         {{"name", function["name"].get<std::string>()}, {"arguments", std::move(arguments)}}}};
     if (!id.empty()) out["id"] = id;
     checked.push_back(std::move(out));
   }

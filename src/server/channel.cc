@@ -27,6 +27,10 @@ Client LookAt(Stream& stream) {
 
 }  // namespace
 
+bool IsGone(Stream& stream) {
+  return LookAt(stream) == Client::kGone;
+}
+
 // --- Channel ---
 
 Channel::Channel(const Stream::executor_type& strand) : strand_(strand), wake_(strand) {
@@ -46,11 +50,22 @@ net::awaitable<std::optional<Event>> Channel::Next() {
     co_await wake_.async_wait(net::redirect_error(net::use_awaitable, cancelled));
   }
   std::optional<Event> event;
-  if (!client_is_gone_) {
-    event = std::move(events_.front());
-    events_.pop_front();
-  }
+  if (!client_is_gone_) event = TakeFirst();
   co_return event;
+}
+
+net::awaitable<Event> Channel::NextForNobody() {
+  while (events_.empty()) {
+    boost::system::error_code cancelled;
+    co_await wake_.async_wait(net::redirect_error(net::use_awaitable, cancelled));
+  }
+  co_return TakeFirst();
+}
+
+Event Channel::TakeFirst() {
+  Event event = std::move(events_.front());
+  events_.pop_front();
+  return event;
 }
 
 void Channel::ClientIsGone() {

@@ -34,15 +34,22 @@ class Channel : public std::enable_shared_from_this<Channel> {
 
   // Waits for the next event. Nothing: the client is gone.
   net::awaitable<std::optional<Event>> Next();
+  // The same, whether or not the client is still there.
+  net::awaitable<Event> NextForNobody();
   void ClientIsGone();
   bool empty() const { return events_.empty(); }
 
  private:
+  Event TakeFirst();
+
   Stream::executor_type strand_;
   net::steady_timer wake_;
   std::deque<Event> events_;
   bool client_is_gone_ = false;
 };
+
+// Whether the client has closed the connection, as far as the kernel can tell now. Any thread.
+bool IsGone(Stream& stream);
 
 // Tells the channel when the client closes the connection, or its sending half, as HTTP servers
 // take that for the same. Lives on the strand, no longer than the stream; nothing else may wait

@@ -48,7 +48,7 @@ struct Choice {
   StreamDecoder decoder;
   std::optional<RequestId> request;
   std::string text;   // all of it, when not streaming
-  size_t offset = 0;  // bytes given out
+  size_t offset = 0;  // bytes of its tokens
   std::vector<LogprobEntry> logprobs;
   const char* finish_reason = nullptr;
   bool done = false;
@@ -79,6 +79,7 @@ class Generation {
           ErrorReply(ErrorFromStatus(submitted, prompt ? prompt_field() : "")), state_);
     }
     const bool open = job_.fields.stream ? co_await WriteStream() : co_await Collect();
+    co_await Settle();
     Log();
     co_return open;
   }
@@ -92,7 +93,8 @@ class Generation {
       request.prompt = job_.prompts[i / n];
       if (!job_.fields.ignore_eos) request.end_tokens = service_.end_tokens;
       request.max_tokens = job_.fields.max_tokens;
-      request.sampling = ToParams(job_.fields.sampling, job_.head.seed + i % n);
+      request.sampling =
+          ToParams(job_.fields.sampling, static_cast<uint64_t>(job_.head.seed) + i % n);
       service_.BanSuppressed(&request.sampling);
       request.scope = job_.fields.cache_salt;
       request.cache_prompt = job_.fields.cache_prompt;
@@ -116,6 +118,16 @@ class Generation {
     }
   }
 
+  // What an answer that ended early has cost is known when the engine has let go of it.
+  net::awaitable<void> Settle() {
+    CancelAll();
+    while (left_ > 0) {
+      const Event event = co_await channel_->NextForNobody();
+      ChoiceText unsent;
+      (void)Apply(event, &unsent);
+    }
+  }
+
   // Applies one event; text that is now certain comes back in `piece`.
   Status Apply(const Event& event, ChoiceText* piece) {
     Choice& choice = choices_[event.choice];
@@ -126,6 +138,7 @@ class Generation {
         return Status::Ok();  // computed while the stop string was found
       completion_tokens_++;
       if (piece->has_logprobs) piece->logprobs.push_back(Logprobs(*event.token, choice.offset));
+      choice.offset += service_.tokenizer->Piece(event.token->token, SpecialTokens::kAsText).size();
       piece->text = choice.decoder.Push(event.token->token);
       if (choice.decoder.stopped()) {
         choice.finish_reason = "stop";
@@ -134,6 +147,7 @@ class Generation {
     } else {
       choice.done = true;
       left_--;
+      CountTimings(event.choice, event.timings);
       if (event.reason == FinishReason::kError) return event.status;
       if (event.reason == FinishReason::kCancelled && choice.finish_reason == nullptr) {
         return Status(StatusCode::kUnavailable, "the server is stopping");
@@ -143,15 +157,17 @@ class Generation {
         choice.finish_reason = event.reason == FinishReason::kLength ? "length" : "stop";
       }
       piece->finish_reason = choice.finish_reason;
-      CountTimings(event.timings);
     }
-    choice.offset += piece->text.size();
     return Status::Ok();
   }
 
-  void CountTimings(const GenerateTimings& t) {
-    usage_.prompt_tokens += t.prompt_tokens;
-    usage_.cached_tokens += t.cached_tokens;
+  void CountTimings(size_t choice, const GenerateTimings& t) {
+    // Usage has a prompt once, however many answers it gets, as OpenAI counts. Its first answer is
+    // the one that computes it for the others.
+    if (choice % job_.fields.num_choices == 0) {
+      usage_.prompt_tokens += t.prompt_tokens;
+      usage_.cached_tokens += t.cached_tokens;
+    }
     timings_.Add({.cached_tokens = t.cached_tokens,
                   .computed_tokens = t.computed_tokens,
                   .predicted_tokens = t.generated_tokens,
@@ -196,7 +212,12 @@ class Generation {
       texts.push_back(std::move(text));
     }
     Reply reply;
-    reply.body = AnswerJson(job_.head, texts, usage_, timings_);
+    const Work write = [&] { reply.body = AnswerJson(job_.head, texts, usage_, timings_); };
+    if (job_.fields.sampling.num_logprobs >= 0) {  // thousands of objects
+      co_await RunOn(state_.text, write);
+    } else {
+      write();
+    }
     co_return co_await WriteReply(stream_, http_request_, std::move(reply), state_);
   }
 
@@ -269,10 +290,15 @@ class Generation {
   }
 
   void Log() const {
+    std::string finish;
+    for (const Choice& choice : choices_) {
+      finish += finish.empty() ? "" : ",";
+      finish += choice.finish_reason != nullptr ? choice.finish_reason : "cancelled";
+    }
     spdlog::info(
-        "{} prompt={} cached={} computed={} generated={} queued_ms={:.0f} prompt_ms={:.0f} "
-        "predicted_ms={:.0f}",
-        job_.head.id, usage_.prompt_tokens, usage_.cached_tokens, timings_.computed_tokens,
+        "{} finish={} prompt={} cached={} computed={} generated={} queued_ms={:.0f} "
+        "prompt_ms={:.0f} predicted_ms={:.0f}",
+        job_.head.id, finish, usage_.prompt_tokens, usage_.cached_tokens, timings_.computed_tokens,
         usage_.completion_tokens, timings_.queued_ms, timings_.prompt_ms, timings_.predicted_ms);
   }
 
@@ -292,12 +318,7 @@ class Generation {
 
 ApiResult<Job> StartJob(const Service& service, GenerationFields fields, AnswerForm form) {
   if (!fields.model.empty() && fields.model != service.model_name) {
-    return ApiError{.http_status = 404,
-                    .type = "invalid_request_error",
-                    .code = "model_not_found",
-                    .param = "model",
-                    .message = fmt::format("the model '{}' does not exist; this server serves '{}'",
-                                           fields.model, service.model_name)};
+    return ModelNotFound(fields.model, service.model_name);
   }
   for (const auto& [token, bias] : fields.sampling.logit_bias) {
     if (static_cast<size_t>(token) < service.tokenizer->vocab_size()) continue;
@@ -312,14 +333,30 @@ ApiResult<Job> StartJob(const Service& service, GenerationFields fields, AnswerF
                          .count();
   job.head.model = service.model_name;
   job.head.fingerprint = service.fingerprint;
-  job.head.seed = fields.sampling.seed ? *fields.sampling.seed : std::random_device{}();
+  job.head.seed = fields.sampling.seed.value_or(std::random_device{}());
   job.fields = std::move(fields);
   return job;
+}
+
+// What cannot fit is refused before time and memory go into templates and tokens.
+std::optional<ApiError> ErrorOfLength(size_t num_bytes, const Service& service, const char* field) {
+  const size_t at_least = num_bytes / service.tokenizer->longest_piece();
+  const size_t context_size = service.engine->context_size();
+  if (at_least <= context_size) return std::nullopt;
+  return ErrorFromStatus(
+      Status(StatusCode::kTooLarge, fmt::format("{} has at least {} tokens; the context holds {}",
+                                                field, at_least, context_size)),
+      field);
 }
 
 ApiResult<Job> ChatJob(const std::string& body, const Service& service) {
   ApiResult<ChatRequest> request = ParseChatRequest(body);
   if (!request.ok()) return request.error();
+  // A message costs a token at least.
+  const std::vector<ChatMessage>& messages = request.value().messages;
+  size_t num_bytes = messages.size() * service.tokenizer->longest_piece();
+  for (const ChatMessage& message : messages) num_bytes += message.content.size();
+  if (const auto error = ErrorOfLength(num_bytes, service, "messages")) return *error;
   ApiResult<Job> job = StartJob(service, std::move(request.value().generation), AnswerForm::kChat);
   if (!job.ok()) return job;
   Result<ChatPrompt> prompt =
@@ -336,9 +373,12 @@ ApiResult<Job> CompletionJob(const std::string& body, const Service& service) {
       StartJob(service, std::move(request.value().generation), AnswerForm::kCompletion);
   if (!job.ok()) return job;
   for (Prompt& prompt : request.value().prompts) {
+    std::string echo;
     std::vector<TokenId> tokens;
-    if (const auto* text = std::get_if<std::string>(&prompt)) {
+    if (auto* text = std::get_if<std::string>(&prompt)) {
+      if (const auto error = ErrorOfLength(text->size(), service, "prompt")) return *error;
       tokens = service.tokenizer->Encode(*text, AddSpecial::kByVocabulary, SpecialTokens::kParse);
+      echo = std::move(*text);
     } else {
       tokens = std::move(std::get<std::vector<TokenId>>(prompt));
     }
@@ -348,8 +388,10 @@ ApiResult<Job> CompletionJob(const std::string& body, const Service& service) {
         return InvalidField("prompt", fmt::format("token {} is not in the vocabulary", token));
       }
     }
-    if (request.value().echo)
-      job.value().echo.push_back(service.tokenizer->Decode(tokens, SpecialTokens::kParse));
+    if (request.value().echo) {
+      if (echo.empty()) echo = service.tokenizer->Decode(tokens, SpecialTokens::kParse);
+      job.value().echo.push_back(std::move(echo));
+    }
     job.value().prompts.push_back(std::move(tokens));
   }
   return job;
@@ -359,11 +401,21 @@ ApiResult<Job> CompletionJob(const std::string& body, const Service& service) {
 
 net::awaitable<bool> AnswerGeneration(const HttpRequest& request, Service& service, Stream& stream,
                                       ServerState& state) {
-  ApiResult<Job> job = PathOf(request) == "/v1/chat/completions"
-                           ? ChatJob(request.body(), service)
-                           : CompletionJob(request.body(), service);
-  if (!job.ok()) co_return co_await WriteReply(stream, request, ErrorReply(job.error()), state);
-  Generation generation(std::move(job.value()), request, service, stream, state);
+  std::optional<ApiResult<Job>> job;
+  Reply failure;
+  const Work make_job = [&] {
+    job = PathOf(request) == "/v1/chat/completions" ? ChatJob(request.body(), service)
+                                                    : CompletionJob(request.body(), service);
+  };
+  try {
+    co_await WorkOnBody(request, stream, state, make_job);
+    if (!job) co_return false;
+  } catch (const std::exception& error) {
+    failure = InternalErrorReply(request, error);
+  }
+  if (!job) co_return co_await WriteReply(stream, request, std::move(failure), state);
+  if (!job->ok()) co_return co_await WriteReply(stream, request, ErrorReply(job->error()), state);
+  Generation generation(std::move(job->value()), request, service, stream, state);
   co_return co_await generation.Run();
 }
 

@@ -91,6 +91,55 @@ TEST(HttpTest, ANameWithQuotesIsStillJson) {
   EXPECT_EQ(unknown.json()["error"]["code"], "model_not_found");
 }
 
+TEST(HttpTest, AModelHasAPath) {
+  TestServer server([&](TestOptions& o) { o.model_name = "org/a b%"; });
+  server.Load();
+  Client client(server);
+  const Json listed = client.Get("/v1/models").json()["data"][0];
+  for (const char* path : {"/v1/models/org/a%20b%25", "/v1/models/org%2Fa%20b%"}) {
+    EXPECT_EQ(client.Get(path).json(), listed) << path;
+  }
+  for (const char* path :
+       {"/v1/models/other", "/v1/models/", "/v1/models/org/a%2", "/v1/models/%zz"}) {
+    const Answer answer = client.Get(path);
+    EXPECT_EQ(answer.status, 404u) << path;
+    EXPECT_EQ(answer.json()["error"]["code"], "model_not_found") << path;
+  }
+}
+
+TEST(HttpTest, AProxysFormOfThePathIsUnderstood) {
+  TestServer server;
+  server.Load();
+  Client client(server);
+  for (const char* path : {"http://x/health", "http://x:80/health?a=b", "HTTP://x/health"}) {
+    EXPECT_EQ(client.Get(path).status, 200u) << path;
+  }
+  EXPECT_EQ(client.Get("http://x").status, 404u);
+  EXPECT_EQ(client.Get("/nothing?http://x/health").status, 404u);
+}
+
+// Four bodies that take long leave the connections' threads, of which there are two, to others.
+TEST(HttpTest, LargeBodiesHoldUpNoOne) {
+  TestServer server;
+  server.Load();
+  const Json large = {{"content", std::string(3 << 20, 'a')}};
+  std::vector<std::unique_ptr<Client>> clients;
+  for (int i = 0; i < 4; i++) {
+    clients.push_back(std::make_unique<Client>(server));
+    clients.back()->SendRequest("POST", "/tokenize", large.dump());
+  }
+  Client client(server);
+  for (int i = 0; i < 10; i++) {
+    EXPECT_EQ(client.Get("/health").status, 200u);
+    EXPECT_EQ(client.Post("/tokenize", {{"content", "a"}}).json()["tokens"].size(), 2u);
+    EXPECT_EQ(client.Post("/v1/completions", {{"prompt", "a"}, {"max_tokens", 1}}).status, 200u);
+  }
+  // Else they were answered first, and the others had to wait.
+  EXPECT_FALSE(
+      std::all_of(clients.begin(), clients.end(), [](const auto& c) { return c->HasSomething(); }));
+  for (const auto& c : clients) EXPECT_GT(c->Read().json()["tokens"].size(), 1000000u);
+}
+
 TEST(HttpTest, PipelinedRequestsAreAnsweredInOrder) {
   TestServer server;
   server.Load();
@@ -126,7 +175,7 @@ TEST(HttpTest, WhatIsNoRequestIsRefused) {
     Client client(server);
     client.Send(bytes);
     const Answer answer = client.Read();
-    EXPECT_TRUE(answer.status != 0 && answer.json().contains("error")) << bytes;
+    EXPECT_EQ(answer.json().contains("error"), answer.status != 200) << bytes;
     return answer.status;
   };
   const std::string post = "POST /tokenize HTTP/1.1\r\nHost: x\r\n";
@@ -141,6 +190,10 @@ TEST(HttpTest, WhatIsNoRequestIsRefused) {
   EXPECT_EQ(status(post + "Content-Length: 9223372036854775807\r\n\r\n"), 413u);
   EXPECT_EQ(status(post + "Transfer-Encoding: chunked\r\n\r\n7FFFFFFF\r\n"), 413u);
   EXPECT_EQ(status("GET / HTTP/1.1\r\nX: " + std::string(20000, 'x') + "\r\n\r\n"), 431u);
+  EXPECT_EQ(status("GET /health HTTP/1.1\r\n\r\n"), 400u);
+  EXPECT_EQ(status("GET /health HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n"), 400u);
+  EXPECT_EQ(status("GET /health HTTP/1.0\r\n\r\n"), 200u);
+  EXPECT_EQ(status(post + "Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\nab"), 415u);
   EXPECT_EQ(Client(server).Get("/health").status, 200u);
 }
 

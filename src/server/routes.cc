@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 
 #include "api/json_text.h"
 #include "api/requests.h"
@@ -45,21 +46,50 @@ Reply Version(const Call&) {
   return Json({{"version", TRELLIS_VERSION}});
 }
 
+OrderedJson ModelObject(const Service& service) {
+  const ModelSpec& spec = service.model->spec();
+  return {{"id", service.model_name},
+          {"object", "model"},
+          {"created", service.created},
+          {"owned_by", "trellis"},
+          {"meta",
+           {{"n_ctx", service.engine->context_size()},
+            {"n_ctx_train", spec.context_length},
+            {"n_embd", spec.embedding_length},
+            {"n_params", spec.num_parameters},
+            {"n_vocab", spec.vocab_size},
+            {"size", spec.file_bytes}}}};
+}
+
 Reply Models(const Call& call) {
-  const ModelSpec& spec = call.service->model->spec();
-  return Json({{"object", "list"},
-               {"data",
-                {{{"id", call.service->model_name},
-                  {"object", "model"},
-                  {"created", call.service->created},
-                  {"owned_by", "trellis"},
-                  {"meta",
-                   {{"n_ctx", call.service->engine->context_size()},
-                    {"n_ctx_train", spec.context_length},
-                    {"n_embd", spec.embedding_length},
-                    {"n_params", spec.num_parameters},
-                    {"n_vocab", spec.vocab_size},
-                    {"size", spec.file_bytes}}}}}}});
+  OrderedJson list = OrderedJson::array();
+  list.push_back(ModelObject(*call.service));
+  return Json({{"object", "list"}, {"data", std::move(list)}});
+}
+
+// Percent-encoding (RFC 3986, 2.1); what is none stays as it is.
+std::string Decoded(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); i++) {
+    unsigned char byte = 0;
+    const char* digits = text.data() + i + 1;
+    if (text[i] == '%' && i + 2 < text.size() &&
+        std::from_chars(digits, digits + 2, byte, 16).ptr == digits + 2) {
+      out += static_cast<char>(byte);
+      i += 2;
+    } else {
+      out += text[i];
+    }
+  }
+  return out;
+}
+
+constexpr std::string_view kModelPath = "/v1/models/";
+
+Reply OneModel(const Call& call) {
+  const std::string name = Decoded(PathOf(call.request).substr(kModelPath.size()));
+  if (name == call.service->model_name) return Json(ModelObject(*call.service));
+  return ErrorReply(ModelNotFound(name, call.service->model_name));
 }
 
 Reply Cache(const Call& call) {
@@ -103,6 +133,12 @@ Reply Tokenize(const Call& call) {
   if (!request.ok()) return ErrorReply(request.error());
   const TokenizeRequest& r = request.value();
   const Tokenizer& tokenizer = *call.service->tokenizer;
+  constexpr size_t kMaxBytes = 8 << 20;  // a hundred times that is in memory meanwhile
+  if (r.content.size() > kMaxBytes) {
+    return ErrorReply(TransportError(
+        413, "request_too_large",
+        fmt::format("content has {} bytes; at most {} are taken", r.content.size(), kMaxBytes)));
+  }
   const auto tokens =
       tokenizer.Encode(r.content, r.add_special ? AddSpecial::kByVocabulary : AddSpecial::kNo,
                        r.parse_special ? SpecialTokens::kParse : SpecialTokens::kAsText);
@@ -133,30 +169,33 @@ Reply Generate(const Call&) {
 }
 
 enum class Needs { kNothing, kModel };
-enum class Waits { kNever, kForTheEngine };  // the latter not on a thread that others' streams need
+// What may take longer than others' streams can wait does not run on their thread.
+enum class Works { kQuickly, kForTheEngine, kOnTheBody };
 struct Route {
-  std::string_view path;
+  std::string_view path;  // whole; its beginning if it ends in a slash
   http::verb verb;
   Reply (*answer)(const Call&);
   Needs needs = Needs::kModel;
-  Waits waits = Waits::kNever;
+  Works works = Works::kQuickly;
 };
-constexpr std::array<Route, 10> kRoutes = {{
+constexpr std::array<Route, 11> kRoutes = {{
     {"/health", http::verb::get, Health, Needs::kNothing},
     {"/version", http::verb::get, Version, Needs::kNothing},
     {"/v1/models", http::verb::get, Models},
+    {kModelPath, http::verb::get, OneModel},
     {"/metrics", http::verb::get, Metrics},
     {"/v1/cache", http::verb::get, Cache},
-    {"/v1/cache/reset", http::verb::post, ResetCache, Needs::kModel, Waits::kForTheEngine},
-    {"/tokenize", http::verb::post, Tokenize},
-    {"/detokenize", http::verb::post, Detokenize},
+    {"/v1/cache/reset", http::verb::post, ResetCache, Needs::kModel, Works::kForTheEngine},
+    {"/tokenize", http::verb::post, Tokenize, Needs::kModel, Works::kOnTheBody},
+    {"/detokenize", http::verb::post, Detokenize, Needs::kModel, Works::kOnTheBody},
     {"/v1/chat/completions", http::verb::post, Generate},
     {"/v1/completions", http::verb::post, Generate},
 }};
 
 const Route* FindRoute(const HttpRequest& request) {
+  const std::string_view path = PathOf(request);
   const auto found = std::find_if(kRoutes.begin(), kRoutes.end(), [&](const Route& route) {
-    return route.path == PathOf(request);
+    return route.path.ends_with('/') ? path.starts_with(route.path) : path == route.path;
   });
   return found == kRoutes.end() ? nullptr : &*found;
 }
@@ -172,7 +211,7 @@ bool IsGeneration(const HttpRequest& request) {
   return route != nullptr && route->answer == Generate && Allows(*route, request.method());
 }
 
-net::awaitable<Reply> AnswerPlain(const HttpRequest& request, ServerState& state) {
+net::awaitable<Reply> AnswerPlain(const HttpRequest& request, Stream& stream, ServerState& state) {
   // A browser asks before it sends; WriteReply adds what it wants to know.
   if (request.method() == http::verb::options) co_return Reply{.status = 204, .content_type = ""};
   const Route* route = FindRoute(request);
@@ -191,11 +230,20 @@ net::awaitable<Reply> AnswerPlain(const HttpRequest& request, ServerState& state
   if (route->needs == Needs::kModel && call.service == nullptr) {
     co_return ErrorReply(ModelIsLoading());
   }
-  if (route->waits == Waits::kNever) co_return route->answer(call);
-  const auto answer = [](const Route& r, Call c) -> net::awaitable<Reply> {
-    co_return r.answer(c);
-  };
-  co_return co_await net::co_spawn(state.blocking, answer(*route, call), net::use_awaitable);
+  Reply reply;
+  const Work answer = [&] { reply = route->answer(call); };
+  switch (route->works) {
+    case Works::kQuickly:
+      answer();
+      break;
+    case Works::kForTheEngine:
+      co_await RunOn(state.blocking, answer);
+      break;
+    case Works::kOnTheBody:
+      co_await WorkOnBody(request, stream, state, answer);
+      break;
+  }
+  co_return reply;
 }
 
 }  // namespace trellis

@@ -150,11 +150,13 @@ void Server::Run() {
   }
   impl.stop_wanted.get_future().wait();
   impl.Drain();
+  impl.state.stopped = true;
   impl.io.stop();
   for (std::thread& thread : threads) thread.join();
-  // Nothing may post to connections that are gone: neither a blocking call nor the engine.
+  // Nothing may post to connections that are gone: neither these pools nor the engine.
   impl.state.blocking.join();
-  if (impl.service) impl.service->engine->Drain(std::chrono::milliseconds(0));
+  impl.state.text.join();
+  if (Service* service = impl.state.service) service->engine->Drain(std::chrono::milliseconds(0));
 }
 
 void Server::Stop() {

@@ -6,6 +6,8 @@
 #include <array>
 #include <optional>
 
+#include "server/channel.h"
+
 namespace trellis {
 namespace {
 
@@ -81,7 +83,25 @@ net::awaitable<boost::system::error_code> ReadRequest(Stream& stream, beast::fla
   co_return error;
 }
 
+// What is wrong with the request whatever it asks for.
+std::optional<ApiError> ErrorOfHeaders(const HttpRequest& request) {
+  if (request.version() >= 11 && request.count(http::field::host) != 1) {  // RFC 9112, 3.2
+    return TransportError(400, "bad_request", "an HTTP/1.1 request has one Host header");
+  }
+  const auto encoding = request[http::field::content_encoding];
+  if (!encoding.empty() && !beast::iequals(encoding, "identity")) {
+    return TransportError(
+        415, "unsupported_media_type",
+        fmt::format("Content-Encoding: {} is not supported: send the body as it is",
+                    std::string_view(encoding.data(), encoding.size())));
+  }
+  return std::nullopt;
+}
+
 net::awaitable<bool> Answer(const HttpRequest& request, Stream& stream, ServerState& state) {
+  if (const auto error = ErrorOfHeaders(request)) {
+    co_return co_await WriteReply(stream, request, ErrorReply(*error), state);
+  }
   Service* service = state.service;
   if (service != nullptr && IsGeneration(request)) {
     // The engine refuses too, but only once the drain has reached it.
@@ -92,7 +112,12 @@ net::awaitable<bool> Answer(const HttpRequest& request, Stream& stream, ServerSt
     }
     co_return co_await AnswerGeneration(request, *service, stream, state);
   }
-  Reply reply = co_await AnswerPlain(request, state);
+  Reply reply;
+  try {
+    reply = co_await AnswerPlain(request, stream, state);
+  } catch (const std::exception& error) {
+    reply = InternalErrorReply(request, error);
+  }
   co_return co_await WriteReply(stream, request, std::move(reply), state);
 }
 
@@ -102,9 +127,43 @@ Reply ErrorReply(const ApiError& error) {
   return {.status = static_cast<unsigned>(error.http_status), .body = ErrorBody(error)};
 }
 
+Reply InternalErrorReply(const HttpRequest& request, const std::exception& error) {
+  spdlog::error("{}: {}", PathOf(request), error.what());
+  return ErrorReply(ErrorFromStatus(
+      Status(StatusCode::kInternal, "the server could not do this; its log says more")));
+}
+
 std::string_view PathOf(const HttpRequest& request) {
-  const std::string_view target(request.target().data(), request.target().size());
+  std::string_view target(request.target().data(), request.target().size());
+  // A proxy's form, http://host/path, is to be understood too (RFC 9112, 3.2.2).
+  if (const size_t scheme = target.find("://");
+      !target.starts_with('/') && scheme < target.size()) {
+    const size_t path = target.find('/', scheme + 3);
+    target = path == std::string_view::npos ? "/" : target.substr(path);
+  }
   return target.substr(0, target.find('?'));
+}
+
+net::awaitable<void> RunOn(net::thread_pool& pool, const Work& work) {
+  const auto run = [](const Work& w) -> net::awaitable<void> {
+    w();
+    co_return;
+  };
+  co_await net::co_spawn(pool, run(work), net::use_awaitable);
+}
+
+net::awaitable<void> WorkOnBody(const HttpRequest& request, Stream& stream, ServerState& state,
+                                const Work& work) {
+  // Up to here it costs less than about 10 ms, and need not wait behind the large ones.
+  constexpr size_t kSmallBody = 16 * 1024;
+  if (request.body().size() <= kSmallBody) {
+    work();
+    co_return;
+  }
+  const Work if_wanted = [&] {
+    if (!state.stopped && !IsGone(stream)) work();
+  };
+  co_await RunOn(state.text, if_wanted);
 }
 
 net::awaitable<bool> WriteText(Stream& stream, std::string_view text, const ServerState& state) {
@@ -164,7 +223,7 @@ net::awaitable<void> RunSession(Stream stream, ServerState& state) {
     const ActiveRequest active(state);
     try {
       open = co_await Answer(request, stream, state);
-    } catch (const std::exception& error) {  // out of memory, or a bug: this connection's alone
+    } catch (const std::exception& error) {  // in the middle of an answer: there is no other way
       spdlog::error("{}: {}", PathOf(request), error.what());
       open = false;
     }

@@ -5,6 +5,7 @@
 #include <boost/asio.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -27,10 +28,23 @@ struct ServerState {
   std::atomic<Service*> service{nullptr};
   LoadProgress progress;
   std::atomic<bool> draining{false};
+  std::atomic<bool> stopped{false};  // the drain is over: nobody waits for anything any more
   std::atomic<size_t> active_requests{0};
   std::atomic<uint64_t> http_requests{0};
   net::thread_pool blocking{1};  // for what may wait for the engine
+  net::thread_pool text{2};      // for parsing, templates and tokenizing of large bodies
 };
+
+// What runs elsewhere for a coroutine, which keeps it while it waits. Give it a name: g++ 12
+// destroys temporaries of a co_await twice.
+using Work = std::function<void()>;
+// Runs `work` on a thread of `pool` instead of one that others' streams need; throws what it
+// throws.
+net::awaitable<void> RunOn(net::thread_pool& pool, const Work& work);
+// `work` does something with the whole body: at once, or on `state.text` if it is large. Not at all
+// when the server has stopped or the client has left by the time it is its turn.
+net::awaitable<void> WorkOnBody(const HttpRequest& request, Stream& stream, ServerState& state,
+                                const Work& work);
 
 struct Reply {
   unsigned status = 200;
@@ -39,6 +53,8 @@ struct Reply {
   std::string allow = {};  // the Allow header of a 405
 };
 Reply ErrorReply(const ApiError& error);
+// After an exception, which is out of memory or a bug: this request's alone.
+Reply InternalErrorReply(const HttpRequest& request, const std::exception& error);
 
 net::awaitable<void> RunSession(Stream stream, ServerState& state);
 
@@ -46,7 +62,7 @@ net::awaitable<void> RunSession(Stream stream, ServerState& state);
 std::string_view PathOf(const HttpRequest& request);
 
 // Requests that need no engine step; also what is wrong with the path or the method of any request.
-net::awaitable<Reply> AnswerPlain(const HttpRequest& request, ServerState& state);
+net::awaitable<Reply> AnswerPlain(const HttpRequest& request, Stream& stream, ServerState& state);
 
 // Whether it is for AnswerGeneration: POST /v1/chat/completions or /v1/completions.
 bool IsGeneration(const HttpRequest& request);

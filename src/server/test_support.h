@@ -3,14 +3,11 @@
 #pragma once
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <boost/asio.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
 #include <condition_variable>
-#include <cstdio>
-#include <fstream>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -21,6 +18,7 @@
 #include "engine/test_support.h"
 #include "server/server.h"
 #include "text/stream_decoder.h"
+#include "text/test_vocab.h"
 
 namespace trellis {
 
@@ -29,74 +27,24 @@ namespace trellis {
 inline constexpr TokenId kEnd = 2;
 inline constexpr size_t kTestVocab = 3 + 256 + 27;
 
-// The bytes of a GGUF file (version 3) without tensors.
-class VocabularyFile {
- public:
-  static std::string Make() {
-    VocabularyFile file;
-    std::vector<std::string> tokens = {"<unk>", "<s>", "</s>"};
-    std::vector<int32_t> types = {2, 3, 3};  // unknown, control
-    for (int byte = 0; byte < 256; byte++) {
-      char name[8];
-      std::snprintf(name, sizeof(name), "<0x%02X>", byte);
-      tokens.emplace_back(name);
-      types.push_back(6);  // byte
-    }
-    tokens.emplace_back("\xE2\x96\x81");  // SentencePiece's space
-    for (char c = 'a'; c <= 'z'; c++) tokens.emplace_back(1, c);
-    types.resize(tokens.size(), 1);  // normal
-    file.Text("general.architecture", "llama");
-    file.Text("tokenizer.ggml.model", "llama");
-    file.Key("tokenizer.ggml.tokens", 9);
-    file.Number<uint32_t>(8);
-    file.Number<uint64_t>(tokens.size());
-    for (const std::string& token : tokens) file.String(token);
-    file.Key("tokenizer.ggml.scores", 9);
-    file.Number<uint32_t>(6);
-    file.Number<uint64_t>(tokens.size());
-    for (size_t i = 0; i < tokens.size(); i++) file.Number<float>(-static_cast<float>(i));
-    file.Key("tokenizer.ggml.token_type", 9);
-    file.Number<uint32_t>(5);
-    file.Number<uint64_t>(tokens.size());
-    for (int32_t type : types) file.Number(type);
-    std::string head = "GGUF";
-    VocabularyFile numbers;
-    numbers.Number<uint32_t>(3);
-    numbers.Number<uint64_t>(0);
-    numbers.Number<uint64_t>(file.num_keys_);
-    return head + numbers.bytes_ + file.bytes_;
-  }
-
- private:
-  template <typename T>
-  void Number(T value) {
-    bytes_.append(reinterpret_cast<const char*>(&value), sizeof(value));
-  }
-  void String(const std::string& text) {
-    Number<uint64_t>(text.size());
-    bytes_ += text;
-  }
-  void Key(const std::string& key, uint32_t type) {
-    num_keys_++;
-    String(key);
-    Number(type);
-  }
-  void Text(const std::string& key, const std::string& value) {
-    Key(key, 8);
-    String(value);
-  }
-  std::string bytes_;
-  uint64_t num_keys_ = 0;
-};
-
 inline std::unique_ptr<Tokenizer> TestTokenizer() {
-  const std::string path =
-      testing::TempDir() + "trellis_vocabulary_" + std::to_string(getpid()) + ".gguf";
-  std::ofstream(path, std::ios::binary) << VocabularyFile::Make();
-  auto tokenizer = Tokenizer::Load(path);
-  std::remove(path.c_str());
-  TRELLIS_CHECK(tokenizer.ok() && (*tokenizer)->vocab_size() == kTestVocab);
-  return std::move(tokenizer).value();
+  TestVocab vocab;
+  vocab.model = "llama";
+  vocab.tokens = {
+      {"<unk>", TokenType::kUnknown}, {"<s>", TokenType::kControl}, {"</s>", TokenType::kControl}};
+  for (int byte = 0; byte < 256; byte++) {
+    vocab.tokens.push_back({fmt::format("<0x{:02X}>", byte), TokenType::kByte});
+  }
+  vocab.tokens.push_back({"\xE2\x96\x81"});  // SentencePiece's space
+  for (char c = 'a'; c <= 'z'; c++) vocab.tokens.push_back({std::string(1, c)});
+  for (size_t i = 0; i < vocab.tokens.size(); i++) {
+    vocab.tokens[i].score = -static_cast<float>(i);
+  }
+  TRELLIS_CHECK(vocab.tokens.size() == kTestVocab);
+  vocab.add_bos = vocab.add_space_prefix = true;
+  vocab.bos = 1;
+  vocab.eos = kEnd;
+  return trellis::Load(vocab);
 }
 
 // --- The server ---
@@ -265,6 +213,8 @@ class Client {
     bytes.resize(socket_.read_some(boost::asio::buffer(bytes), error));
     return bytes;
   }
+  // Whether an answer has begun to arrive.
+  bool HasSomething() { return socket_.available() > 0; }
   void Close() { socket_.close(); }
 
  private:
