@@ -1,12 +1,14 @@
 // trellis bench: prefill (ppN) and decode (tgN) speed at depths, in the rows of llama-bench.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <random>
 
 #include "api/json_text.h"
 #include "commands.h"
+#include "console.h"
 #include "flags.h"
 #include "loading.h"
 #include "os/buffer.h"
@@ -35,10 +37,11 @@ struct Row {
 // One sequence in pages of its own.
 class Bench {
  public:
-  Bench(Model& model, size_t max_tokens) : model_(model), layout_(model.page_layout()) {
-    buffer_ = Buffer::Allocate(PagesFor(max_tokens) * layout_.page_bytes()).value();
+  // `buffer` holds the pages of `max_tokens`.
+  Bench(Model& model, Buffer buffer, size_t max_tokens)
+      : model_(model), buffer_(std::move(buffer)) {
     for (size_t i = 0; i < PagesFor(max_tokens); i++)
-      pages_.push_back(buffer_.data() + i * layout_.page_bytes());
+      pages_.push_back(buffer_.data() + i * model.page_layout().page_bytes());
     std::mt19937 random(1);
     std::uniform_int_distribution<TokenId> token(0,
                                                  static_cast<TokenId>(model.spec().vocab_size) - 1);
@@ -78,7 +81,6 @@ class Bench {
 
  private:
   Model& model_;
-  PageLayout layout_;
   Buffer buffer_;
   std::vector<std::byte*> pages_;
   std::vector<TokenId> tokens_;
@@ -123,6 +125,13 @@ void PrintJson(const ModelSpec& spec, const char* isa, size_t threads,
 }
 
 Status Run(const Flags& flags) {
+  const auto any = [](const std::vector<size_t>& counts) {
+    return std::any_of(counts.begin(), counts.end(), [](size_t n) { return n > 0; });
+  };
+  if (!any(flags.prompts) && !any(flags.generates)) {
+    return Status(StatusCode::kInvalidArgument,
+                  "nothing to measure: give -p or -n a number above 0");
+  }
   TRELLIS_ASSIGN_OR_RETURN(const KernelTable* kernels, SelectKernelsFromEnvironment());
   const size_t threads = flags.model.threads == 0 ? AvailablePhysicalCores() : flags.model.threads;
   TRELLIS_ASSIGN_OR_RETURN(std::unique_ptr<ComputePool> pool, ComputePool::Create(threads));
@@ -138,7 +147,10 @@ Status Run(const Flags& flags) {
                   fmt::format("{} tokens at depth {} exceed the model's context of {}", longest,
                               deepest, model->spec().context_length));
   }
-  Bench bench(*model, longest + deepest);
+  const size_t max_tokens = longest + deepest;
+  TRELLIS_ASSIGN_OR_RETURN(
+      Buffer pages, Buffer::Allocate(PagesFor(max_tokens) * model->page_layout().page_bytes()));
+  Bench bench(*model, std::move(pages), max_tokens);
   std::vector<Row> rows;
   for (size_t depth : flags.depths) {
     bench.Prefill(0, depth);
@@ -186,7 +198,7 @@ void AddBench(CLI::App& app, int* exit_status) {
   bench->callback([flags, exit_status] {
     const Status status = Run(*flags);
     if (status.ok()) return;
-    fmt::print(stderr, "trellis: {}\n", status.message());
+    Say("trellis: {}\n", status.message());
     *exit_status = kExitUsage;
   });
 }

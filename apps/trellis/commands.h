@@ -11,6 +11,7 @@ void AddRun(CLI::App& app, int* exit_status);
 void AddBench(CLI::App& app, int* exit_status);
 void AddInspect(CLI::App& app, int* exit_status);
 
+inline constexpr int kExitFailure = 1;        // anything else: a port in use, a full disk
 inline constexpr int kExitUsage = 2;          // a wrong flag or a bad model file
 inline constexpr int kExitInterrupted = 130;  // as shells have it
 

@@ -58,6 +58,14 @@ CLI::Validator Between(int64_t low, int64_t high) {
   return CLI::Validator(check, "");
 }
 
+CLI::Validator Number() {
+  const auto check = [](const std::string& text) -> std::string {
+    double value = 0;
+    return CLI::detail::lexical_cast(text, value) ? "" : text + " is not a number";
+  };
+  return CLI::Validator(check, "");
+}
+
 void AddModelFlag(CLI::App* app, ModelOptions* options) {
   app->add_option("-m,--model", options->path, "GGUF file")->required()->type_name("FILE");
 }
@@ -77,8 +85,10 @@ void AddCacheFlags(CLI::App* app, ModelOptions* options) {
     const Result<size_t> bytes = ParseBytes(text);
     return bytes.ok() ? std::string() : bytes.status().message();
   };
-  app->add_option("--kv-cache", options->kv_cache,
-                  "Memory for keys and values, like 2GiB (default: half of what is free)")
+  app->add_option(
+         "--kv-cache", options->kv_cache,
+         "Memory for keys and values, like 2GiB (default: half of what is free, at most 16 "
+         "contexts)")
       ->check(CLI::Validator(check, ""))
       ->type_name("SIZE");
 }

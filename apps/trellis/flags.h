@@ -12,6 +12,8 @@ namespace trellis {
 // A number in [low, high], said in few words when it is not.
 CLI::Validator Between(int64_t low, int64_t high);
 
+CLI::Validator Number();
+
 void AddModelFlag(CLI::App* app, ModelOptions* options);    // -m
 void AddThreadsFlag(CLI::App* app, ModelOptions* options);  // -t
 void AddCacheFlags(CLI::App* app, ModelOptions* options);   // -c, --kv-cache

@@ -6,6 +6,7 @@
 
 #include "base/page_layout.h"
 #include "commands.h"
+#include "console.h"
 #include "loading.h"
 #include "model/gguf_file.h"
 #include "model/transformer_config.h"
@@ -63,7 +64,7 @@ void AddInspect(CLI::App& app, int* exit_status) {
   inspect->callback([path, exit_status] {
     const Status status = Inspect(*path);
     if (status.ok()) return;
-    fmt::print(stderr, "trellis: {}\n", status.message());
+    Say("trellis: {}\n", status.message());
     *exit_status = kExitUsage;
   });
 }

@@ -1,4 +1,5 @@
 #include "loading.h"
+#include "console.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -8,6 +9,8 @@
 #include <chrono>
 #include <cstdio>
 
+#include "model/gguf_file.h"
+#include "model/transformer_config.h"
 #include "os/machine.h"
 
 namespace trellis {
@@ -20,6 +23,17 @@ void ShowProgress(size_t done, size_t total) {
   std::fprintf(stderr, "\rloading [%s%s] %3zu %%%s", std::string(filled, '#').c_str(),
                std::string(40 - filled, ' ').c_str(), done * 100 / total,
                done >= total ? "\n" : "");
+}
+
+// Before the weights are read, which can take long.
+Status CheckContextSize(const ModelOptions& options) {
+  if (options.context_size == 0) return Status::Ok();
+  TRELLIS_ASSIGN_OR_RETURN(std::unique_ptr<GgufFile> gguf, GgufFile::Open(options.path));
+  TRELLIS_ASSIGN_OR_RETURN(TransformerConfig config, ReadTransformerConfig(*gguf));
+  if (options.context_size <= config.spec.context_length) return Status::Ok();
+  return Status(StatusCode::kInvalidArgument,
+                fmt::format("--ctx-size {}: the model was made for {} tokens", options.context_size,
+                            config.spec.context_length));
 }
 
 }  // namespace
@@ -77,6 +91,7 @@ size_t DefaultCacheBytes(const PageLayout& layout, size_t context_size, size_t a
 Result<std::unique_ptr<Service>> LoadService(const ModelOptions& options,
                                              std::function<void(size_t, size_t)> progress) {
   const auto start = std::chrono::steady_clock::now();
+  TRELLIS_RETURN_IF_ERROR(CheckContextSize(options));
   auto service = std::make_unique<Service>();
   TRELLIS_ASSIGN_OR_RETURN(const KernelTable* kernels, SelectKernelsFromEnvironment());
   const size_t threads = options.threads == 0 ? AvailablePhysicalCores() : options.threads;
@@ -88,6 +103,10 @@ Result<std::unique_ptr<Service>> LoadService(const ModelOptions& options,
   TRELLIS_ASSIGN_OR_RETURN(
       service->chat_template,
       ChatTemplate::Create(*service->tokenizer, service->tokenizer->chat_template()));
+  if (service->tokenizer->chat_template().empty()) {
+    Say("warning: the model has no chat template, so chats are written as ChatML; a base model "
+        "knows neither\n");
+  }
   for (size_t t = 0; t < service->tokenizer->vocab_size(); t++) {
     const auto token = static_cast<TokenId>(t);
     if (service->tokenizer->IsEndOfGeneration(token)) service->end_tokens.push_back(token);
@@ -100,8 +119,8 @@ Result<std::unique_ptr<Service>> LoadService(const ModelOptions& options,
     TRELLIS_ASSIGN_OR_RETURN(cache_bytes, ParseBytes(options.kv_cache));
   }
   if (cache_bytes > available) {
-    fmt::print(stderr, "warning: a KV cache of {} is more than the {} that are free\n",
-               FormatBytes(cache_bytes), FormatBytes(available));
+    Say("warning: a KV cache of {} is more than the {} that are free\n", FormatBytes(cache_bytes),
+        FormatBytes(available));
   }
   TRELLIS_ASSIGN_OR_RETURN(std::unique_ptr<PageCache> cache,
                            PageCache::Create({.layout = layout,
@@ -120,13 +139,11 @@ Result<std::unique_ptr<Service>> LoadService(const ModelOptions& options,
                          std::chrono::system_clock::now().time_since_epoch())
                          .count();
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-  fmt::print(stderr,
-             "{} ({}, {}) in {:.1f} s: weights {}, KV cache {} = {} tokens{}, context {}, {} "
-             "threads, {}\n",
-             spec.name, spec.architecture, spec.file_type, took.count(),
-             FormatBytes(spec.packed_bytes), FormatBytes(cache_bytes), cache_tokens,
-             options.kv_cache.empty() ? " (--kv-cache sets it)" : "", context, threads,
-             kernels->name);
+  Say("{} ({}, {}) in {:.1f} s: weights {}, KV cache {} = {} tokens{}, context {}, {} "
+      "threads, {}\n",
+      spec.name, spec.architecture, spec.file_type, took.count(), FormatBytes(spec.packed_bytes),
+      FormatBytes(cache_bytes), cache_tokens,
+      options.kv_cache.empty() ? " (--kv-cache sets it)" : "", context, threads, kernels->name);
   return service;
 }
 

@@ -28,6 +28,7 @@ struct ModelOptions {
 };
 
 // Loads the model, showing a bar on a terminal; `progress` is told too if it is not empty.
+// ERRORS: those of Model::Load.
 Result<std::unique_ptr<Model>> LoadModel(const ModelOptions& options, const KernelTable& kernels,
                                          ComputePool& pool,
                                          std::function<void(size_t, size_t)> progress);
@@ -37,6 +38,8 @@ Result<std::unique_ptr<Model>> LoadModel(const ModelOptions& options, const Kern
 size_t DefaultCacheBytes(const PageLayout& layout, size_t context_size, size_t available_bytes);
 
 // Everything: pool, model, tokenizer, template, cache, engine. Says on stderr what it took.
+// ERRORS: those of the Create or Load of each; kInvalidArgument (TRELLIS_ISA, context_size,
+// kv_cache).
 Result<std::unique_ptr<Service>> LoadService(const ModelOptions& options,
                                              std::function<void(size_t, size_t)> progress);
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "commands.h"
+#include "console.h"
 #include "flags.h"
 
 int main(int argc, char** argv) {
@@ -19,12 +20,16 @@ int main(int argc, char** argv) {
   trellis::AddInspect(app, &exit_status);
   try {
     app.parse(argc, argv);
+    trellis::FlushOutput();
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
     const std::vector<std::string> args(argv + 1, argv + argc);
-    fmt::print(stderr, "trellis: {} (--help lists what there is)\n",
-               trellis::ExplainError(app, args, error));
+    trellis::Say("trellis: {} (--help lists what there is)\n",
+                 trellis::ExplainError(app, args, error));
     return trellis::kExitUsage;
+  } catch (const std::exception& error) {
+    trellis::Say("trellis: {}\n", error.what());
+    return trellis::kExitFailure;
   }
   return exit_status;
 }

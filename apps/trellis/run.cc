@@ -15,6 +15,7 @@
 #include <random>
 
 #include "commands.h"
+#include "console.h"
 #include "flags.h"
 #include "loading.h"
 #include "text/stream_decoder.h"
@@ -24,7 +25,7 @@ namespace {
 
 struct Flags {
   ModelOptions model;
-  std::string prompt;
+  std::optional<std::string> prompt;
   bool chat = false;
   size_t max_tokens = 0;
   SamplingParams sampling;
@@ -77,17 +78,16 @@ class Printer : public GenerationSink {
       tokens.swap(tokens_);
       lock.unlock();
       for (TokenId token : tokens) fmt::print("{}", decoder.Push(token));
-      std::fflush(stdout);
+      FlushOutput();
     }
     fmt::print("{}\n", decoder.Finish());
-    std::fflush(stdout);
+    FlushOutput();
     const auto rate = [](size_t n, double ms) {
       return ms > 0 ? static_cast<double>(n) * 1000 / ms : 0.0;
     };
-    fmt::print(stderr, "prompt: {} tokens, {:.1f} tok/s; answer: {} tokens, {:.1f} tok/s\n",
-               timings_.prompt_tokens, rate(timings_.computed_tokens, timings_.prompt.count()),
-               timings_.generated_tokens,
-               rate(timings_.generated_tokens, timings_.predicted.count()));
+    Say("prompt: {} tokens, {:.1f} tok/s; answer: {} tokens, {:.1f} tok/s\n",
+        timings_.prompt_tokens, rate(timings_.computed_tokens, timings_.prompt.count()),
+        timings_.generated_tokens, rate(timings_.generated_tokens, timings_.predicted.count()));
     return status_;
   }
 
@@ -101,21 +101,21 @@ class Printer : public GenerationSink {
 };
 
 Status Answer(Flags flags) {
-  if (flags.prompt.empty() || flags.prompt == "-") {
-    flags.prompt.assign(std::istreambuf_iterator<char>(std::cin), {});
-  }
+  std::string text = flags.prompt.value_or("-");
+  if (text == "-") text.assign(std::istreambuf_iterator<char>(std::cin), {});
+  if (text.empty()) return Status(StatusCode::kInvalidArgument, "the prompt is empty");
   TRELLIS_RETURN_IF_ERROR(ValidateSampling(flags.sampling, std::numeric_limits<TokenId>::max()));
   TRELLIS_ASSIGN_OR_RETURN(std::unique_ptr<Service> service, LoadService(flags.model, {}));
   GenerateRequest request;
   if (flags.chat) {
     ChatMessage message;
     message.role = "user";
-    message.content = flags.prompt;
+    message.content = text;
     TRELLIS_ASSIGN_OR_RETURN(ChatPrompt prompt, service->chat_template->Render({message}, ""));
     request.prompt = std::move(prompt.tokens);
   } else {
     request.prompt =
-        service->tokenizer->Encode(flags.prompt, AddSpecial::kByVocabulary, SpecialTokens::kParse);
+        service->tokenizer->Encode(text, AddSpecial::kByVocabulary, SpecialTokens::kParse);
   }
   if (request.prompt.empty()) return Status(StatusCode::kInvalidArgument, "the prompt is empty");
   request.end_tokens = service->end_tokens;
@@ -145,7 +145,10 @@ void AddRun(CLI::App& app, int* exit_status) {
   AddCacheFlags(run, &flags->model);
   SamplingParams& sampling = flags->sampling;
   const auto number = [run](const char* name, auto& value, const char* help) {
-    return run->add_option(name, value, help)->capture_default_str()->type_name("X");
+    return run->add_option(name, value, help)
+        ->check(Number())
+        ->capture_default_str()
+        ->type_name("X");
   };
   number("--temp,--temperature", sampling.temperature, "0 is greedy");
   number("--top-k", sampling.top_k, "Only the k most likely; 0 is off");
@@ -156,12 +159,14 @@ void AddRun(CLI::App& app, int* exit_status) {
   number("--presence-penalty", sampling.presence_penalty, "Subtracted from what was said before");
   number("--frequency-penalty", sampling.frequency_penalty, "The same, for each time");
   number("--repeat-last-n", sampling.penalty_last_n, "How far penalties look back; -1: all");
-  run->add_option("--seed", flags->seed, "Same seed, same text (default: drawn)")->type_name("N");
+  run->add_option("--seed", flags->seed, "Same seed, same text (default: drawn)")
+      ->check(Number())
+      ->type_name("N");
   run->callback([flags, exit_status] {
     const Status status = Answer(*flags);
     if (interrupted != 0) *exit_status = kExitInterrupted;
     if (status.ok()) return;
-    fmt::print(stderr, "trellis: {}\n", status.message());
+    Say("trellis: {}\n", status.message());
     *exit_status = kExitUsage;
   });
 }

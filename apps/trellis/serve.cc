@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "commands.h"
+#include "console.h"
 #include "flags.h"
 #include "loading.h"
 #include "server/server.h"
@@ -37,8 +38,8 @@ int Serve(Flags flags) {
   flags.server.drain_timeout = std::chrono::seconds(flags.drain_seconds);
   auto created = Server::Create(flags.server);
   if (!created.ok()) {
-    fmt::print(stderr, "trellis: {}\n", created.status().message());
-    return created.status().code() == StatusCode::kInvalidArgument ? kExitUsage : 1;
+    Say("trellis: {}\n", created.status().message());
+    return created.status().code() == StatusCode::kInvalidArgument ? kExitUsage : kExitFailure;
   }
   Server& server = **created;
   const bool is_ipv6 = flags.server.host.find(':') != std::string::npos;
@@ -55,22 +56,29 @@ int Serve(Flags flags) {
   std::atomic<int> status{0};
   std::atomic<bool> loading{true};
   std::thread loader([&] {
-    auto service = LoadService(flags.model, [&server](size_t done, size_t total) {
+    const auto progress = [&server](size_t done, size_t total) {
       server.load_progress().done = done;
       server.load_progress().total = total;
-    });
-    loading = false;
+    };
+    const auto load = [&]() -> Result<std::unique_ptr<Service>> {
+      try {
+        return LoadService(flags.model, progress);
+      } catch (const std::exception& error) {  // out of memory
+        return Status(StatusCode::kInternal, error.what());
+      }
+    };
+    auto service = load();
     if (!service.ok()) {
-      fmt::print(stderr, "trellis: {}\n", service.status().message());
+      Say("trellis: {}\n", service.status().message());
       status = kExitUsage;
+      loading = false;
       server.Stop();
       return;
     }
     (*service)->model_name = NameOf(flags);
     server.SetService(std::move(*service));
-    fmt::print(
-        stderr,
-        "listening on {0}\n  curl {0}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
+    loading = false;
+    Say("listening on {0}\n  curl {0}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
         "    -d '{{\"messages\":[{{\"role\":\"user\",\"content\":\"Say hello.\"}}]}}'\n",
         url);
   });
