@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -33,10 +34,9 @@ class Server:
                 self.url = found[1]
                 break
         assert self.url, "the server did not start"
-        # Its log goes nowhere from here on; a full pipe would stop it.
-        import threading
-
-        threading.Thread(target=self.process.stderr.read, daemon=True).start()
+        # Its log is read all the time: a full pipe would stop it.
+        self.log = []
+        threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True).start()
 
     def get(self, path):
         with urllib.request.urlopen(self.url + path) as answer:

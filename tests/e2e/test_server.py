@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import random
+import re
 import socket
 import time
 
@@ -117,6 +118,23 @@ def test_cancelled_requests_leave_nothing_behind(fresh):
     assert pages["pinned"] == 0
     assert pages["free"] + pages["private"] + pages["committed"] == pages["capacity"]
     assert complete(fresh, some_tokens("after", 40))["choices"]
+
+
+def test_the_log_says_how_each_answer_ended(fresh):
+    seen = len(fresh.log)
+    complete(fresh, some_tokens("log", 50), max_tokens=3)
+    host, port = fresh.url.removeprefix("http://").split(":")
+    body = json.dumps({"prompt": some_tokens("log", 70), "max_tokens": 4000, "stream": True, "ignore_eos": True})
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(
+            f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+        )
+        while b"data:" not in connection.recv(4096):
+            pass
+    while len(fresh.log) < seen + 2:
+        time.sleep(0.01)
+    assert "finish=length prompt=50 cached=0 computed=50 generated=3 " in fresh.log[seen]
+    assert re.search("finish=cancelled prompt=70 cached=50 computed=20 generated=[1-9]", fresh.log[seen + 1])
 
 
 def test_content_never_becomes_a_turn(fresh):
