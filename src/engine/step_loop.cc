@@ -28,8 +28,8 @@ StepLoop::StepLoop(Model& model, std::unique_ptr<PageCache> cache, const Options
       vocab_size_(model.spec().vocab_size) {}
 
 void StepLoop::Prepare() {
-  Admit();
   ReserveRows();
+  Admit();
   plan_ = Plan(MakeSnapshot(), options_.limits);
 }
 
@@ -90,10 +90,10 @@ void StepLoop::Admit() {
 bool StepLoop::TryAdmit(Request& request) {
   if (blocked_ == request.id && !running_.empty()) return false;
   if (!TakeLease(request)) {
-    // Alone it has the whole cache. Submit refused prompts that this cannot hold, and who comes to
-    // know more tokens than it holds is not preempted but ends: it then holds every page, whereas
-    // each of the others that ran in that step would hold the one that it wrote.
-    TRELLIS_CHECK(!running_.empty());
+    if (running_.empty()) {  // alone it has the whole cache: it knows more tokens than that holds
+      End(request, FinishReason::kLength, Status::Ok());
+      return true;
+    }
     blocked_ = request.id;
     return false;
   }

@@ -1,7 +1,10 @@
 // StepLoop: the engine without its thread. Prepare() and Run() are one step of the model:
 //
-//   Prepare: admit -> reserve frames (preempt if there are none) -> Plan
+//   Prepare: reserve frames (preempt if there are none) -> admit -> Plan
 //   Run:     Forward -> commit -> sample
+//
+// Who runs gets its frames before anybody is admitted: else a newcomer would take them, and be
+// preempted for it before it had run a row.
 //
 // What the sinks have to hear is kept until Deliver(), so that statistics can be published first.
 //
@@ -9,7 +12,7 @@
 // INVARIANTS: a running request holds a lease and, during Forward, frames for all its known tokens;
 // a waiting one holds nothing. running_ and the queue are ordered by age. The oldest running
 // request is never preempted for a younger one, so it always progresses, and whenever nothing runs,
-// the oldest waiting request is admitted or fails: there is no deadlock, and no livelock.
+// the oldest waiting request is admitted or ends: there is no deadlock, and no livelock.
 #pragma once
 
 #include <cstddef>

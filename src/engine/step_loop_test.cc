@@ -406,6 +406,45 @@ TEST_F(StepLoopTest, ALoneRequestThatOutgrowsTheBudgetEndsWithLength) {
   ExpectNothingHeld();
 }
 
+// Each of the short ones holds but the page that all share, so that the long one can come to hold
+// all three while another runs.
+TEST_F(StepLoopTest, WhoOutgrowsTheBudgetBesideOthersThatHoldNothingElseEndsWithLength) {
+  Start(3, {.max_running = 2});
+  std::vector<Job> shorts;
+  for (int i = 0; i < 80; i++) shorts.push_back(Submit(MakeTokens(32, 1), 1));
+  GenerateRequest request = Greedy(MakeTokens(32, 1));
+  request.cache_prompt = false;
+  const Job outgrown = Submit(request, 200);
+  RunUntilIdle();
+  for (const Job& job : shorts) ExpectComplete(job);
+  EXPECT_EQ(outgrown.sink->reason(), FinishReason::kLength);
+  EXPECT_EQ(outgrown.sink->tokens(), ReferenceTokens(model_, request, 96 - 32 + 1));
+  EXPECT_EQ(loop_->Stats().preemptions_total, 0u);
+  ExpectNothingHeld();
+}
+
+// Submit refuses such a prompt; but to abort is no answer, whoever lets one in.
+TEST_F(StepLoopTest, WhatCannotBeHeldEvenAloneEndsWithLength) {
+  Start(4);
+  const Job larger = Submit(MakeTokens(129, 1), 5);
+  const Job next = Submit(MakeTokens(20, 2), 5);
+  RunUntilIdle();
+  EXPECT_EQ(larger.sink->reason(), FinishReason::kLength);
+  EXPECT_TRUE(larger.sink->tokens().empty());
+  ExpectComplete(next);
+}
+
+TEST_F(StepLoopTest, ANewcomerTakesNoPageThatARunningRequestNeedsNow) {
+  Start(5);
+  const Job old = Submit(MakeTokens(64, 1), 10);
+  Step();  // its next row begins its third page
+  const Job newcomer = Submit(Concat({1}, MakeTokens(95, 2)), 1);  // three pages: so many are free
+  RunUntilIdle();
+  ExpectComplete(old);
+  ExpectComplete(newcomer);
+  EXPECT_EQ(loop_->Stats().preemptions_total, 0u);
+}
+
 TEST_F(StepLoopTest, APromptThatFillsTheBudgetRunsWhateverTheCacheHolds) {
   for (size_t shared : {0u, 1u, 31u, 32u, 33u, 100u, 127u, 128u}) {
     Start(4);
