@@ -88,13 +88,15 @@ void StepLoop::Admit() {
 
 // False if `request` has to wait for memory.
 bool StepLoop::TryAdmit(Request& request) {
-  if (blocked_ == request.id && !running_.empty()) return false;
+  const bool is_blocked = blocked_ && blocked_->id == request.id &&
+                          cache_->AvailablePages() <= blocked_->available_pages;
+  if (is_blocked && !running_.empty()) return false;
   if (!TakeLease(request)) {
     if (running_.empty()) {  // alone it has the whole cache: it knows more tokens than that holds
       End(request, FinishReason::kLength, Status::Ok());
       return true;
     }
-    blocked_ = request.id;
+    blocked_ = {request.id, cache_->AvailablePages()};
     return false;
   }
   const GenerateTimings before = request.timings;

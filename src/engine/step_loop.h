@@ -107,9 +107,13 @@ class StepLoop {
   std::map<RequestId, std::unique_ptr<Request>> waiting_;
   std::vector<std::unique_ptr<Request>> running_;  // oldest first
   WaitQueue queue_;                                // over waiting_ and those of running_ in prefill
-  // The oldest ready request when it found too few pages. It need not look again before somebody
-  // releases some.
-  std::optional<RequestId> blocked_;
+  // The oldest ready request when it found too few pages. It need not look again before there are
+  // more (a release, or pages that two requests computed), or fewer run.
+  struct Blocked {
+    RequestId id;
+    size_t available_pages;
+  };
+  std::optional<Blocked> blocked_;
 
   BatchPlan plan_;
   std::vector<SequenceRows> batch_;

@@ -365,6 +365,21 @@ TEST_F(StepLoopTest, ARequestWaitsUntilItsPagesAreThereAndNobodyOvertakesIt) {
   EXPECT_EQ(loop_->Stats().preemptions_total, 0u);
 }
 
+TEST_F(StepLoopTest, PagesThatTwoComputedLetTheNextOneIn) {
+  Start(5);
+  GenerateRequest request = Greedy(MakeTokens(40, 1));
+  request.cache_prompt = false;
+  const Job a = Submit(request, 20), b = Submit(request, 20);  // two pages each
+  const Job c = Submit(Concat({1}, MakeTokens(63, 2)), 1);     // two, and one is left
+  Step();
+  EXPECT_EQ(loop_->Stats().waiting, 1u);
+  EXPECT_EQ(loop_->CacheStats().pages_deduplicated, 1u);
+  Step();
+  EXPECT_TRUE(c.sink->finished());
+  RunUntilIdle();
+  for (const Job* job : {&a, &b, &c}) ExpectComplete(*job);
+}
+
 TEST_F(StepLoopTest, PreemptionLosesNothing) {
   Start(10);
   std::vector<Job> jobs;
