@@ -29,8 +29,10 @@ struct GenerateRequest {
                                     // vocabulary's EOG tokens, or empty
   size_t max_tokens = 0;            // 0: to the end of the context
   SamplingParams sampling;
-  std::string scope;         // tenant or salt; part of the cache key
-  bool cache_prompt = true;  // false: match nothing, wait for nobody's prefill
+  std::string scope;  // tenant or salt; part of the cache key
+  // False: match nothing but rows that it ran itself before a preemption, and wait for nobody's
+  // prefill.
+  bool cache_prompt = true;
 };
 
 enum class FinishReason {

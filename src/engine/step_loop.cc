@@ -117,8 +117,9 @@ bool StepLoop::TryAdmit(Request& request) {
 
 bool StepLoop::TakeLease(Request& request) {
   const std::span<const TokenId> known = request.tokens;
-  Lease lease =
-      cache_->Acquire(request.params.scope, request.params.cache_prompt ? known : known.first(0));
+  // Who declines the cache still finds what it ran itself before it was preempted.
+  Lease lease = cache_->Acquire(
+      request.params.scope, request.params.cache_prompt ? known : known.first(request.num_counted));
   const AdmissionNeed need =
       NeedToAdmit({.num_tokens = known.size(),
                    .max_new_tokens = request.max_new_tokens - request.num_generated(),

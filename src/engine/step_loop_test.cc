@@ -400,15 +400,20 @@ TEST_F(StepLoopTest, PreemptionLosesNothing) {
 }
 
 TEST_F(StepLoopTest, APreemptedRequestFindsItsRowsAgainWhileTheyAreResident) {
-  Start(12);
-  const Job a = Submit(Concat({1}, MakeTokens(63, 1)), 100);
-  const Job b = Submit(Concat({2}, MakeTokens(159, 2)), 100);
-  RunUntilIdle();
-  EXPECT_GE(loop_->Stats().preemptions_total, 1u);
-  ExpectComplete(a);
-  ExpectComplete(b);
-  // a grew by a few pages; the rest of b stayed.
-  EXPECT_LT(b.sink->timings().recomputed_tokens, 160u);
+  for (const bool cache_prompt : {true, false}) {
+    Start(12);
+    GenerateRequest request = Greedy(Concat({2}, MakeTokens(159, 2)));
+    request.cache_prompt = cache_prompt;
+    const Job a = Submit(Concat({1}, MakeTokens(63, 1)), 100);
+    const Job b = Submit(request, 100);
+    RunUntilIdle();
+    EXPECT_GE(loop_->Stats().preemptions_total, 1u);
+    ExpectComplete(a);
+    ExpectComplete(b);
+    // a grew by a few pages; the rest of b stayed.
+    EXPECT_LT(b.sink->timings().recomputed_tokens, 160u);
+    EXPECT_EQ(b.sink->timings().computed_tokens, 160u);
+  }
 }
 
 TEST_F(StepLoopTest, ALoneRequestThatOutgrowsTheBudgetEndsWithLength) {
