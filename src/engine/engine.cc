@@ -20,7 +20,7 @@ class Engine::Impl {
   ~Impl();
 
   Result<RequestId> Submit(GenerateRequest request, std::shared_ptr<GenerationSink> sink);
-  void Cancel(RequestId id);
+  void EndEarly(RequestId id, FinishReason reason);
   void Drain(std::chrono::milliseconds timeout);
   void ResetCache();
   EngineStats Stats() const;
@@ -29,9 +29,13 @@ class Engine::Impl {
 
  private:
   enum class Everything { kGoesOn, kIsCancelled, kIsCancelledForGood };
+  struct Ending {
+    RequestId id;
+    FinishReason reason;
+  };
   struct Inbox {
     std::vector<std::unique_ptr<Request>> submitted;
-    std::vector<RequestId> cancelled;
+    std::vector<Ending> endings;
     Everything everything = Everything::kGoesOn;
     uint64_t reset_ticket = 0;  // of the last ResetCache, 0: none
   };
@@ -97,7 +101,7 @@ void Engine::Impl::Run() {
     Inbox inbox = TakeInbox();
     everything = inbox.everything;
     for (auto& request : inbox.submitted) loop_.Add(std::move(request));
-    for (const RequestId id : inbox.cancelled) loop_.Cancel(id);
+    for (const Ending& ending : inbox.endings) loop_.EndEarly(ending.id, ending.reason);
     if (everything != Everything::kGoesOn) loop_.CancelAll();
     if (inbox.reset_ticket > 0) loop_.ResetCache();
     loop_.Prepare();
@@ -127,7 +131,7 @@ void Engine::Impl::Report(uint64_t reset_ticket) {
 Engine::Impl::Inbox Engine::Impl::TakeInbox() {
   MutexLock lock(mutex_);
   const auto empty = [](const Inbox& inbox) {
-    return inbox.submitted.empty() && inbox.cancelled.empty() && inbox.reset_ticket == 0 &&
+    return inbox.submitted.empty() && inbox.endings.empty() && inbox.reset_ticket == 0 &&
            inbox.everything == Everything::kGoesOn;
   };
   while (loop_.idle() && empty(inbox_)) wake_.Wait(mutex_);
@@ -195,9 +199,9 @@ Result<RequestId> Engine::Impl::Submit(GenerateRequest request,
   return id;
 }
 
-void Engine::Impl::Cancel(RequestId id) {
+void Engine::Impl::EndEarly(RequestId id, FinishReason reason) {
   MutexLock lock(mutex_);
-  inbox_.cancelled.push_back(id);
+  inbox_.endings.push_back({id, reason});
   wake_.NotifyAll();
 }
 
@@ -273,7 +277,10 @@ Result<RequestId> Engine::Submit(GenerateRequest request, std::shared_ptr<Genera
   return impl_->Submit(std::move(request), std::move(sink));
 }
 void Engine::Cancel(RequestId id) {
-  impl_->Cancel(id);
+  impl_->EndEarly(id, FinishReason::kCancelled);
+}
+void Engine::Finish(RequestId id) {
+  impl_->EndEarly(id, FinishReason::kStop);
 }
 void Engine::Drain(std::chrono::milliseconds timeout) {
   impl_->Drain(timeout);

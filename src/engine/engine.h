@@ -2,8 +2,8 @@
 //
 //   Submit() -> inbox -> [engine thread: admit -> plan -> Forward -> sample -> commit -> sink] ...
 //
-// THREADS: Submit, Cancel, Stats, CacheStats, ResetCache and Drain may be called from any thread.
-// Sinks are called on the engine thread, with no lock held, and must not block.
+// THREADS: Submit, Cancel, Finish, Stats, CacheStats, ResetCache and Drain may be called from any
+// thread. Sinks are called on the engine thread, with no lock held, and must not block.
 #pragma once
 
 #include <chrono>
@@ -36,7 +36,7 @@ struct GenerateRequest {
 };
 
 enum class FinishReason {
-  kStop,       // an end token was sampled
+  kStop,       // an end token was sampled, or Finish()
   kLength,     // max_tokens, the end of the context, or the cache is too small for one more row
   kCancelled,  // Cancel(), Drain()'s timeout or ~Engine()
   kError,
@@ -57,7 +57,7 @@ struct GenerateTimings {
 };
 
 // Where a request's tokens go. Called on the engine thread; must not block, throw, or call back
-// into the engine, except Cancel and Submit.
+// into the engine, except Cancel, Finish and Submit.
 class GenerationSink {
  public:
   virtual ~GenerationSink() = default;
@@ -112,6 +112,9 @@ class Engine {
   // The request ends before the next step, with kCancelled unless it has ended by then, and its
   // pages are free at once. Idempotent; unknown ids are ignored.
   void Cancel(RequestId id);
+  // The same, with kStop: for an answer that is complete, for a reason that its reader alone knows
+  // (a stop string).
+  void Finish(RequestId id);
 
   // From now on Submit refuses (kUnavailable). Returns when everything accepted, waiting or
   // running, has finished; what has not after `timeout` is cancelled. Not from a sink.

@@ -190,29 +190,64 @@ TEST_F(EngineTest, CancelEndsWaitingAndRunningRequests) {
   EXPECT_EQ(engine_->Stats().cancelled_total, 2u);
 }
 
-// A client that has what it wants cancels from within the sink: no row is run after that.
-TEST_F(EngineTest, CancelFromASinkTakesEffectBeforeTheNextStep) {
-  class Canceller : public RecordingSink {
+// A client that has what it wants ends the request from within the sink: no row is run after that.
+TEST_F(EngineTest, AnEndFromASinkTakesEffectBeforeTheNextStepAndTheFirstCounts) {
+  class Satisfied : public RecordingSink {
    public:
     void OnToken(const SampledToken& token) override {
       RecordingSink::OnToken(token);
-      if (tokens().size() == 4) engine->Cancel(id);
+      if (tokens().size() < 4) return;
+      (engine->*first)(id);
+      (engine->*second)(id);
     }
     Engine* engine = nullptr;
+    void (Engine::*first)(RequestId) = nullptr;
+    void (Engine::*second)(RequestId) = nullptr;
     RequestId id;
   };
+  const auto run = [&](void (Engine::*first)(RequestId), void (Engine::*second)(RequestId)) {
+    gate_.Close();
+    Start();
+    const auto sink = std::make_shared<Satisfied>();
+    sink->engine = engine_.get();
+    sink->first = first;
+    sink->second = second;
+    const Result<RequestId> id = engine_->Submit(Make({1}, 100), sink);
+    TRELLIS_CHECK(id.ok());
+    sink->id = *id;
+    gate_.Open();
+    sink->WaitFinished();
+    EXPECT_EQ(sink->tokens().size(), 4u);
+    EXPECT_EQ(engine_->Stats().steps_total, 4u);
+    return sink->reason();
+  };
+  EXPECT_EQ(run(&Engine::Cancel, &Engine::Finish), FinishReason::kCancelled);
+  EXPECT_EQ(engine_->Stats().cancelled_total, 1u);
+  EXPECT_EQ(engine_->Stats().finished_total, 0u);
+  EXPECT_EQ(run(&Engine::Finish, &Engine::Cancel), FinishReason::kStop);
+  EXPECT_EQ(engine_->Stats().finished_total, 1u);
+  EXPECT_EQ(engine_->Stats().cancelled_total, 0u);
+  EXPECT_EQ(engine_->CacheStats().num_leases, 0u);
+}
+
+TEST_F(EngineTest, FinishEndsWaitingRequestsAndIgnoresUnknownOnes) {
   gate_.Close();
-  Start();
-  const auto sink = std::make_shared<Canceller>();
-  sink->engine = engine_.get();
-  const Result<RequestId> id = engine_->Submit(Make({1}, 100), sink);
-  ASSERT_TRUE(id.ok());
-  sink->id = *id;
+  Start(64, {.max_running = 1});
+  const auto running = Submit(Make({1}, 5));
+  gate_.WaitUntilSomebodyIsIn();
+  RequestId waiting_id;
+  const auto waiting = Submit(Make({2}, 1000), &waiting_id);
+  engine_->Finish(waiting_id);
+  engine_->Finish(RequestId(777));
   gate_.Open();
-  sink->WaitFinished();
-  EXPECT_EQ(sink->reason(), FinishReason::kCancelled);
-  EXPECT_EQ(sink->tokens().size(), 4u);
-  EXPECT_EQ(engine_->Stats().steps_total, 4u);
+  waiting->WaitFinished();
+  running->WaitFinished();
+  EXPECT_EQ(waiting->reason(), FinishReason::kStop);
+  EXPECT_EQ(running->reason(), FinishReason::kLength);
+  EXPECT_EQ(engine_->Stats().finished_total, 2u);
+  engine_->Finish(waiting_id);
+  engine_->ResetCache();  // the engine has heard of it
+  EXPECT_EQ(engine_->Stats().finished_total, 2u);
 }
 
 TEST_F(EngineTest, DrainFinishesWhatWasAcceptedAndRefusesTheRest) {

@@ -311,18 +311,18 @@ void StepLoop::End(Request& request, FinishReason reason, Status status) {
   events_.push_back({owned->sink, Finish{reason, std::move(status), owned->timings}});
 }
 
-void StepLoop::Cancel(RequestId id) {
+void StepLoop::EndEarly(RequestId id, FinishReason reason) {
   if (const auto it = waiting_.find(id); it != waiting_.end()) {
-    return End(*it->second, FinishReason::kCancelled, Status::Ok());
+    return End(*it->second, reason, Status::Ok());
   }
   for (const auto& request : running_) {
-    if (request->id == id) return End(*request, FinishReason::kCancelled, Status::Ok());
+    if (request->id == id) return End(*request, reason, Status::Ok());
   }
 }
 
 void StepLoop::CancelAll() {
-  while (!waiting_.empty()) Cancel(waiting_.begin()->first);
-  while (!running_.empty()) Cancel(running_.back()->id);
+  while (!waiting_.empty()) EndEarly(waiting_.begin()->first, FinishReason::kCancelled);
+  while (!running_.empty()) EndEarly(running_.back()->id, FinishReason::kCancelled);
 }
 
 void StepLoop::ResetCache() {

@@ -44,8 +44,8 @@ class StepLoop {
   StepLoop(Model& model, std::unique_ptr<PageCache> cache, const Options& options);
 
   void Add(std::unique_ptr<Request> request);
-  // Unknown ids are ignored.
-  void Cancel(RequestId id);
+  // With kCancelled or kStop. Unknown ids are ignored.
+  void EndEarly(RequestId id, FinishReason reason);
   void CancelAll();
   void ResetCache();
 

@@ -55,6 +55,8 @@ class StepLoopTest : public testing::Test {
     return request;
   }
 
+  void Cancel(RequestId id) { loop_->EndEarly(id, FinishReason::kCancelled); }
+
   void Step() {
     num_sequences_ = 0;
     loop_->Prepare();
@@ -280,7 +282,7 @@ TEST_F(BranchesTest, WhenTheLeaderDiesTheNextGoesOnFromWhatItLeft) {
   const std::vector<Job> jobs = SubmitBranches(0, 0);
   Step();
   Step();
-  loop_->Cancel(jobs[0].id);
+  Cancel(jobs[0].id);
   RunUntilIdle();
   EXPECT_EQ(jobs[0].sink->reason(), FinishReason::kCancelled);
   EXPECT_EQ(jobs[0].sink->timings().computed_tokens, 1024u);
@@ -501,10 +503,10 @@ TEST_F(StepLoopTest, CancelFreesAtOnce) {
   const Job running = Submit(MakeTokens(600, 1), 30);
   const Job waiting = Submit(MakeTokens(600, 1), 30);
   Step();
-  loop_->Cancel(waiting.id);
-  loop_->Cancel(running.id);
-  loop_->Cancel(running.id);
-  loop_->Cancel(RequestId(12345));
+  Cancel(waiting.id);
+  Cancel(running.id);
+  Cancel(running.id);
+  Cancel(RequestId(12345));
   ExpectNothingHeld();
   EXPECT_TRUE(loop_->idle());
   EXPECT_EQ(loop_->Deliver(), 2u);
@@ -563,7 +565,7 @@ TEST_F(StepLoopTest, RandomTraffic) {
       if (jobs.size() < 40 && below(3) == 0) {
         jobs.push_back(Submit(make(), 1 + below(below(4) == 0 ? 300 : 80)));
       }
-      if (below(12) == 0 && !jobs.empty()) loop_->Cancel(jobs[below(jobs.size())].id);
+      if (below(12) == 0 && !jobs.empty()) Cancel(jobs[below(jobs.size())].id);
       if (below(100) == 0) loop_->ResetCache();
       Step();
       deduplicated += loop_->CacheStats().pages_deduplicated;
