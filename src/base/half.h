@@ -7,6 +7,8 @@
 
 namespace trellis {
 
+inline constexpr float kMaxHalf = 65504;  // the largest finite f16
+
 inline float HalfToFloat(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
   const uint32_t exponent = (half >> 10) & 0x1fu;

@@ -4,7 +4,7 @@
 // page's keys and values are converted to f32 once and used by every query of the block, in
 // register tiles of kTileRows queries. What a query computes does not depend on the tile or the
 // block: its scores, its running maximum, its sums go page by page in order, and pages it does not
-// see leave its state as it is (exp(0) is exactly 1, masked weights exactly 0).
+// see leave its state as it is (exp(0) is exactly 1, masked weights exactly 0, values finite).
 #pragma once
 
 #include <algorithm>
@@ -13,6 +13,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "base/half.h"
 #include "kernels/attention.h"
 #include "kernels/simd_math.h"
 #include "kernels/unroll.h"
@@ -387,15 +388,20 @@ struct AttentionOf {
     }
   }
 
+  static F Saturate(F x) {
+    const F number = S::IfGreaterEqual(x, x, x);  // NaN is not
+    return S::Max(S::Min(number, S::Set(kMaxHalf)), S::Set(-kMaxHalf));
+  }
+
   template <typename Put>
   static void ToHalf(const float* x, size_t n, const Put& put) {
     float pad[kLanes] = {};
     uint16_t half[kLanes];
     if (n == kLanes) {
-      S::StoreHalf(half, S::Load(x));
+      S::StoreHalf(half, Saturate(S::Load(x)));
     } else {
       for (size_t i = 0; i < n; i++) pad[i] = x[i];
-      S::StoreHalf(half, S::Load(pad));
+      S::StoreHalf(half, Saturate(S::Load(pad)));
     }
     for (size_t i = 0; i < n; i++) put(i, half[i]);
   }

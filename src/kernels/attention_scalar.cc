@@ -136,6 +136,10 @@ void MergeSegments(const AttentionTask& task, size_t kv_head, size_t row, const 
   }
 }
 
+uint16_t ToFiniteHalf(float x) {
+  return FloatToHalf(std::isnan(x) ? 0.0f : std::clamp(x, -kMaxHalf, kMaxHalf));
+}
+
 void WriteRows(const PagedKv& kv, size_t layer, size_t first_position, size_t num_rows,
                const float* k, const float* v, size_t stride) {
   const PageLayout& layout = *kv.layout;
@@ -145,8 +149,8 @@ void WriteRows(const PagedKv& kv, size_t layer, size_t first_position, size_t nu
     for (size_t head = 0; head < layout.num_kv_heads; head++) {
       for (size_t d = 0; d < layout.head_dim; d++) {
         const size_t from = row * stride + head * layout.head_dim + d;
-        page[layout.k_offset(layer, head) + d * kPageTokens + t] = FloatToHalf(k[from]);
-        page[layout.v_offset(layer, head) + t * layout.head_dim + d] = FloatToHalf(v[from]);
+        page[layout.k_offset(layer, head) + d * kPageTokens + t] = ToFiniteHalf(k[from]);
+        page[layout.v_offset(layer, head) + t * layout.head_dim + d] = ToFiniteHalf(v[from]);
       }
     }
   }

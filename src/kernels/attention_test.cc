@@ -23,10 +23,14 @@ struct Shape {
   float softcap = 0;
 };
 
+// Some rows have keys or values that f16 cannot hold.
+enum class Values { kModest, kSomeOverflow };
+
 // A sequence of `length` positions with random keys and values; rows beyond it are NaN.
 class Sequence {
  public:
-  Sequence(const KernelTable& kernels, const Shape& shape, size_t length)
+  Sequence(const KernelTable& kernels, const Shape& shape, size_t length,
+           Values values = Values::kModest)
       : shape_(shape), layout_{2, shape.num_kv_heads, shape.head_dim}, length_(length) {
     std::mt19937 random(7);
     std::normal_distribution<float> value;
@@ -35,6 +39,7 @@ class Sequence {
     for (float& x : k_) x = value(random);
     for (float& x : v_) x = value(random);
     for (float& x : q_) x = value(random);
+    if (values == Values::kSomeOverflow) Overflow(width);
     storage_.assign(PagesFor(length) * layout_.page_bytes() / 2, 0x7e00);
     for (size_t i = 0; i < PagesFor(length); i++) {
       pages_.push_back(reinterpret_cast<std::byte*>(storage_.data()) + i * layout_.page_bytes());
@@ -95,6 +100,18 @@ class Sequence {
   size_t length() const { return length_; }
 
  private:
+  // Of every 16 rows from the 12th on, one has one bad key and one only bad values.
+  void Overflow(size_t width) {
+    constexpr float kInfinity = std::numeric_limits<float>::infinity();
+    constexpr float kBad[] = {kInfinity, 1e6f, std::numeric_limits<float>::quiet_NaN(), -kInfinity,
+                              -65520.0f};
+    size_t next = 0;
+    for (size_t row = 11; row + 1 < length_; row += 16) {
+      for (size_t i = 0; i < width; i++) v_[row * width + i] = kBad[next++ % std::size(kBad)];
+      k_[(row + 1) * width + row % width] = kBad[next++ % std::size(kBad)];
+    }
+  }
+
   Shape shape_;
   PageLayout layout_;
   size_t length_;
@@ -173,6 +190,25 @@ TEST_P(AttentionTest, ChunksAndBlocksDoNotChangeABit) {
       ASSERT_EQ(std::memcmp(cut.data(), whole.data(), whole.size() * sizeof(float)), 0)
           << GetParam()->name << " head_dim " << shape.head_dim << " chunk " << chunk;
     }
+  }
+}
+
+TEST_P(AttentionTest, ARowThatOverflowsDoesNotChangeABitOfOthers) {
+  for (const Shape& shape : Shapes()) {
+    const size_t length = GetParam()->isa == Isa::kScalar ? 140 : 560;
+    const Sequence modest(*GetParam(), shape, length);
+    const Sequence sequence(*GetParam(), shape, length, Values::kSomeOverflow);
+    const std::vector<float> whole = AttendAll(*GetParam(), sequence, length);
+    EXPECT_TRUE(std::all_of(whole.begin(), whole.end(), [](float x) { return std::isfinite(x); }))
+        << GetParam()->name << " head_dim " << shape.head_dim;
+    for (size_t chunk : {1u, 5u, 33u}) {
+      const std::vector<float> cut = AttendAll(*GetParam(), sequence, chunk);
+      ASSERT_EQ(std::memcmp(cut.data(), whole.data(), whole.size() * sizeof(float)), 0)
+          << GetParam()->name << " head_dim " << shape.head_dim << " chunk " << chunk;
+    }
+    const std::vector<float> before = AttendAll(*GetParam(), modest, length);
+    ASSERT_EQ(std::memcmp(before.data(), whole.data(), 11 * sequence.q_width() * sizeof(float)), 0)
+        << GetParam()->name << " head_dim " << shape.head_dim;
   }
 }
 
