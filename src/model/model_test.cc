@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 
 #include "kernels/kernels.h"
 #include "model/tiny_gguf.h"
@@ -159,6 +161,40 @@ TEST_F(ModelTest, EveryMissingKeyOrTensorIsNamed) {
     gguf.Remove(tensor.name);
     ExpectRefused(gguf, StatusCode::kDataLoss, "tensor " + tensor.name + " is missing");
   }
+}
+
+TEST_F(ModelTest, ATensorThatNobodyReadsIsNamed) {
+  const std::vector<float> ones(16, 1);
+  TinyGguf gguf = MakeTinyModel({.rope_divisors = std::vector<float>(8, 1)});
+  gguf.tensors.push_back({"cls.output.weight", {16}, GGML_TYPE_F32, ones});
+  const auto model = Load(gguf);
+  EXPECT_TRUE(model.ok()) << model.status().message();
+  for (const char* name :
+       {"blk.1.attn_q_norm.weight", "blk.2.attn_norm.weight", "blk.0.attn_q.scale", "v.patch"}) {
+    TinyGguf other = gguf;
+    other.tensors.push_back({name, {16}, GGML_TYPE_F32, ones});
+    ExpectRefused(other, StatusCode::kUnsupported, std::string("tensor ") + name + " is none of");
+  }
+}
+
+TEST_F(ModelTest, AnEmptyVocabularyIsRefused) {
+  TinyGguf gguf = MakeTinyModel({.output = TinyShape::Output::kTied});
+  const std::string name = "token_embd.weight";
+  const TinyTensor embedding = gguf.Find(name);
+  gguf.Remove(name);
+  gguf.tensors.push_back(embedding);  // the last, so that nothing lies behind it
+  WriteGguf(gguf, path_);
+  {  // ggml writes no such shape: it follows the name and the number of dimensions
+    std::fstream file(path_, std::ios::in | std::ios::out | std::ios::binary);
+    const std::string bytes(std::istreambuf_iterator<char>(file), {});
+    const size_t shape = bytes.find(name) + name.size() + sizeof(uint32_t);
+    file.seekp(static_cast<std::streamoff>(shape + sizeof(uint64_t)));
+    file.write("\0\0\0\0\0\0\0\0", sizeof(uint64_t));
+  }
+  const auto model = Model::Load(path_, *AvailableKernels().back(), *pool_, {});
+  ASSERT_FALSE(model.ok());
+  EXPECT_EQ(model.status().code(), StatusCode::kDataLoss);
+  EXPECT_EQ(model.status().message(), path_ + ": tensor token_embd.weight has no rows");
 }
 
 TEST_F(ModelTest, EveryTensorOfTheWrongShapeIsNamed) {

@@ -172,6 +172,7 @@ Status ReadCommonConfig(const GgufFile& gguf, TransformerConfig* config) {
   const GgufTensor* embedding = gguf.Find("token_embd.weight");
   if (embedding == nullptr) return Damaged(gguf, "tensor token_embd.weight is missing");
   spec.vocab_size = embedding->num_rows;
+  if (spec.vocab_size == 0) return Damaged(gguf, "tensor token_embd.weight has no rows");
   for (const GgufTensor& tensor : gguf.tensors())
     spec.num_parameters += tensor.depth * tensor.num_rows;
   config->attention_scale = 1.0f / std::sqrt(static_cast<float>(spec.head_dim));

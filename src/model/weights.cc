@@ -4,11 +4,19 @@
 #include <ggml.h>
 
 #include <algorithm>
+#include <set>
 
 #include "kernels/pack.h"
 
 namespace trellis {
 namespace {
+
+// A tensor that nobody reads means that the file is not the model that we take it for, and that its
+// logits would be wrong: libllama refuses it too (done_getting_tensors). These alone may be there.
+constexpr const char* kOtherTensors[] = {
+    "rope_freqs.weight",  // read with the configuration
+    // What an embedding or ranking model has behind its last layer; its tokens do without.
+    "cls.output.weight", "dense_2.weight", "dense_3.weight"};
 
 class Loader {
  public:
@@ -30,6 +38,7 @@ class Loader {
     const bool tied = gguf_.Find("output.weight") == nullptr;
     const std::string output = tied ? "token_embd" : "output";
     TRELLIS_RETURN_IF_ERROR(AddPart(output, spec_.vocab_size, width, &weights_.output));
+    TRELLIS_RETURN_IF_ERROR(CheckAllRead());
     return std::move(weights_);
   }
 
@@ -73,7 +82,21 @@ class Loader {
                     fmt::format("{}: tensor {} is [{}, {}], expected [{}, {}]", gguf_.path(), name,
                                 tensor->depth, tensor->num_rows, depth, num_rows));
     }
+    read_.insert(tensor);
     return tensor;
+  }
+
+  Status CheckAllRead() const {
+    for (const GgufTensor& tensor : gguf_.tensors()) {
+      const bool may_be_there =
+          read_.contains(&tensor) ||
+          std::count(std::begin(kOtherTensors), std::end(kOtherTensors), tensor.name) > 0;
+      if (may_be_there) continue;
+      return Status(StatusCode::kUnsupported,
+                    fmt::format("{}: tensor {} is none of a {} model as it is supported here",
+                                gguf_.path(), tensor.name, spec_.architecture));
+    }
+    return Status::Ok();
   }
 
   Result<const float*> Vector(const std::string& name, size_t size) {
@@ -141,6 +164,7 @@ class Loader {
   ComputePool& pool_;
   const std::function<void(size_t, size_t)>& progress_;
   Weights weights_;
+  std::set<const GgufTensor*> read_;
   size_t done_bytes_ = 0, total_bytes_ = 0;
 };
 

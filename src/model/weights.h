@@ -53,7 +53,7 @@ struct Weights {
 
 // Packs everything on `pool`, telling `progress` (done, total bytes of the file's tensors) as it
 // goes; may be empty. ERRORS: kDataLoss naming the tensor that is missing or has the wrong shape,
-// kResourceExhausted.
+// kUnsupported naming one that the architecture does not have, kResourceExhausted.
 Result<Weights> LoadWeights(const GgufFile& gguf, const TransformerConfig& config,
                             ComputePool& pool, const std::function<void(size_t, size_t)>& progress);
 
