@@ -362,7 +362,9 @@ TEST_F(StepLoopTest, ARequestWaitsUntilItsPagesAreThereAndNobodyOvertakesIt) {
   EXPECT_EQ(loop_->Stats().running, 1u);
   while (!a.sink->finished()) Step();
   EXPECT_EQ(c.sink->tokens().size(), 0u);
+  EXPECT_EQ(loop_->CacheStats().lookups, 1u) << "who waits for pages has not been served";
   RunUntilIdle();
+  EXPECT_EQ(loop_->CacheStats().lookups, 3u);
   for (const Job* job : {&a, &b, &c}) ExpectComplete(*job);
   EXPECT_EQ(loop_->Stats().preemptions_total, 0u);
 }

@@ -35,7 +35,9 @@ struct LeaseState {
 
   Root* root = nullptr;
   Node* node = nullptr;  // the path's last
+  size_t num_looked_up = 0;
   size_t num_matched = 0;
+  bool is_counted = false;  // its look-up is in the counters
   size_t num_reserved = 0;
   size_t first_private = 0;
   std::vector<FrameId> frames;    // [PagesFor(num_reserved)]
@@ -59,6 +61,7 @@ struct PageCache::Impl {
     lease.frames[page] = frame;
     lease.table[page] = pool->Address(frame);
   }
+  void CountLookup(LeaseState& lease);
   void AddPrivatePage(LeaseState& lease);
   void OwnTail(LeaseState& lease);
   void AdoptPages(LeaseState& lease, const Node& above, const Node& last);
@@ -91,14 +94,12 @@ std::unique_ptr<LeaseState> PageCache::Impl::Acquire(const ScopeKey& scope,
   lease->node = row < node->end() ? &tree.Split(*node, row) : node;
   tree.AddLease(*lease->node);
 
+  lease->num_looked_up = tokens.size();
   lease->num_matched = lease->num_reserved = row;
   lease->first_private = PagesFor(row);
   lease->frames.resize(PagesFor(row));
   lease->table.resize(PagesFor(row));
   AdoptPages(*lease, *lease->root, *lease->node);
-  counters.lookups++;
-  counters.tokens_looked_up += tokens.size();
-  counters.tokens_matched += row;
   leases.insert(lease.get());
   return lease;
 }
@@ -152,6 +153,13 @@ Status PageCache::Impl::Reserve(LeaseState& lease, size_t num_tokens) {
   while (lease.frames.size() < PagesFor(num_tokens)) AddPrivatePage(lease);
   lease.num_reserved = num_tokens;
   return Status::Ok();
+}
+
+void PageCache::Impl::CountLookup(LeaseState& lease) {
+  if (std::exchange(lease.is_counted, true)) return;
+  counters.lookups++;
+  counters.tokens_looked_up += lease.num_looked_up;
+  counters.tokens_matched += lease.num_matched;
 }
 
 void PageCache::Impl::AddPrivatePage(LeaseState& lease) {
@@ -348,6 +356,7 @@ size_t PageCache::MatchLength(const ScopeKey& scope, std::span<const TokenId> to
 Status PageCache::Reserve(Lease& lease, size_t num_tokens) {
   TRELLIS_CHECK(lease.cache_ == this);
   Status status = impl_->Reserve(*lease.state_, num_tokens);
+  if (status.ok()) impl_->CountLookup(*lease.state_);
   impl_->CheckIfDebug();
   return status;
 }

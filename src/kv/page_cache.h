@@ -79,7 +79,8 @@ struct PageCacheStats {
   size_t page_bytes = 0;
   size_t num_nodes = 0, num_leases = 0, num_scopes = 0;
   size_t tree_bytes = 0;  // overhead: nodes, labels, tables
-  // Since start or Reset().
+  // Since start or Reset(). A look-up counts when its lease's first Reserve succeeds, so that a
+  // request that tries again and again until there is room for it counts once.
   uint64_t lookups = 0, tokens_looked_up = 0, tokens_matched = 0;
   uint64_t pages_evicted = 0, rows_copied = 0, pages_deduplicated = 0;
 };

@@ -295,6 +295,24 @@ TEST_F(PageCacheTest, WhatCannotBeHadIsRefusedAndChangesNothing) {
   EXPECT_EQ(Stats().free, 0u);
 }
 
+TEST_F(PageCacheTest, ALookUpCountsOnceAndOnlyIfThereIsRoomForIt) {
+  Start(4);
+  TestSession a = Compute(Stream(1, 64));
+  const Tokens prompt = Concat(Stream(1, 64), Stream(2, 96));
+  for (int tries = 0; tries < 3; tries++) {
+    TestSession refused = Acquire(prompt);
+    EXPECT_EQ(refused.Reserve(160).code(), StatusCode::kResourceExhausted);
+  }
+  EXPECT_EQ(Stats().lookups, 1u);
+  a.Release();
+  TestSession b = Acquire(Stream(1, 50));
+  EXPECT_TRUE(b.Reserve(50).ok()) << "it needs no page";
+  EXPECT_TRUE(b.Reserve(90).ok());
+  EXPECT_EQ(Stats().lookups, 2u);
+  EXPECT_EQ(Stats().tokens_looked_up, 64u + 50u);
+  EXPECT_EQ(Stats().tokens_matched, 50u);
+}
+
 // --- Ends ---
 
 TEST_F(PageCacheTest, CancelledRequestsKeepWhatTheyCommittedAndGiveBackTheRest) {

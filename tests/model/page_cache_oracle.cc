@@ -118,6 +118,8 @@ PageCacheOracle::Lease* PageCacheOracle::Acquire(const std::string& scope,
   lease.last = &tree->root;
   lease.num_rows = lease.num_reserved = Walk(lease.last, tokens);
   lease.last->leases.push_back(&lease);
+  lease.num_looked_up = tokens.size();
+  lease.num_matched = lease.num_rows;
   Settle();
   return &lease;
 }
@@ -141,6 +143,16 @@ size_t PageCacheOracle::PagesNeeded(const Lease& lease, size_t num_tokens) const
 }
 
 bool PageCacheOracle::Reserve(Lease& lease, size_t num_tokens) {
+  if (!FindFrames(lease, num_tokens)) return false;
+  if (++lease.num_reserves == 1) {
+    lookups_.lookups++;
+    lookups_.looked_up += lease.num_looked_up;
+    lookups_.matched += lease.num_matched;
+  }
+  return true;
+}
+
+bool PageCacheOracle::FindFrames(Lease& lease, size_t num_tokens) {
   if (num_tokens <= lease.num_reserved) return true;
   size_t needed = PagesNeeded(lease, num_tokens);
   if (needed > num_available()) {
@@ -242,6 +254,7 @@ void PageCacheOracle::Release(Lease& lease) {
 }
 
 void PageCacheOracle::Reset() {
+  lookups_ = {};
   for (const auto& tree : trees_) {
     if (tree->scope && IsPinned(tree->root)) rare_.detached++;
     tree->scope.reset();

@@ -42,6 +42,12 @@ class PageCacheOracle {
     size_t num_rows = 0;
     size_t num_reserved = 0;
     Tail tail = Tail::kBorrowed;
+    size_t num_looked_up = 0, num_matched = 0;
+    size_t num_reserves = 0;  // that succeeded
+  };
+  // Of leases that reserved something; since the last reset.
+  struct Lookups {
+    size_t lookups = 0, looked_up = 0, matched = 0;
   };
   struct Row {
     Row* parent = nullptr;  // null: the root, which is no row
@@ -78,6 +84,7 @@ class PageCacheOracle {
   size_t num_scopes() const;
   size_t num_leases() const { return leases_.size(); }
   const Rare& rare() const { return rare_; }
+  const Lookups& lookups() const { return lookups_; }
 
  private:
   struct Tree {
@@ -87,6 +94,7 @@ class PageCacheOracle {
 
   Tree* FindTree(const std::string& scope) const;
   bool IsBorrowing(const Lease& lease) const;
+  bool FindFrames(Lease& lease, size_t num_tokens);
   bool EvictRows();
   void Settle();
 
@@ -96,6 +104,7 @@ class PageCacheOracle {
   std::list<std::unique_ptr<Lease>> leases_;
   uint64_t clock_ = 0;
   Rare rare_;
+  Lookups lookups_;
 };
 
 }  // namespace trellis

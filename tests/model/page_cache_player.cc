@@ -223,6 +223,9 @@ class Player {
     Same("nodes", stats.num_nodes, oracle_.num_nodes());
     Same("leases", stats.num_leases, oracle_.num_leases());
     Same("scopes", stats.num_scopes, oracle_.num_scopes());
+    Same("look-ups", stats.lookups, oracle_.lookups().lookups);
+    Same("tokens looked up", stats.tokens_looked_up, oracle_.lookups().looked_up);
+    Same("tokens matched", stats.tokens_matched, oracle_.lookups().matched);
     const PageCacheOracle::Rare& rare = oracle_.rare();
     Same("pages evicted", before_reset_.evicted + stats.pages_evicted, rare.evicted);
     Same("rows copied", before_reset_.rows_copied + stats.rows_copied, rare.rows_copied);
