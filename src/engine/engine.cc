@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -266,8 +267,13 @@ Result<std::unique_ptr<Engine>> Engine::Create(Model& model, std::unique_ptr<Pag
   if (context_size < 2) {
     return Status(StatusCode::kInvalidArgument, "the context must hold at least 2 tokens");
   }
-  return std::unique_ptr<Engine>(
-      new Engine(std::make_unique<Impl>(model, std::move(cache), options, context_size)));
+  try {
+    return std::unique_ptr<Engine>(
+        new Engine(std::make_unique<Impl>(model, std::move(cache), options, context_size)));
+  } catch (const std::system_error& error) {
+    return Status(StatusCode::kIo,
+                  fmt::format("cannot start the engine's thread: {}", error.what()));
+  }
 }
 
 Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

@@ -99,7 +99,7 @@ class Engine {
   // Takes the cache; starts the thread. `model` and `options.pool` outlive the engine; nobody else
   // calls them meanwhile.
   // ERRORS: kInvalidArgument: the cache is not of the model's layout, a limit is 0, context_size
-  // exceeds the model's.
+  // exceeds the model's. kIo: the system gives no thread.
   static Result<std::unique_ptr<Engine>> Create(Model& model, std::unique_ptr<PageCache> cache,
                                                 const Options& options);
   ~Engine();  // cancels what runs and waits; OnFinish has been called for all
