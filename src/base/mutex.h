@@ -19,8 +19,6 @@
 #define TRELLIS_REQUIRES(...) TRELLIS_THREAD_ANNOTATION(requires_capability(__VA_ARGS__))
 #define TRELLIS_ACQUIRE(...) TRELLIS_THREAD_ANNOTATION(acquire_capability(__VA_ARGS__))
 #define TRELLIS_RELEASE(...) TRELLIS_THREAD_ANNOTATION(release_capability(__VA_ARGS__))
-#define TRELLIS_EXCLUDES(...) TRELLIS_THREAD_ANNOTATION(locks_excluded(__VA_ARGS__))
-#define TRELLIS_NO_THREAD_SAFETY_ANALYSIS TRELLIS_THREAD_ANNOTATION(no_thread_safety_analysis)
 
 namespace trellis {
 
