@@ -20,10 +20,6 @@
 namespace trellis {
 
 struct PageLayout {
-  // Part of the fingerprint that pages are keyed by: another version is another scope, never a
-  // wrong read.
-  static constexpr uint32_t kVersion = 1;
-
   size_t num_layers = 0;
   size_t num_kv_heads = 0;
   size_t head_dim = 0;

@@ -39,8 +39,8 @@ namespace trellis {
 class PageCache;
 struct LeaseState;  // page_cache.cc
 
-// What must be equal for pages to be interchangeable: model fingerprint, KV dtype and layout
-// version, tenant or salt. Any bytes, compared whole.
+// Who may share pages: tenant or salt. Any bytes, compared whole. Model and layout are no part of
+// it: a cache is made for one model and lives no longer than the process that serves it.
 using ScopeKey = std::string;
 
 // A pin on a path. Move-only; destroying it releases. Outlived by its cache.

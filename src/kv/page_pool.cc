@@ -1,11 +1,10 @@
 #include "kv/page_pool.h"
 
 #include <fmt/format.h>
-#include <sys/mman.h>
 
-#include <cerrno>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "base/check.h"
 
@@ -55,29 +54,24 @@ Result<std::unique_ptr<PagePool>> PagePool::Create(size_t page_bytes, size_t cap
                   fmt::format("a KV cache of {} bytes has {} pages, more than can be numbered",
                               capacity_bytes, num_frames));
   }
-  const size_t size = num_frames * page_bytes;
-  void* arena = mmap(nullptr, size, PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (arena == MAP_FAILED) {
-    return Status(StatusCode::kResourceExhausted,
-                  fmt::format("cannot map {} bytes for the KV cache: {}; choose a smaller one",
-                              size, std::strerror(errno)));
+  Result<Buffer> arena = Buffer::Allocate(num_frames * page_bytes);
+  if (!arena.ok()) {
+    return Status(arena.status().code(),
+                  fmt::format("KV cache: {}; choose a smaller one", arena.status().message()));
   }
-#if defined(MADV_HUGEPAGE)
-  madvise(arena, size, MADV_HUGEPAGE);  // only speed depends on it, and not every kernel has it
-#endif
-  return std::unique_ptr<PagePool>(
-      new PagePool(static_cast<std::byte*>(arena), page_bytes, num_frames));
+  return std::unique_ptr<PagePool>(new PagePool(std::move(*arena), page_bytes, num_frames));
 }
 
-PagePool::PagePool(std::byte* arena, size_t page_bytes, size_t num_frames)
-    : arena_(arena), page_bytes_(page_bytes), states_(num_frames, FrameState::kFree) {
-  Forbid(arena_, arena_bytes());
+PagePool::PagePool(Buffer arena, size_t page_bytes, size_t num_frames)
+    : arena_(std::move(arena)),
+      address_(arena_.data()),
+      page_bytes_(page_bytes),
+      states_(num_frames, FrameState::kFree) {
+  Forbid(address_, arena_.size());
 }
 
 PagePool::~PagePool() {
-  Allow(arena_, arena_bytes());
-  munmap(arena_, arena_bytes());
+  Allow(address_, arena_.size());
 }
 
 FrameId PagePool::Allocate() {

@@ -18,6 +18,7 @@
 
 #include "base/status.h"
 #include "base/types.h"
+#include "os/buffer.h"
 
 namespace trellis {
 
@@ -43,7 +44,7 @@ class PagePool {
   // Private or Committed -> Free.
   void Free(FrameId frame);
 
-  std::byte* Address(FrameId frame) const { return arena_ + frame.value() * page_bytes_; }
+  std::byte* Address(FrameId frame) const { return address_ + frame.value() * page_bytes_; }
   FrameState state(FrameId frame) const { return states_[frame.value()]; }
 
   size_t page_bytes() const { return page_bytes_; }
@@ -53,10 +54,10 @@ class PagePool {
   size_t num_committed() const { return num_committed_; }
 
  private:
-  PagePool(std::byte* arena, size_t page_bytes, size_t num_frames);
-  size_t arena_bytes() const { return capacity() * page_bytes_; }
+  PagePool(Buffer arena, size_t page_bytes, size_t num_frames);
 
-  std::byte* const arena_;
+  Buffer arena_;
+  std::byte* const address_;
   const size_t page_bytes_;
   std::vector<FrameState> states_;
   std::vector<FrameId> freed_;  // a stack; frames from num_touched_ up were never used

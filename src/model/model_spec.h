@@ -27,8 +27,7 @@ struct ModelSpec {
   size_t num_parameters = 0;
   size_t file_bytes = 0;    // all splits
   size_t packed_bytes = 0;  // in memory
-  std::string
-      fingerprint;  // hex; equal for equal weights and hyperparameters: root of the cache's key
+  std::string fingerprint;  // hex; GgufFile::Fingerprint(): clients see it change with the model
 };
 
 }  // namespace trellis

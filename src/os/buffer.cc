@@ -34,8 +34,4 @@ Buffer::~Buffer() {
   if (data_ != nullptr) munmap(data_, size_);
 }
 
-void Buffer::Discard() {
-  if (data_ != nullptr) madvise(data_, size_, MADV_DONTNEED);
-}
-
 }  // namespace trellis

@@ -22,9 +22,6 @@ class Buffer {
   const std::byte* data() const { return data_; }
   size_t size() const { return size_; }
 
-  // Gives the memory back to the system; it reads as zeros afterwards.
-  void Discard();
-
  private:
   Buffer(std::byte* data, size_t size) : data_(data), size_(size) {}
 

@@ -18,14 +18,6 @@ Status ErrnoStatus(const std::string& path, int error) {
   return Status(code, fmt::format("{}: {}", path, std::strerror(error)));
 }
 
-// The part of [offset, offset + size) that is made of whole system pages, for madvise.
-void Advise(const std::byte* data, size_t offset, size_t size, int advice) {
-  static const size_t kPage = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-  const size_t begin = (offset + kPage - 1) / kPage * kPage;
-  const size_t end = (offset + size) / kPage * kPage;
-  if (begin < end) madvise(const_cast<std::byte*>(data) + begin, end - begin, advice);
-}
-
 }  // namespace
 
 MappedFile::MappedFile(std::string path, const std::byte* data, size_t size)
@@ -72,12 +64,11 @@ Result<MappedFile> MappedFile::Open(const std::string& path) {
   return MappedFile(path, static_cast<const std::byte*>(data), size);
 }
 
-void MappedFile::WillNeed(size_t offset, size_t size) const {
-  Advise(data_, offset, size, MADV_WILLNEED);
-}
-
 void MappedFile::DontNeed(size_t offset, size_t size) const {
-  Advise(data_, offset, size, MADV_DONTNEED);
+  static const size_t kPage = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const size_t begin = (offset + kPage - 1) / kPage * kPage;
+  const size_t end = (offset + size) / kPage * kPage;
+  if (begin < end) madvise(const_cast<std::byte*>(data_) + begin, end - begin, MADV_DONTNEED);
 }
 
 }  // namespace trellis

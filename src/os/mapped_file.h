@@ -22,8 +22,6 @@ class MappedFile {
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   const std::string& path() const { return path_; }
 
-  // Tells the kernel that [offset, offset + size) will be read soon, in order.
-  void WillNeed(size_t offset, size_t size) const;
   // Gives the whole pages inside the range back to the kernel; reading them later reads the file
   // again.
   void DontNeed(size_t offset, size_t size) const;

@@ -33,7 +33,6 @@ TEST(MappedFileTest, AdviceNeverChangesWhatIsRead) {
   const auto opened = MappedFile::Open(path);
   ASSERT_TRUE(opened.ok()) << opened.status().message();
   for (const size_t offset : {size_t{0}, size_t{1}, size_t{70000}, content.size()}) {
-    opened->WillNeed(offset, content.size() - offset);
     opened->DontNeed(offset, content.size() - offset);
     opened->DontNeed(offset, 0);
   }
