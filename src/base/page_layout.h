@@ -6,8 +6,8 @@
 // copies rows of it; it is stated once, here.
 //
 //   page = layer 0 | layer 1 | ... ;  layer = kv head 0 | kv head 1 | ... ;  head = K | V
-//   K: [head_dim, kPageTokens] f16   (transposed: one vector load is 16 keys' values of one
-//   dimension) V: [kPageTokens, head_dim] f16
+//   K: [head_dim, kPageTokens] f16, transposed: one vector load is one dimension of 16 keys
+//   V: [kPageTokens, head_dim] f16
 //
 // All offsets and strides are in elements (2 bytes each) unless named bytes.
 #pragma once

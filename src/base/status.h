@@ -22,7 +22,7 @@ enum class StatusCode {
   kResourceExhausted,  // no room now; may work later
   kUnavailable,        // loading or draining; may work later
   kCancelled,          // the caller went away
-  kDeadlineExceeded,   //
+  kDeadlineExceeded,   // it took longer than it was given
   kDataLoss,           // a file is corrupt or truncated
   kUnsupported,        // valid, but not served by this build or model
   kIo,                 // the operating system refused

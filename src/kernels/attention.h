@@ -33,9 +33,9 @@ struct AttentionTask {
   size_t first_position = 0;
   size_t num_rows = 0;
   size_t window = 0;  // 0: everything before; else the number of positions seen, itself included
-  size_t num_heads =
-      0;            // a multiple of layout->num_kv_heads (GQA: heads h * group .. share kv head h)
-  float scale = 0;  // multiplies q . k
+  // A multiple of layout->num_kv_heads. GQA: heads h * group .. share kv head h.
+  size_t num_heads = 0;
+  float scale = 0;           // multiplies q . k
   float softcap = 0;         // 0: none; else scores become softcap * tanh(score / softcap)
   const float* q = nullptr;  // [num_rows, q_stride], head h at h * head_dim
   size_t q_stride = 0;

@@ -52,8 +52,8 @@ class GgufFile {
   std::optional<uint64_t> Integer(const std::string& key) const;
   std::optional<float> Float(const std::string& key) const;
   std::optional<std::string> String(const std::string& key) const;
-  std::optional<std::vector<bool>> Bools(
-      const std::string& key) const;  // an array of bools or integers
+  // An array of bools or integers.
+  std::optional<std::vector<bool>> Bools(const std::string& key) const;
   std::optional<size_t> ArrayLength(const std::string& key) const;
 
   // Tells the kernel that the tensor's bytes are no longer needed in memory.

@@ -24,8 +24,8 @@ struct KernelTable;  // kernels/kernels.h
 
 // Consecutive new rows of one sequence in a step.
 struct SequenceRows {
-  std::span<std::byte* const>
-      pages;  // page table covering positions [0, first_position + tokens.size())
+  // Page table, [PagesFor(first_position + tokens.size())] or longer.
+  std::span<std::byte* const> pages;
   std::span<const TokenId> tokens;  // [num_rows] the new rows
   size_t first_position = 0;
   // Rows below this position are resident already: they are computed for their logits, and not

@@ -36,8 +36,8 @@ struct TransformerConfig {
   RopeConfig rope;
   Activation activation = Activation::kSilu;
   bool qk_norm = false;  // RMSNorm of each query and key head before rope
-  bool post_norms =
-      false;  // RMSNorm of attention's and the feed-forward's output before the residual is added
+  // RMSNorm of attention's and the feed-forward's output before the residual is added.
+  bool post_norms = false;
   float embedding_scale = 1;
   float attention_scale = 0;
   float final_softcap = 0;  // 0: none

@@ -33,7 +33,7 @@ struct Projection {
 struct LayerWeights {
   const float* attention_norm = nullptr;       // [embedding]
   const float* q_norm = nullptr;               // [head_dim] or null
-  const float* k_norm = nullptr;               //
+  const float* k_norm = nullptr;               // [head_dim] or null
   const float* post_attention_norm = nullptr;  // [embedding] or null
   const float* feed_forward_norm = nullptr;    // [embedding]
   const float* post_feed_forward_norm = nullptr;
