@@ -78,7 +78,6 @@ Engine::Impl::Impl(Model& model, std::unique_ptr<PageCache> cache, const Options
             {.limits = {.step_tokens = options.step_tokens,
                         .mixed_step_tokens = options.mixed_step_tokens,
                         .max_running = options.max_running},
-             .joining = options.prefix_cache ? Joining::kAllowed : Joining::kNever,
              .pool = options.pool}) {
   Report(0);
   thread_ = std::thread([this] { Run(); });

@@ -25,6 +25,7 @@ StepLoop::StepLoop(Model& model, std::unique_ptr<PageCache> cache, const Options
     : model_(model),
       cache_(std::move(cache)),
       options_(options),
+      joining_(cache_->keeps_finished() ? Joining::kAllowed : Joining::kNever),
       vocab_size_(model.spec().vocab_size) {}
 
 void StepLoop::Prepare() {
@@ -67,11 +68,10 @@ size_t StepLoop::Deliver() {
 
 void StepLoop::Add(std::unique_ptr<Request> request) {
   const RequestId id = request->id;
-  const bool joins = request->params.cache_prompt && options_.joining == Joining::kAllowed;
   queue_.Add({.id = id,
               .scope = &request->params.scope,
               .tokens = request->tokens,
-              .joining = joins ? Joining::kAllowed : Joining::kNever});
+              .joining = request->params.cache_prompt ? joining_ : Joining::kNever});
   if (request->num_preemptions == 0) stats_.requests_total++;
   waiting_.emplace(id, std::move(request));
 }

@@ -38,7 +38,6 @@ class StepLoop {
  public:
   struct Options {
     Limits limits;
-    Joining joining = Joining::kAllowed;
     ComputePool* pool = nullptr;  // may be null
   };
   StepLoop(Model& model, std::unique_ptr<PageCache> cache, const Options& options);
@@ -102,6 +101,7 @@ class StepLoop {
   Model& model_;
   const std::unique_ptr<PageCache> cache_;
   const Options options_;
+  const Joining joining_;  // never, where the cache keeps nothing: then there is nothing to share
   const size_t vocab_size_;
 
   std::map<RequestId, std::unique_ptr<Request>> waiting_;

@@ -23,11 +23,10 @@ class StepLoopTest : public testing::Test {
   static constexpr Limits kLimits{};
 
   void Start(size_t num_pages, const Limits& limits = kLimits,
-             Joining joining = Joining::kAllowed) {
+             Finished finished = Finished::kStay) {
     loop_.reset();
-    auto cache = MakeCache(model_, num_pages, joining == Joining::kAllowed);
-    loop_ = std::make_unique<StepLoop>(model_, std::move(cache),
-                                       StepLoop::Options{.limits = limits, .joining = joining});
+    loop_ = std::make_unique<StepLoop>(model_, MakeCache(model_, num_pages, finished),
+                                       StepLoop::Options{.limits = limits});
     model_.on_forward = [this](std::span<const SequenceRows> batch) {
       num_sequences_ = batch.size();
       for (const SequenceRows& rows : batch) num_rows_ += rows.tokens.size();
@@ -160,7 +159,7 @@ TEST_F(StepLoopTest, AnEndTokenStopsAndIsNotDelivered) {
 }
 
 TEST_F(StepLoopTest, WithoutPrefixCacheNothingIsMatchedAndNobodyWaits) {
-  Start(64, kLimits, Joining::kNever);
+  Start(64, kLimits, Finished::kGo);
   const Job a = Submit(MakeTokens(100, 1), 3);
   const Job b = Submit(MakeTokens(100, 1), 3);
   Step();

@@ -111,12 +111,14 @@ inline Tokens Concat(Tokens a, const Tokens& b) {
   return a;
 }
 
+enum class Finished { kStay, kGo };  // PageCache::Options::keep_finished
+
 inline std::unique_ptr<PageCache> MakeCache(const FakeModel& model, size_t num_pages,
-                                            bool keep_finished = true) {
+                                            Finished finished = Finished::kStay) {
   const PageLayout layout = model.page_layout();
   auto cache = PageCache::Create({.layout = layout,
                                   .capacity_bytes = num_pages * layout.page_bytes(),
-                                  .keep_finished = keep_finished});
+                                  .keep_finished = finished == Finished::kStay});
   TRELLIS_CHECK(cache.ok());
   return std::move(cache).value();
 }

@@ -390,6 +390,10 @@ const PageLayout& PageCache::layout() const {
   return impl_->options.layout;
 }
 
+bool PageCache::keeps_finished() const {
+  return impl_->options.keep_finished;
+}
+
 PageCacheStats PageCache::Stats() const {
   PageCacheStats stats = impl_->counters;
   stats.capacity = impl_->pool->capacity();

@@ -137,6 +137,7 @@ class PageCache {
   void Reset();
 
   const PageLayout& layout() const;
+  bool keeps_finished() const;   // Options::keep_finished
   PageCacheStats Stats() const;  // O(1)
 
   // Checks every invariant; aborts with a message naming the one that broke. O(tree). Tests call

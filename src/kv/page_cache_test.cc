@@ -25,10 +25,12 @@ class PageCacheTest : public testing::Test {
  protected:
   static constexpr PageLayout kLayout{.num_layers = 2, .num_kv_heads = 2, .head_dim = 4};
 
-  void Start(size_t num_pages, const bool keep_finished = true) {
-    auto cache = PageCache::Create({.layout = kLayout,
-                                    .capacity_bytes = num_pages * kLayout.page_bytes(),
-                                    .keep_finished = keep_finished});
+  void Start(size_t num_pages) {
+    Start(
+        PageCache::Options{.layout = kLayout, .capacity_bytes = num_pages * kLayout.page_bytes()});
+  }
+  void Start(const PageCache::Options& options) {
+    auto cache = PageCache::Create(options);
     ASSERT_TRUE(cache.ok());
     cache_ = std::move(cache).value();
   }
@@ -350,7 +352,9 @@ TEST_F(PageCacheTest, ResetForgetsAllButWhatLeasesHoldAndTheseGoOn) {
 }
 
 TEST_F(PageCacheTest, WithoutKeepingNothingIsMatchedAndNothingStays) {
-  Start(8, false);
+  Start(PageCache::Options{
+      .layout = kLayout, .capacity_bytes = 8 * kLayout.page_bytes(), .keep_finished = false});
+  EXPECT_FALSE(cache_->keeps_finished());
   TestSession a = Compute(Stream(1, 40)), b = Compute(Stream(1, 40));
   EXPECT_EQ(b.lease().num_matched(), 0u);
   EXPECT_EQ(Matched(Stream(1, 40)), 0u);
