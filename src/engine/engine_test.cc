@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "engine/test_support.h"
+#include "os/compute_pool.h"
 
 namespace trellis {
 namespace {
@@ -80,6 +81,7 @@ class EngineTest : public testing::Test {
 
   FakeModel model_{1024};
   Gate gate_;
+  std::unique_ptr<ComputePool> pool_;  // of tests that sample in parallel
   std::unique_ptr<Engine> engine_;
 };
 
@@ -338,8 +340,10 @@ TEST_F(EngineTest, AnIdleEngineTakesNoSteps) {
 
 // Many clients at once, over a cache that is too small for all of them and is reset all the time:
 // every answer is the reference's, every one of the 200 cancelled requests gives back what it held.
+// Three threads sample what they get.
 TEST_F(EngineTest, ManyThreadsSubmitAndCancel) {
-  Start(40, {.max_running = 6, .step_tokens = 100, .mixed_step_tokens = 50});
+  pool_ = ComputePool::Create(3).value();
+  Start(40, {.max_running = 6, .step_tokens = 100, .mixed_step_tokens = 50, .pool = pool_.get()});
   constexpr size_t kThreads = 4, kRequests = 60;
   std::vector<std::thread> threads;
   std::vector<size_t> cancels(kThreads, 0);

@@ -567,9 +567,11 @@ TEST_F(StepLoopTest, RandomTraffic) {
         jobs.push_back(Submit(make(), 1 + below(below(4) == 0 ? 300 : 80)));
       }
       if (below(12) == 0 && !jobs.empty()) Cancel(jobs[below(jobs.size())].id);
-      if (below(100) == 0) loop_->ResetCache();
+      if (below(100) == 0) {
+        deduplicated += loop_->CacheStats().pages_deduplicated;  // it counts since the last reset
+        loop_->ResetCache();
+      }
       Step();
-      deduplicated += loop_->CacheStats().pages_deduplicated;
       ASSERT_LT(loop_->Stats().steps_total, 50000u) << "no end in sight";
     }
     for (Job& job : jobs) {
@@ -593,6 +595,7 @@ TEST_F(StepLoopTest, RandomTraffic) {
       }
     }
     ExpectNothingHeld();
+    deduplicated += loop_->CacheStats().pages_deduplicated;
     preemptions += loop_->Stats().preemptions_total;
     cached += loop_->Stats().cached_tokens_total;
   }
@@ -601,7 +604,7 @@ TEST_F(StepLoopTest, RandomTraffic) {
   EXPECT_GT(cancels, 50u);
   EXPECT_GT(outgrown, 10u);
   EXPECT_GT(cached, 1000u);
-  EXPECT_GT(deduplicated, 100u);
+  EXPECT_GT(deduplicated, 50u);
 }
 
 }  // namespace

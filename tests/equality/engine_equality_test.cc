@@ -44,7 +44,7 @@ class RecordingModel : public Model {
   size_t max_batch_ = 0;
 };
 
-constexpr size_t kRequests = 8, kGenerated = 12, kPages = 20;
+constexpr size_t kRequests = 8, kGenerated = 60, kPages = 20;
 
 // Three trunks, branches at odd places; together more pages than there are.
 std::vector<Tokens> BranchingPrompts(const Subject& subject) {
@@ -91,6 +91,7 @@ TEST_P(EngineEquality, EveryRowIsOneOfAColdRun) {
     EXPECT_GT(cache.rows_copied, 0u);
     EXPECT_GT(cache.tokens_matched, 0u);
     EXPECT_GT(model.max_batch(), 2u);
+    EXPECT_GT((*engine)->Stats().preemptions_total, 0u);
   }
 
   std::vector<ColdRun> colds;

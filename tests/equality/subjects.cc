@@ -46,20 +46,43 @@ TinyShape TinyGemma3() {
                    {"attention.sliding_window_pattern", uint32_t{2}}}};
 }
 
+TinyShape TinyKTypes() {
+  return {.embedding_length = 256,
+          .feed_forward_length = 256,
+          .num_heads = 8,
+          .num_kv_heads = 2,
+          .head_dim = 32,
+          .vocab_size = 150,
+          .type = GGML_TYPE_Q4_K};
+}
+
+// As in files that are called Q4_K_M.
+TinyGguf MakeTinyKTypes() {
+  TinyGguf gguf = MakeTinyModel(TinyKTypes());
+  for (TinyTensor& tensor : gguf.tensors) {
+    if (tensor.name.find("ffn_down") != std::string::npos) tensor.type = GGML_TYPE_Q6_K;
+  }
+  return gguf;
+}
+
 }  // namespace
 
 std::vector<SubjectId> AllSubjects() {
   std::vector<SubjectId> ids;
   for (const KernelTable* kernels : AvailableKernels()) {
     ids.push_back({ModelKind::kTinyGemma3, kernels});
-    if (kernels->isa != Isa::kScalar) ids.push_back({ModelKind::kSmolLm2, kernels});
+    if (kernels->isa == Isa::kScalar) continue;
+    ids.push_back({ModelKind::kTinyKTypes, kernels});
+    ids.push_back({ModelKind::kSmolLm2, kernels});
   }
   return ids;
 }
 
 std::string SubjectName(const SubjectId& id) {
-  return std::string(id.kind == ModelKind::kSmolLm2 ? "SmolLM2_" : "TinyGemma3_") +
-         id.kernels->name;
+  const char* name = id.kind == ModelKind::kSmolLm2      ? "SmolLM2_"
+                     : id.kind == ModelKind::kTinyGemma3 ? "TinyGemma3_"
+                                                         : "TinyKTypes_";
+  return std::string(name) + id.kernels->name;
 }
 
 void PrintTo(const SubjectId& id, std::ostream* out) {
@@ -82,16 +105,16 @@ Result<Subject> LoadSubject(const SubjectId& id, size_t num_threads) {
     TRELLIS_ASSIGN_OR_RETURN(subject.model, Model::Load(path, *id.kernels, *subject.pool, {}));
     return subject;
   }
-  const TinyShape shape = TinyGemma3();
+  const bool is_gemma3 = id.kind == ModelKind::kTinyGemma3;
   const auto path = std::filesystem::temp_directory_path() /
                     ("trellis_equality_" + std::to_string(getpid()) + ".gguf");
-  WriteGguf(MakeTinyModel(shape), path.string());
+  WriteGguf(is_gemma3 ? MakeTinyModel(TinyGemma3()) : MakeTinyKTypes(), path.string());
   TRELLIS_ASSIGN_OR_RETURN(subject.model,
                            Model::Load(path.string(), *id.kernels, *subject.pool, {}));
   std::filesystem::remove(path);  // it stays mapped
   std::mt19937 random(11);
   for (size_t i = 0; i < 560; i++) {
-    subject.text.push_back(static_cast<TokenId>(random() % shape.vocab_size));
+    subject.text.push_back(static_cast<TokenId>(random() % subject.model->spec().vocab_size));
   }
   return subject;
 }

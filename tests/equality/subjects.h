@@ -19,13 +19,15 @@ namespace trellis {
 enum class ModelKind {
   kSmolLm2,     // the real thing, 4-bit weights
   kTinyGemma3,  // random weights, layers with a window of 70 positions and without
+  kTinyKTypes,  // random weights in blocks of 256, two types of them
 };
 
 struct SubjectId {
   ModelKind kind;
   const KernelTable* kernels;
 };
-// SmolLM2 on all but the scalar kernels, which would take minutes; the tiny model on all.
+// All models on all instruction sets; on the scalar kernels, which would take minutes, the
+// smallest.
 std::vector<SubjectId> AllSubjects();
 std::string SubjectName(const SubjectId& id);
 void PrintTo(const SubjectId& id, std::ostream* out);
@@ -34,7 +36,7 @@ void PrintTo(const SubjectId& id, std::ostream* out);
 struct Subject {
   std::unique_ptr<ComputePool> pool;
   std::unique_ptr<Model> model;
-  Tokens text;  // 144 tokens; 560 of the tiny model: decoding them splits attention into segments
+  Tokens text;  // 144 tokens; 560 of a tiny model: decoding them splits attention into segments
 
   // `text` turned by 13 * `index` tokens: shares no prefix with the others.
   Tokens Turned(size_t index, size_t length) const;
