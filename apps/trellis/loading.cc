@@ -130,7 +130,6 @@ Result<std::unique_ptr<Service>> LoadService(const ModelOptions& options,
   Engine::Options engine;
   engine.context_size = context;
   engine.max_queue = options.max_queue;
-  engine.prefix_cache = options.prefix_cache;
   engine.pool = service->pool.get();
   TRELLIS_ASSIGN_OR_RETURN(service->engine,
                            Engine::Create(*service->model, std::move(cache), engine));

@@ -142,7 +142,7 @@ class Generation {
       piece->text = choice.decoder.Push(event.token->token);
       if (choice.decoder.stopped()) {
         choice.finish_reason = "stop";
-        service_.engine->Cancel(*choice.request);
+        service_.engine->Finish(*choice.request);
       }
     } else {
       choice.done = true;
