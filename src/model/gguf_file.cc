@@ -3,28 +3,23 @@
 #include <fmt/format.h>
 #include <ggml.h>
 #include <gguf.h>
+#include <trellis_llama.h>
 
 #include <algorithm>
 #include <cstring>
-#include <mutex>
 
 namespace trellis {
 namespace {
 
-// ggml says what is wrong with a header through its log; the last line becomes part of our error.
-// A thread has its own, so that two files can be opened at once.
-thread_local std::string last_ggml_error;
-
-void KeepLastError(ggml_log_level level, const char* text, void*) {
-  if (level != GGML_LOG_LEVEL_ERROR) return;
-  last_ggml_error = text;
-  while (!last_ggml_error.empty() && last_ggml_error.back() == '\n') last_ggml_error.pop_back();
+// What ggml said last, in its log, of why it could not read a header.
+std::string WhyUnreadable() {
+  const std::string errors = trellis_llama::TakeErrors();
+  const std::string last = errors.substr(errors.rfind('\n') + 1);
+  return last.empty() ? "unreadable" : last;
 }
 
 gguf_context* ParseHeader(const MappedFile& file) {
-  static std::once_flag once;
-  std::call_once(once, [] { ggml_log_set(KeepLastError, nullptr); });
-  last_ggml_error.clear();
+  trellis_llama::TakeErrors();
   return gguf_init_from_buffer(file.bytes().data(), file.bytes().size(),
                                {.no_alloc = true, .ctx = nullptr});
 }
@@ -102,8 +97,7 @@ Status GgufFile::AddSplit(const std::string& path) {
   gguf_context* header = ParseHeader(file);
   if (header == nullptr) {
     return Status(StatusCode::kDataLoss,
-                  fmt::format("{}: damaged or truncated header ({})", path,
-                              last_ggml_error.empty() ? "unreadable" : last_ggml_error));
+                  fmt::format("{}: damaged or truncated header ({})", path, WhyUnreadable()));
   }
   const std::byte* base = file.bytes().data();
   splits_.push_back({std::move(file), header});
