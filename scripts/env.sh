@@ -5,8 +5,12 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export TRELLIS_CACHE=${TRELLIS_CACHE:-${XDG_CACHE_HOME:-${HOME:?is not set}/.cache}/trellis}
 export TRELLIS_MODELS_DIR=${TRELLIS_MODELS_DIR:-$TRELLIS_CACHE/models}
-mkdir -p "$TRELLIS_CACHE"
+# Relative to where the user is; from here on we are in the root.
+for name in TRELLIS_CACHE TRELLIS_MODELS_DIR CCACHE_DIR LLAMA_SOURCE_DIR MODEL; do
+  [ -z "${!name:-}" ] || export "$name=$(realpath -ms "${!name}")"
+done
 cd "$root"
+mkdir -p "$TRELLIS_CACHE"
 
 say() { echo "==> $*" >&2; }
 die() { echo "trellis: $*" >&2; exit 1; }

@@ -1,5 +1,6 @@
-"""scripts/build_llama goes on after a build that was interrupted, in this checkout or in another one."""
+"""scripts/build_llama: what it makes of an interrupted build, of another one in progress, and of a failure."""
 
+import fcntl
 import os
 import pathlib
 import subprocess
@@ -9,6 +10,7 @@ import unittest
 ROOT = pathlib.Path(__file__).parents[2]
 # Stands in for cmake: notes what it was asked for and what the build directory held, and installs nothing.
 CMAKE = """#!/bin/sh
+[ -z "$COMPLAINT" ] || { echo "$COMPLAINT"; exit 1; }
 if [ "$1" = -S ]; then
   while [ $# -gt 0 ]; do
     case $1 in
@@ -26,7 +28,7 @@ fi
 
 
 class BuildLlamaTest(unittest.TestCase):
-    def build(self, cache):
+    def start(self, cache, complaint=""):
         source = cache / "source"
         if not source.exists():  # a changed time would make it another source
             (source / "include").mkdir(parents=True)
@@ -36,19 +38,25 @@ class BuildLlamaTest(unittest.TestCase):
         (tools / "cmake").write_text(CMAKE)
         (tools / "cmake").chmod(0o755)
         (cache / "seen").write_text("")
-        done = subprocess.run(
+        return subprocess.Popen(
             [ROOT / "scripts/build_llama", "slim"],
             env=os.environ
             | {
                 "TRELLIS_CACHE": str(cache),
                 "LLAMA_SOURCE_DIR": str(source),
                 "PATH": f"{tools}:{os.environ['PATH']}",
+                "COMPLAINT": complaint,
             },
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=True,
         )
-        return pathlib.Path(done.stdout.strip()), (cache / "seen").read_text().split()
+
+    def build(self, cache):
+        process = self.start(cache)
+        out, err = process.communicate()
+        self.assertEqual(process.returncode, 0, err)
+        return pathlib.Path(out.strip()), (cache / "seen").read_text().split()
 
     def interrupted(self, home):
         """What the next build finds of a build of `home` that was interrupted."""
@@ -70,6 +78,27 @@ class BuildLlamaTest(unittest.TestCase):
 
     def test_another_checkouts_is_thrown_away(self):
         self.assertEqual(self.interrupted("/elsewhere/third_party/llama"), [])
+
+    def test_it_says_that_it_waits_for_another_build(self):
+        with tempfile.TemporaryDirectory() as folder:
+            cache = pathlib.Path(folder)
+            (cache / "llama").mkdir()
+            with open(cache / "llama/slim.lock", "w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                process = self.start(cache)
+                self.assertIn("Waiting for another build of llama.cpp (slim)", process.stderr.readline())
+                self.assertEqual((cache / "seen").read_text(), "")
+            out, _ = process.communicate()
+            self.assertEqual(process.returncode, 0)
+            self.assertTrue(pathlib.Path(out.strip()).is_dir())
+
+    def test_what_cmake_complained_of_is_shown(self):
+        with tempfile.TemporaryDirectory() as folder:
+            process = self.start(pathlib.Path(folder), "No such compiler")
+            out, err = process.communicate()
+            self.assertEqual((process.returncode, out), (1, ""))
+            self.assertIn("\nNo such compiler\n", err)
+            self.assertIn("slim.log", err)
 
 
 if __name__ == "__main__":
