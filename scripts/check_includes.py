@@ -29,7 +29,6 @@ BORDERS = {
     r"nlohmann/": {"api", "server"},
     r"(llama|ggml|gguf|chat|common|llama-[\w-]+|ggml-[\w-]+)\.h$": {"text", "sample", "model"},
     r"boost/": {"server"},
-    r"prometheus/": {"server"},
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*["<]([^">]+)[">]', re.M)
 
