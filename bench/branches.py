@@ -15,6 +15,8 @@ import concurrent.futures
 import http.client
 import json
 import pathlib
+import random
+import re
 import socket
 import subprocess
 import sys
@@ -152,10 +154,13 @@ def run_once(command, text):
 
 
 def sample_text():
-    """Real text of our own, long enough for everything above."""
-    root = pathlib.Path(__file__).resolve().parent.parent
-    files = [root / "LICENSE", *sorted(root.glob("src/*/*.h")), *sorted(root.glob("src/*/*.cc"))]
-    return "\n".join(path.read_text() for path in files)[:80000]
+    """The license's sentences, numbered, in an order of our own: natural text, long enough for everything above, and
+    the same in every commit. Figures of two commits could not be compared otherwise."""
+    whole = (pathlib.Path(__file__).resolve().parent.parent / "LICENSE").read_text()
+    sentences = [" ".join(part.split()) for part in re.split(r"(?<=[.;:])\s", whole)]
+    # random() gives the same numbers in every version of Python; shuffle() need not.
+    draw = random.Random(1).random
+    return "\n".join(f"({i}) {sentences[int(draw() * len(sentences))]}" for i in range(500))
 
 
 def main():
@@ -178,12 +183,13 @@ def main():
         sweep.append(run_once([*base, *settings], text))
     best = {key: min(range(len(sweep)), key=lambda i: sweep[i][key]) for key, _, _ in FIGURES}
 
-    mine, theirs = [], {i: [] for i in set(best.values())}
+    mine, theirs = [], {i: [] for i in sorted(set(best.values()))}
+    sides = [(mine, ours), *((runs, [*base, *PEER_SETTINGS[i]]) for i, runs in theirs.items())]
     for turn in range(args.repetitions):
         print(f"turn {turn + 1} of {args.repetitions}", file=sys.stderr)
-        mine.append(run_once(ours, text))
-        for i in theirs:
-            theirs[i].append(run_once([*base, *PEER_SETTINGS[i]], text))
+        # Who goes first changes each turn: the second one starts on a warmer machine.
+        for runs, command in sides if turn % 2 == 0 else sides[::-1]:
+            runs.append(run_once(command, text))
 
     rows, data = [], {"machine": common.machine(), "model": args.model, "figures": {}}
     for key, what, unit in FIGURES:
@@ -195,13 +201,15 @@ def main():
         computed = key.split("_")[0] + "_computed"
         notes = ""
         if computed in mine[0]:
-            notes = f"{mine[0][computed]:,} / {theirs[best[key]][0][computed]:,}"
+            notes = " / ".join(
+                f"{common.median([run[computed] for run in runs]):,.0f}" for runs in (mine, theirs[best[key]])
+            )
         rows.append(
             [what, f"{common.median(a):.3g} {unit}", f"{common.median(b):.3g} {unit}", settings, notes]
             + [common.ratio_text(result), result["verdict"]]
         )
     data["runs"] = {"trellis": mine, "sweep": sweep}
-    header = ["", "trellis", "llama-server", "its best settings", "prompt tokens computed", "ratio", "verdict"]
+    header = ["", "trellis", "llama-server", "its best settings", "prompt tokens computed (medians)", "ratio", "verdict"]
     text = (
         f"{pathlib.Path(args.model).name}, {common.machine_text(data['machine'])}, {args.threads} threads, "
         f"medians of {args.repetitions} runs in turns\n\n{common.table(header, rows)}"
