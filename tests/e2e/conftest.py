@@ -1,9 +1,11 @@
 """Starts the real server on the real model once; TRELLIS_BIN and TRELLIS_MODELS_DIR say where they are."""
 
+import contextlib
 import json
 import os
 import pathlib
 import re
+import socket
 import subprocess
 import threading
 import time
@@ -13,6 +15,8 @@ import urllib.request
 import pytest
 
 MODEL = "SmolLM2-135M-Instruct.Q4_1"
+# Seconds after which something hangs, rather than being slow: no test asserts on less.
+DEADLINE = 300
 
 
 def model_path():
@@ -21,55 +25,147 @@ def model_path():
     return str(model)
 
 
+@contextlib.contextmanager
+def program(*args, **more):
+    """A Popen of trellis with its output as text; killed when the block ends, or at the deadline."""
+    command = [os.environ["TRELLIS_BIN"], *args]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **more) as process:
+        deadline = threading.Timer(DEADLINE, process.kill)
+        deadline.start()
+        try:
+            yield process
+        finally:
+            deadline.cancel()
+            process.kill()
+
+
+def read_until(connection, pattern):
+    """Reads a socket until a match of `pattern` has come."""
+    got = b""
+    while not (found := re.search(pattern, got)):
+        more = connection.recv(4096)
+        assert more, f"the connection ended without {pattern}: {got[-500:]}"
+        got += more
+    return found
+
+
 class Server:
+    """`trellis serve` with these flags, listening; a context manager that leaves no process behind.
+
+    Whatever it is waited for fails with the end of its log, at once where it has ended.
+    """
+
     def __init__(self, *flags):
+        self.url, self.log = None, []
         self.process = subprocess.Popen(
             [os.environ["TRELLIS_BIN"], "serve", "-m", model_path(), "--port", "0", *flags],
             stderr=subprocess.PIPE,
             text=True,
         )
-        self.url = None
+        # Its log is read all the time: a full pipe would stop it.
+        self.reader = threading.Thread(target=self.read_log, daemon=True)
+        self.reader.start()
+
+    def __enter__(self):
+        try:
+            self.wait_until("it listens", lambda: self.url)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.reader.join()
+        self.process.stderr.close()
+
+    def read_log(self):
         for line in self.process.stderr:
+            self.log.append(line)
             if found := re.match(r"listening on (\S+)", line):
                 self.url = found[1]
-                break
-        assert self.url, "the server did not start"
-        # Its log is read all the time: a full pipe would stop it.
-        self.log = []
-        threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True).start()
+
+    def fail(self, what):
+        if self.process.poll() is not None:
+            what += f" (it ended with status {self.process.returncode})"
+            self.reader.join()
+        raise AssertionError(f"{what}; the server's log:\n{''.join(self.log[-40:])}")
+
+    def wait_until(self, what, condition):
+        """Returns what `condition` does, when that is true."""
+        start = time.monotonic()
+        while not (result := condition()):
+            if self.process.poll() is not None or time.monotonic() - start > DEADLINE:
+                self.fail(f"waited in vain until {what}")
+            time.sleep(0.01)
+        return result
+
+    def open(self, path, *more):
+        """(status, body)"""
+        request = urllib.request.Request(self.url + path, *more)
+        try:
+            with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read()
+        except OSError as error:
+            self.fail(f"{path}: {error}")
 
     def get(self, path):
-        with urllib.request.urlopen(self.url + path) as answer:
-            return json.load(answer)
+        status, body = self.open(path)
+        assert status == 200, body
+        return json.loads(body)
 
     def post(self, path, body):
         """(status, parsed body); `body` may be bytes."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
-        try:
-            with urllib.request.urlopen(request) as answer:
-                return answer.status, json.load(answer)
-        except urllib.error.HTTPError as error:
-            return error.code, json.load(error)
+        status, answer = self.open(path, data, {"Content-Type": "application/json"})
+        return status, json.loads(answer)
+
+    @property
+    def address(self):
+        host, port = self.url.removeprefix("http://").split(":")
+        return host, int(port)
+
+    def send(self, path, body):
+        """A connection on which this was sent and nothing read."""
+        text = json.dumps(body)
+        connection = socket.create_connection(self.address, timeout=DEADLINE)
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(text)}\r\n\r\n"
+        connection.sendall((head + text).encode())
+        return connection
+
+    def metrics(self):
+        _, body = self.open("/metrics")
+        lines = [line.split() for line in body.decode().splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, value in lines}
 
     def pages(self):
         return self.get("/v1/cache")["pages"]
 
+    def wait_for_a_lease(self):
+        self.wait_until("a request runs", lambda: self.get("/v1/cache")["leases"] > 0)
+
     def settle(self):
         """Waits until no request runs."""
-        while self.get("/v1/cache")["leases"] > 0:
-            time.sleep(0.01)
+        self.wait_until("no request runs", lambda: self.get("/v1/cache")["leases"] == 0)
 
     def stop(self):
+        """Its exit status after SIGTERM."""
         self.process.terminate()
-        return self.process.wait()
+        try:
+            return self.process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            self.fail("it goes on after SIGTERM")
 
 
 @pytest.fixture(scope="session")
 def server():
-    server = Server("--kv-cache", "1GiB")
-    yield server
-    assert server.stop() == 0
+    with Server("--kv-cache", "1GiB") as server:
+        yield server
+        assert server.stop() == 0
 
 
 @pytest.fixture

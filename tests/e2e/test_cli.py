@@ -8,13 +8,13 @@ import socket
 import subprocess
 
 import pytest
-from conftest import MODEL, Server, model_path
+from conftest import DEADLINE, MODEL, Server, model_path, program
 
 BIN = os.environ["TRELLIS_BIN"]
 
 
 def trellis(*args, **more):
-    return subprocess.run([BIN, *args], capture_output=True, text=True, timeout=120, **more)
+    return subprocess.run([BIN, *args], capture_output=True, text=True, timeout=DEADLINE, **more)
 
 
 def run(*args, **more):
@@ -74,9 +74,10 @@ def test_sizes():
 
 def test_help_names_every_flag_and_version():
     flags = {
-        "serve": "--model --host --port --threads --ctx-size --kv-cache --alias --no-prefix-cache --drain-timeout",
+        "serve": "--model --host --port --threads --ctx-size --kv-cache --alias --no-prefix-cache --max-queue "
+        "--drain-timeout",
         "run": "--model --chat --max-tokens --temperature --top-k --top-p --min-p --typical-p --repeat-penalty "
-        "--presence-penalty --frequency-penalty --seed --threads",
+        "--presence-penalty --frequency-penalty --repeat-last-n --seed --threads --ctx-size --kv-cache",
         "bench": "--model --n-prompt --n-gen --n-depth --threads --repetitions --output",
         "inspect": "file",
     }
@@ -105,15 +106,11 @@ def test_run_gives_the_servers_text_from_an_argument_and_from_stdin(fresh):
 
 
 def test_run_ends_cleanly_when_interrupted():
-    process = subprocess.Popen(
-        [BIN, "run", "-m", model_path(), "--kv-cache", "64MiB", "Count to a million: one,"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout.read(20)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    flags = ["run", "-m", model_path(), "--kv-cache", "64MiB"]
+    with program(*flags, "Count to a million: one,", stdout=subprocess.PIPE) as process:
+        assert process.stdout.read(20)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
     assert process.returncode == 130
     assert out.endswith("\n") and "answer:" in err
 
@@ -155,34 +152,33 @@ def test_a_port_in_use_is_named():
 
 
 def test_the_alias_is_the_models_name():
-    server = Server("--kv-cache", "64MiB", "--alias", 'my "model"')
-    assert server.get("/v1/models")["data"][0]["id"] == 'my "model"'
-    body = {"prompt": "x", "max_tokens": 1}
-    assert server.post("/v1/completions", {**body, "model": 'my "model"'})[0] == 200
-    assert server.post("/v1/completions", {**body, "model": MODEL})[0] == 404
-    assert server.stop() == 0
+    with Server("--kv-cache", "64MiB", "--alias", 'my "model"') as server:
+        assert server.get("/v1/models")["data"][0]["id"] == 'my "model"'
+        body = {"prompt": "x", "max_tokens": 1}
+        assert server.post("/v1/completions", {**body, "model": 'my "model"'})[0] == 200
+        assert server.post("/v1/completions", {**body, "model": MODEL})[0] == 404
+        assert server.stop() == 0
 
 
 def test_without_the_prefix_cache_nothing_is_found_again():
-    server = Server("--kv-cache", "64MiB", "--no-prefix-cache")
-    for _ in range(2):
-        _, answer = server.post("/v1/completions", {"prompt": [300] * 40, "max_tokens": 2})
-        assert answer["timings"]["cache_n"] == 0
-    assert server.pages()["free"] == server.pages()["capacity"]
-    assert server.stop() == 0
+    with Server("--kv-cache", "64MiB", "--no-prefix-cache") as server:
+        for _ in range(2):
+            _, answer = server.post("/v1/completions", {"prompt": [300] * 40, "max_tokens": 2})
+            assert answer["timings"]["cache_n"] == 0
+        assert server.pages()["free"] == server.pages()["capacity"]
+        assert server.stop() == 0
 
 
 def test_a_second_signal_stops_at_once():
-    server = Server("--kv-cache", "256MiB", "--drain-timeout", "600")
-    host, port = server.url.removeprefix("http://").split(":")
-    body = json.dumps({"prompt": "x", "max_tokens": 8000, "ignore_eos": True})
-    with socket.create_connection((host, int(port))) as client:
-        client.sendall(f"POST /v1/completions HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
-        while server.get("/v1/cache")["leases"] == 0:
-            pass
-        server.process.terminate()
-        # Once it no longer listens, the first one has been taken.
-        with pytest.raises(OSError):
-            while True:
-                socket.create_connection((host, int(port))).close()
-        assert server.stop() == -signal.SIGTERM
+    def refuses():
+        try:
+            socket.create_connection(server.address, timeout=DEADLINE).close()
+        except OSError:
+            return True
+
+    with Server("--kv-cache", "256MiB", "--drain-timeout", "600") as server:
+        with server.send("/v1/completions", {"prompt": "x", "max_tokens": 8000, "ignore_eos": True}):
+            server.wait_for_a_lease()
+            server.process.terminate()
+            server.wait_until("it no longer listens: the first signal has been taken", refuses)
+            assert server.stop() == -signal.SIGTERM

@@ -1,7 +1,5 @@
 """What the official client asks for and gets: both endpoints, streams, logprobs, seeds, several answers, errors."""
 
-import urllib.request
-
 import openai
 import pytest
 from conftest import MODEL, Server
@@ -92,27 +90,52 @@ def test_errors_are_the_clients_own(client, more, error, field):
     assert raised.value.param == field
 
 
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather in a town",
+        "parameters": {"type": "object", "properties": {"town": {"type": "string"}}, "required": ["town"]},
+    },
+}
+
+
+def test_a_chat_with_tools_goes_on_after_a_call(client):
+    question = [{"role": "user", "content": "What is the weather in Oslo?"}]
+
+    def ask_chat(messages):
+        answer = client.chat.completions.create(
+            model=MODEL, messages=messages, tools=[WEATHER], max_tokens=8, temperature=0
+        )
+        assert answer.choices[0].message.content
+        return answer.usage.prompt_tokens
+
+    def after_result(text):
+        call = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": '{"town": "Oslo"}'}}
+        called = {"role": "assistant", "content": None, "tool_calls": [call]}
+        return ask_chat([*question, called, {"role": "tool", "tool_call_id": "1", "content": text}])
+
+    first, short = ask_chat(question), after_result("rain")
+    # This model's template knows nothing of tools or calls, but the result is a turn like any other.
+    assert first < short < after_result("rain, then sun, then rain again")
+
+
 def test_a_full_queue_is_told_to_come_back():
-    server = Server("--kv-cache", "64MiB", "--max-queue", "1")
-    client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
-    with pytest.raises(openai.InternalServerError) as raised:
-        ask(client, prompt="x", n=100)
-    assert raised.value.status_code == 503
-    assert raised.value.response.headers["retry-after"] == "1"
-    # Which is what the client does by itself.
-    assert ask(client.with_options(max_retries=5), prompt="x").choices
-    assert server.stop() == 0
+    with Server("--kv-cache", "64MiB", "--max-queue", "1") as server:
+        client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+        with pytest.raises(openai.InternalServerError) as raised:
+            ask(client, prompt="x", n=100)
+        assert raised.value.status_code == 503
+        assert raised.value.response.headers["retry-after"] == "1"
+        # Which is what the client does by itself.
+        assert ask(client.with_options(max_retries=5), prompt="x").choices
+        assert server.stop() == 0
 
 
 def test_metrics_count_what_was_asked(fresh):
-    def read():
-        with urllib.request.urlopen(fresh.url + "/metrics") as answer:
-            lines = [line.split() for line in answer.read().decode().splitlines() if not line.startswith("#")]
-        return {name: float(value) for name, value in lines}
-
-    before = read()
+    before = fresh.metrics()
     fresh.post("/v1/completions", {"prompt": [300] * 50, "max_tokens": 4, "ignore_eos": True})
-    after = read()
+    after = fresh.metrics()
     grown = {name: after[name] - before[name] for name in after}
     assert grown["trellis_computed_tokens_total"] == 50
     assert grown["trellis_generated_tokens_total"] == 4
