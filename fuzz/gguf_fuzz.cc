@@ -1,5 +1,5 @@
-// Any bytes as a GGUF file: its header, tensor table and hyperparameters. Either an error comes
-// back, or every tensor can be read to its last byte.
+// Any bytes as a GGUF file: its header, tensor table, hyperparameters and weights. Either an error
+// comes back, or every tensor can be read to its last byte and a whole model is packed.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -9,8 +9,12 @@
 #include "base/check.h"
 #include "model/gguf_file.h"
 #include "model/transformer_config.h"
+#include "model/weights.h"
+#include "os/compute_pool.h"
 
 namespace {
+
+constexpr size_t kMaxPackedFile = 1 << 20;  // more would only take time
 
 // The bytes as a file that has a path but no disk.
 class MemoryFile {
@@ -42,7 +46,17 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
            static_cast<unsigned>(tensor.data[tensor.bytes() - 1]);
   }
   TRELLIS_CHECK(sum < ~0u);
-  (void)trellis::ReadTransformerConfig(**gguf);
+  const auto config = trellis::ReadTransformerConfig(**gguf);
+  if (config.ok() && size <= kMaxPackedFile) {
+    // One thread: what the fuzzer finds it finds again.
+    static const auto pool = trellis::ComputePool::Create(1);
+    TRELLIS_CHECK(pool.ok());
+    const auto weights = trellis::LoadWeights(**gguf, *config, **pool, nullptr);
+    if (weights.ok()) {
+      TRELLIS_CHECK(weights->layers.size() == config->spec.num_layers);
+      TRELLIS_CHECK(weights->output.num_outputs == config->spec.vocab_size);
+    }
+  }
   TRELLIS_CHECK((*gguf)->Fingerprint() == (*gguf)->Fingerprint());
   return 0;
 }

@@ -4,6 +4,7 @@
 The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
+import math
 import pathlib
 import struct
 
@@ -70,8 +71,48 @@ def llama():
     return pairs, tensors, b"\0" * (256 + 128)
 
 
+# ggml's types with blocks of 32 values, and the bytes of a block
+BLOCK_BYTES = {0: 128, 1: 64, 2: 18, 3: 20, 6: 22, 7: 24, 8: 34, 20: 18}
+
+
+def one_layer():
+    """All tensors of the model that llama() is the beginning of: small, in many types."""
+    q4_0, q4_1, q5_0, q5_1, q8_0, iq4_nl, f16, f32 = 2, 3, 6, 7, 8, 20, 1, 0
+    wanted = [
+        ("token_embd", [32, 2], q8_0),
+        ("output_norm", [32], f32),
+        ("blk.0.attn_norm", [32], f32),
+        ("blk.0.attn_q", [32, 32], q4_0),
+        ("blk.0.attn_k", [32, 16], q4_1),
+        ("blk.0.attn_v", [32, 16], f16),
+        ("blk.0.attn_output", [32, 32], q5_0),
+        ("blk.0.ffn_norm", [32], f16),
+        ("blk.0.ffn_gate", [32, 64], q5_1),
+        ("blk.0.ffn_up", [32, 64], iq4_nl),
+        ("blk.0.ffn_down", [64, 32], q4_0),
+    ]
+    tensors, data = [], b""
+    for name, dims, kind in wanted:
+        tensors.append(tensor(f"{name}.weight", dims, kind, len(data)))
+        num_bytes = math.prod(dims) // 32 * BLOCK_BYTES[kind]
+        # Small as f16, f32 and nibbles alike: every byte below 0x3c.
+        data += bytes(i * 7 % 60 for i in range(num_bytes + -num_bytes % 32))
+    return tensors, data
+
+
 def seeds():
     pairs, tensors, data = llama()
+    layer, layer_data = one_layer()
+    yield "one_layer", gguf(pairs, layer, layer_data)
+    yield "one_layer_without_the_last_tensor", gguf(pairs, layer[:-1], layer_data)
+    yield "one_layer_output_apart", gguf(
+        pairs, [*layer, tensor("output.weight", [32, 2], 8, len(layer_data))], layer_data + b"\0" * 96
+    )
+    yield "one_layer_of_another_width", gguf(
+        [u32("llama.feed_forward_length", 32) if text("llama.feed_forward_length") in p else p for p in pairs],
+        layer,
+        layer_data,
+    )
     whole = gguf(pairs, tensors, data)
     yield "llama", whole
     yield "llama_v2", gguf(pairs, tensors, data, version=2)
