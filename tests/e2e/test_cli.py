@@ -6,6 +6,8 @@ import re
 import signal
 import socket
 import subprocess
+import time
+import urllib.request
 
 import pytest
 from conftest import DEADLINE, MODEL, Server, model_path, program
@@ -182,3 +184,59 @@ def test_a_second_signal_stops_at_once():
             server.process.terminate()
             server.wait_until("it no longer listens: the first signal has been taken", refuses)
             assert server.stop() == -signal.SIGTERM
+
+
+def test_the_context_is_checked_before_the_weights_are_read():
+    done = trellis("serve", "-m", model_path(), "--port", "0", "--ctx-size", "9000")
+    assert done.returncode == 2
+    assert done.stderr == "trellis: --ctx-size 9000: the model was made for 8192 tokens\n"
+
+
+def test_the_default_cache_holds_at_most_16_contexts():
+    with Server("--ctx-size", "256") as server:
+        cache = server.get("/v1/cache")
+        assert cache["pages"]["capacity"] * cache["page_tokens"] == 16 * 256
+        assert server.stop() == 0
+
+
+def test_an_answer_that_cannot_be_written_is_an_error():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [BIN, "run", "-m", model_path(), "--kv-cache", "64MiB", "-n", "400", "Once"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 1
+    assert "standard output: No space left on device" in done.stderr
+
+
+def test_it_serves_on_when_nobody_can_read_its_log():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with open("/dev/full", "w") as full:
+        process = subprocess.Popen(
+            [BIN, "serve", "-m", model_path(), "--port", str(port), "--kv-cache", "64MiB"], stderr=full
+        )
+    try:
+        wait_until_healthy(port, process)
+        body = json.dumps({"prompt": "x", "max_tokens": 1}).encode()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/completions", body, timeout=60) as answer:
+            assert answer.status == 200
+        process.terminate()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_until_healthy(port, process):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.05)
+    raise AssertionError(f"not healthy; status {process.poll()}")
