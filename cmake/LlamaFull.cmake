@@ -12,4 +12,5 @@ target_link_options(llama_full INTERFACE -Wl,-rpath,${lib})
 set(source ${TRELLIS_LLAMA_FULL_DIR}/source)
 add_library(llama_full_chat INTERFACE)
 target_include_directories(llama_full_chat SYSTEM INTERFACE ${source}/common ${source}/vendor)
-target_link_libraries(llama_full_chat INTERFACE ${lib}/libllama-common.so llama_full)
+target_link_libraries(llama_full_chat INTERFACE ${lib}/libllama_chat.a llama_full)
+target_link_options(llama_full_chat INTERFACE -Wl,--gc-sections)  # it calls what is not there, for other programs
