@@ -271,6 +271,7 @@ TEST_F(ChatTemplateTest, HostileTemplatesEnd) {
        }) {
     const std::string refusal = Refusal(source);
     EXPECT_NE(refusal, "it rendered") << source.substr(0, 100);
+    EXPECT_EQ(refusal.find("std::exception"), std::string::npos) << source.substr(0, 100);
     EXPECT_LT(refusal.size(), 700u);
   }
 }

@@ -95,12 +95,14 @@ std::vector<common_chat_msg> ToMessages(const std::vector<ChatTurn>& turns) {
 
 common_chat_templates* Parse(const std::string& source, const std::string& bos, const std::string& eos) {
   const Budget budget(kTrialWork);
-  common_chat_templates* templates = common_chat_templates_init(nullptr, source, bos, eos).release();
-  if (budget.exhausted()) {
-    common_chat_templates_free(templates);
-    throw std::runtime_error("it takes too long or makes too much, even of a message or two");
+  common_chat_templates_ptr templates;
+  try {
+    templates = common_chat_templates_init(nullptr, source, bos, eos);
+  } catch (const std::exception&) {
+    if (budget.refusal() == nullptr) throw;
   }
-  return templates;
+  if (budget.refusal() != nullptr) throw std::runtime_error(budget.refusal());
+  return templates.release();
 }
 
 bool HasOwnCode(const common_chat_templates* templates, const std::string& bos, const std::string& eos) {

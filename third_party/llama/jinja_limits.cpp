@@ -14,6 +14,7 @@ constexpr size_t kMaxDepth = 1000;
 
 // Outside of a Budget only depth is limited.
 struct State {
+  const char* refusal = nullptr;
   int budgets = 0;
   size_t work_left = 0, text_left = 0;
   size_t num_values = 0;
@@ -21,12 +22,6 @@ struct State {
   std::vector<std::shared_ptr<jinja::value_t>> changed;
 };
 thread_local State state;
-
-// Nothing more is done for a template that went too far once: llama.cpp tries each in many ways.
-[[noreturn]] void Refuse(const char* why) {
-  state.work_left = 0;
-  throw std::runtime_error(why);
-}
 
 void Take(size_t amount, size_t& left) {
   if (state.budgets == 0) return;
@@ -36,6 +31,12 @@ void Take(size_t amount, size_t& left) {
 
 }  // namespace
 
+void Refuse(const char* why) {
+  state.work_left = 0;
+  if (state.refusal == nullptr) state.refusal = why;
+  throw std::runtime_error(why);
+}
+
 void Charge(size_t work) { Take(work, state.work_left); }
 void ChargeText(size_t bytes) {
   Take(bytes, state.work_left);
@@ -44,6 +45,7 @@ void ChargeText(size_t bytes) {
 
 Budget::Budget(size_t work) {
   if (state.budgets++ > 0) return;
+  state.refusal = nullptr;
   state.work_left = work;
   state.text_left = kMaxText;
 }
@@ -57,7 +59,7 @@ Budget::~Budget() {
   state.changed.clear();
 }
 
-bool Budget::exhausted() const { return state.work_left == 0; }
+const char* Budget::refusal() const { return state.refusal; }
 
 void Changes(const std::shared_ptr<jinja::value_t>& container) {
   if (state.budgets > 0 && (state.changed.empty() || state.changed.back() != container)) {

@@ -16,6 +16,10 @@ struct value_t;
 
 namespace trellis_llama {
 
+// Nothing more is done for a template that went too far once: llama.cpp tries each in many ways.
+// THROWS std::runtime_error, which is what Budget::refusal() says from then on.
+[[noreturn]] void Refuse(const char* why);
+
 // Takes `work` from what this thread may still do for the template in hand: about one for a byte
 // that is looked at. THROWS std::runtime_error when nothing is left.
 void Charge(size_t work);
@@ -25,8 +29,9 @@ void ChargeText(size_t bytes);
 // For a template with messages: a thousand turns take 10^8, by a template that looks at all of them
 // for each 10^10, which are seconds.
 constexpr size_t kRenderWork = size_t{1} << 34;
-// For the few messages that llama.cpp tries a new template with.
-constexpr size_t kTrialWork = size_t{1} << 30;
+// For the few messages that llama.cpp tries a new template with, in some twenty ways: about a
+// second.
+constexpr size_t kTrialWork = size_t{1} << 28;
 
 // While it lives, a template is parsed or run with limits of its own.
 class Budget {
@@ -34,8 +39,8 @@ class Budget {
   explicit Budget(size_t work);
   ~Budget();
   Budget(const Budget&) = delete;
-  // Whether a limit was met, even if what was thrown went no further than llama.cpp.
-  bool exhausted() const;
+  // Which limit was met, even if what was thrown went no further than llama.cpp; or null.
+  const char* refusal() const;
 };
 
 // A member of each value, which counts how many there are. THROWS std::runtime_error when there are
@@ -84,8 +89,7 @@ void RefuseLongTags(const Tokens& tokens) {
   for (const auto& token : tokens) {
     using Type = std::decay_t<decltype(token)>;
     size = token.t == Type::open_statement || token.t == Type::open_expression ? 0 : size + 1;
-    if (size > kMaxTokens)
-      throw std::runtime_error("one tag of the template has more than 4096 tokens");
+    if (size > kMaxTokens) Refuse("one tag of the template has more than 4096 tokens");
   }
 }
 
