@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <charconv>
 
 namespace trellis {
 namespace {
@@ -52,7 +53,9 @@ bool LooksLikeAFlag(const std::string& arg) {
 CLI::Validator Between(int64_t low, int64_t high) {
   const auto check = [low, high](const std::string& text) -> std::string {
     int64_t value = 0;
-    if (CLI::detail::lexical_cast(text, value) && value >= low && value <= high) return {};
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    const bool whole = error == std::errc() && end == text.data() + text.size();
+    if (whole && value >= low && value <= high) return {};
     return fmt::format("{} is not a number from {} to {}", text, low, high);
   };
   return CLI::Validator(check, "");

@@ -127,6 +127,11 @@ Result<std::unique_ptr<Service>> LoadService(const ModelOptions& options,
                                               .capacity_bytes = cache_bytes,
                                               .keep_finished = options.prefix_cache}));
   const size_t cache_tokens = cache->Stats().capacity * kPageTokens;
+  if (cache_tokens < context) {
+    Say("warning: the KV cache holds {} tokens, fewer than a context of {}: longer prompts are "
+        "refused\n",
+        cache_tokens, context);
+  }
   Engine::Options engine;
   engine.context_size = context;
   engine.max_queue = options.max_queue;

@@ -29,7 +29,7 @@ struct Flags {
   bool chat = false;
   size_t max_tokens = 0;
   SamplingParams sampling;
-  std::optional<uint64_t> seed;
+  int64_t seed = -1;
 };
 
 // Set by the first Ctrl-C; a second one ends the process.
@@ -122,7 +122,8 @@ Status Answer(Flags flags) {
   request.max_tokens = flags.max_tokens;
   request.sampling = flags.sampling;
   service->BanSuppressed(&request.sampling);
-  request.sampling.seed = flags.seed ? *flags.seed : std::random_device{}();
+  request.sampling.seed =
+      flags.seed == -1 ? std::random_device{}() : static_cast<uint64_t>(flags.seed);
   auto printer = std::make_shared<Printer>();
   TRELLIS_ASSIGN_OR_RETURN(RequestId id, service->engine->Submit(std::move(request), printer));
   CatchInterrupt();
@@ -159,8 +160,8 @@ void AddRun(CLI::App& app, int* exit_status) {
   number("--presence-penalty", sampling.presence_penalty, "Subtracted from what was said before");
   number("--frequency-penalty", sampling.frequency_penalty, "The same, for each time");
   number("--repeat-last-n", sampling.penalty_last_n, "How far penalties look back; -1: all");
-  run->add_option("--seed", flags->seed, "Same seed, same text (default: drawn)")
-      ->check(Number())
+  run->add_option("--seed", flags->seed, "Same seed, same text (default: -1, drawn)")
+      ->check(Between(std::numeric_limits<int64_t>::min(), std::numeric_limits<int64_t>::max()))
       ->type_name("N");
   run->callback([flags, exit_status] {
     const Status status = Answer(*flags);

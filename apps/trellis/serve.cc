@@ -79,7 +79,8 @@ int Serve(Flags flags) {
     server.SetService(std::move(*service));
     loading = false;
     Say("listening on {0}\n  curl {0}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
-        "    -d '{{\"messages\":[{{\"role\":\"user\",\"content\":\"Say hello.\"}}]}}'\n",
+        "    -d '{{\"messages\":[{{\"role\":\"user\",\"content\":\"Say "
+        "hello.\"}}],\"max_tokens\":64}}'\n",
         url);
   });
   server.Run();

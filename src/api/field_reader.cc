@@ -43,7 +43,7 @@ std::optional<int64_t> AsInteger(const Json& value) {
 
 FieldReader::FieldReader(const Json& object, std::string path)
     : object_(object), path_(std::move(path)) {
-  if (!object_.is_object()) FailType(path_.empty() ? "the body" : path_, "an object", object_);
+  if (!object_.is_object()) FailType(path_, "an object", object_);
 }
 
 const Json* FieldReader::Find(const char* name) const {
@@ -62,7 +62,8 @@ void FieldReader::Fail(ApiError error) {
 
 void FieldReader::FailType(const std::string& param, std::string_view expected, const Json& value) {
   ApiError error =
-      InvalidField(param, fmt::format("{} must be {}, not {}", param, expected, NameOfType(value)));
+      InvalidField(param, fmt::format("{} must be {}, not {}", param.empty() ? "the body" : param,
+                                      expected, NameOfType(value)));
   error.code = "invalid_type";
   Fail(std::move(error));
 }

@@ -244,9 +244,8 @@ TEST_P(BadChatBody, IsNamed) {
 INSTANTIATE_TEST_SUITE_P(
     Bodies, BadChatBody,
     testing::Values(
-        BadBody{"[]", "the body"}, BadBody{"{}", "messages"},
-        BadBody{R"({"messages":"hi"})", "messages"}, BadBody{R"({"messages":[]})", "messages"},
-        BadBody{R"({"messages":["hi"]})", "messages[0]"},
+        BadBody{"[]", ""}, BadBody{"{}", "messages"}, BadBody{R"({"messages":"hi"})", "messages"},
+        BadBody{R"({"messages":[]})", "messages"}, BadBody{R"({"messages":["hi"]})", "messages[0]"},
         BadBody{R"({"messages":[{"content":"hi"}]})", "messages[0].role"},
         BadBody{R"({"messages":[{"role":5,"content":"hi"}]})", "messages[0].role"},
         BadBody{R"({"messages":[{"role":"robot","content":"hi"}]})", "messages[0].role"},
@@ -376,7 +375,7 @@ TEST(TokenizeRequestTest, Fields) {
   EXPECT_TRUE(parsed.value().parse_special);
   EXPECT_TRUE(parsed.value().with_pieces);
   EXPECT_EQ(ParseTokenizeRequest("{}").error().param, "content");
-  EXPECT_EQ(ParseTokenizeRequest("5").error().param, "the body");
+  EXPECT_EQ(ParseTokenizeRequest("5").error().message, "the body must be an object, not a number");
 }
 
 TEST(DetokenizeRequestTest, Fields) {

@@ -27,6 +27,7 @@ class Engine::Impl {
   EngineStats Stats() const;
   PageCacheStats CacheStats() const;
   size_t context_size() const { return context_size_; }
+  size_t max_queue() const { return max_queue_; }
 
  private:
   enum class Everything { kGoesOn, kIsCancelled, kIsCancelledForGood };
@@ -301,6 +302,9 @@ void Engine::ResetCache() {
 }
 size_t Engine::context_size() const {
   return impl_->context_size();
+}
+size_t Engine::max_queue() const {
+  return impl_->max_queue();
 }
 
 }  // namespace trellis

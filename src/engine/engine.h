@@ -124,6 +124,7 @@ class Engine {
   void ResetCache();
 
   size_t context_size() const;
+  size_t max_queue() const;
 
  private:
   class Impl;

@@ -6,6 +6,7 @@
 #include <trellis_llama.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 namespace trellis {
@@ -183,10 +184,11 @@ std::optional<float> GgufFile::Float(const std::string& key) const {
   const int64_t id = FindKey(key);
   if (id < 0) return std::nullopt;
   const gguf_context* h = splits_[0].header;
-  if (gguf_get_kv_type(h, id) == GGUF_TYPE_FLOAT32) return gguf_get_val_f32(h, id);
+  float value = NAN;
+  if (gguf_get_kv_type(h, id) == GGUF_TYPE_FLOAT32) value = gguf_get_val_f32(h, id);
   if (gguf_get_kv_type(h, id) == GGUF_TYPE_FLOAT64)
-    return static_cast<float>(gguf_get_val_f64(h, id));
-  return std::nullopt;
+    value = static_cast<float>(gguf_get_val_f64(h, id));
+  return std::isfinite(value) ? std::optional(value) : std::nullopt;
 }
 
 std::optional<std::string> GgufFile::String(const std::string& key) const {

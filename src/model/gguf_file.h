@@ -48,7 +48,7 @@ class GgufFile {
   size_t file_bytes() const;                              // of all splits
 
   // Metadata of the first split; nothing when the key is absent or of another kind. Integers of
-  // every width are read.
+  // every width are read, floats only if they are finite.
   std::optional<uint64_t> Integer(const std::string& key) const;
   std::optional<float> Float(const std::string& key) const;
   std::optional<std::string> String(const std::string& key) const;

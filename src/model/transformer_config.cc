@@ -166,8 +166,8 @@ Status ReadCommonConfig(const GgufFile& gguf, TransformerConfig* config) {
   TRELLIS_RETURN_IF_ERROR(ReadHeads(gguf, keys, &spec));
   const auto epsilon = gguf.Float(spec.architecture + ".attention.layer_norm_rms_epsilon");
   if (!epsilon)
-    return Damaged(
-        gguf, "metadata key " + spec.architecture + ".attention.layer_norm_rms_epsilon is missing");
+    return Damaged(gguf, "metadata key " + spec.architecture +
+                             ".attention.layer_norm_rms_epsilon is missing or not finite");
   spec.rms_epsilon = *epsilon;
   const GgufTensor* embedding = gguf.Find("token_embd.weight");
   if (embedding == nullptr) return Damaged(gguf, "tensor token_embd.weight is missing");

@@ -70,6 +70,16 @@ class Generation {
   ~Generation() { CancelAll(); }
 
   net::awaitable<bool> Run() {
+    const size_t num_answers = job_.prompts.size() * job_.fields.num_choices;
+    if (const size_t most = service_.engine->max_queue(); num_answers > most) {
+      co_return co_await WriteReply(
+          stream_, http_request_,
+          ErrorReply(InvalidField(
+              job_.fields.num_choices > 1 ? "n" : "prompt",
+              fmt::format("{} answers are more than the {} that may wait here (--max-queue)",
+                          num_answers, most))),
+          state_);
+    }
     const Status submitted = SubmitAll();
     if (!submitted.ok()) {
       CancelAll();

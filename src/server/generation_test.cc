@@ -186,16 +186,30 @@ TEST(GenerationTest, ErrorsNameTheField) {
   EXPECT_EQ(too_long["param"], "prompt");
 }
 
+TEST(GenerationTest, MoreAnswersThanTheQueueHoldsAreNoReasonToTryAgain) {
+  TestServer server([&](TestOptions& o) { o.max_queue = 4; });
+  server.Load();
+  Client client(server);
+  const Json request = {{"prompt", "a"}, {"max_tokens", 1}};
+  Json many = request;
+  many["n"] = 5;
+  const Answer answer = client.Post(kCompletions, many);
+  EXPECT_EQ(answer.status, 400u);
+  EXPECT_EQ(answer.json()["error"]["param"], "n");
+  many["n"] = 4;
+  EXPECT_EQ(client.Post(kCompletions, many).status, 200u);
+}
+
 TEST(GenerationTest, AFullQueueIs503AndLeavesNothingBehind) {
   TestServer server([&](TestOptions& o) {
-    o.max_queue = 2;
+    o.max_queue = 4;
     o.max_running = 1;
   });
   server.Load();
   server.gate().Close();
   Client running(server), other(server);
-  running.SendRequest("POST", kCompletions, R"({"prompt":"a","max_tokens":3})");
-  server.Await([](const EngineStats& s) { return s.running + s.waiting == 1; });
+  running.SendRequest("POST", kCompletions, R"({"prompt":"a","max_tokens":3,"n":3})");
+  server.Await([](const EngineStats& s) { return s.running + s.waiting == 3; });
   // Of its four answers two find a place at most; all of them go.
   const Answer full = other.Post(kCompletions, {{"prompt", "b"}, {"n", 4}});
   EXPECT_EQ(full.status, 503u);
@@ -204,7 +218,7 @@ TEST(GenerationTest, AFullQueueIs503AndLeavesNothingBehind) {
   server.gate().Open();
   EXPECT_EQ(running.Read().status, 200u);
   server.Await([](const EngineStats& s) { return s.running + s.waiting == 0; });
-  EXPECT_EQ(server.engine().Stats().finished_total, 1u);
+  EXPECT_EQ(server.engine().Stats().finished_total, 3u);
   EXPECT_EQ(other.Post(kCompletions, {{"prompt", "b"}}).status, 200u);
 }
 

@@ -270,6 +270,17 @@ TEST(HttpTest, MetricsAreValid) {
             values["trellis_cached_tokens_total"] + values["trellis_computed_tokens_total"]);
 }
 
+TEST(HttpTest, TextAndTokensAreLimited) {
+  TestServer server;
+  server.Load();
+  Client client(server);
+  const Answer text = client.Post("/tokenize", {{"content", std::string((8 << 20) + 1, 'a')}});
+  EXPECT_EQ(text.status, 413u);
+  EXPECT_EQ(text.json()["error"]["code"], "request_too_large");
+  const std::vector<int> ids((1 << 18) + 1, 40);
+  EXPECT_EQ(client.Post("/detokenize", {{"tokens", ids}}).status, 413u);
+}
+
 TEST(HttpTest, TokensGoBothWays) {
   TestServer server;
   server.Load();

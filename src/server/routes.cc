@@ -153,6 +153,12 @@ Reply Detokenize(const Call& call) {
   ApiResult<std::vector<TokenId>> tokens = ParseDetokenizeRequest(call.request.body());
   if (!tokens.ok()) return ErrorReply(tokens.error());
   const Tokenizer& tokenizer = *call.service->tokenizer;
+  constexpr size_t kMaxTokens = 1 << 18;  // of 256 spaces each they are 64 MiB of text
+  if (tokens.value().size() > kMaxTokens) {
+    return ErrorReply(TransportError(413, "request_too_large",
+                                     fmt::format("tokens has {} entries; at most {} are taken",
+                                                 tokens.value().size(), kMaxTokens)));
+  }
   for (size_t i = 0; i < tokens.value().size(); i++) {
     const TokenId token = tokens.value()[i];
     if (static_cast<size_t>(token) >= tokenizer.vocab_size()) {

@@ -26,6 +26,8 @@ std::string Complaint(std::string_view what) {
     const size_t at = what.rfind(prefix);
     if (at != std::string_view::npos) what.remove_prefix(at + prefix.size());
   }
+  // So llama.cpp passes on a parser's error: without its text.
+  if (what == "std::exception") return "it is no Jinja that llama.cpp can parse";
   constexpr size_t kEnough = 500;
   std::string line(what.substr(0, kEnough));
   while (!line.empty() && line.back() == '\n') line.pop_back();

@@ -121,10 +121,13 @@ def test_a_chat_with_tools_goes_on_after_a_call(client):
 
 
 def test_a_full_queue_is_told_to_come_back():
-    with Server("--kv-cache", "64MiB", "--max-queue", "1") as server:
+    with Server("--kv-cache", "64MiB", "--max-queue", "100") as server:
         client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
-        with pytest.raises(openai.InternalServerError) as raised:
-            ask(client, prompt="x", n=100)
+        # 64 run, 36 wait.
+        with server.send("/v1/completions", {"prompt": "x", "n": 100, "max_tokens": 4000, "ignore_eos": True}):
+            server.wait_until("they run", lambda: server.get("/v1/cache")["leases"] > 0)
+            with pytest.raises(openai.InternalServerError) as raised:
+                ask(client, prompt="x", n=100)
         assert raised.value.status_code == 503
         assert raised.value.response.headers["retry-after"] == "1"
         # Which is what the client does by itself.
