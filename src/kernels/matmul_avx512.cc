@@ -168,6 +168,17 @@ inline void SubtractMins(const std::byte* block, const TileRows& rows, Sums out)
   }
 }
 
+// total += acc x the integer scales of the panel's halves.
+template <int kRows>
+inline void AddProducts(const __m512i (&acc)[kRows][2], __m512i s0, __m512i s1,
+                        __m512i (&total)[kRows][2]) {
+  TRELLIS_UNROLL
+  for (int r = 0; r < kRows; r++) {
+    total[r][0] = _mm512_add_epi32(total[r][0], _mm512_mullo_epi32(acc[r][0], s0));
+    total[r][1] = _mm512_add_epi32(total[r][1], _mm512_mullo_epi32(acc[r][1], s1));
+  }
+}
+
 template <int kRows>
 inline void AffineBlock(const uint8_t* w, const std::byte* block, const TileRows& rows, Sums out) {
   __m512i total[kRows][2];
@@ -182,11 +193,7 @@ inline void AffineBlock(const uint8_t* w, const std::byte* block, const TileRows
     w += kQuadsPerGroup * kByteQuadBytes;
     const __m512i s0 = LoadBytes(scales), s1 = LoadBytes(scales + 16);
     scales += kPanelOutputs;
-    TRELLIS_UNROLL
-    for (int r = 0; r < kRows; r++) {
-      total[r][0] = _mm512_add_epi32(total[r][0], _mm512_mullo_epi32(acc[r][0], s0));
-      total[r][1] = _mm512_add_epi32(total[r][1], _mm512_mullo_epi32(acc[r][1], s1));
-    }
+    AddProducts<kRows>(acc, s0, s1, total);
   }
   AddScaled<kRows>(block, rows, 0, total, out);
   SubtractMins<kRows>(block, rows, out);
@@ -212,11 +219,7 @@ inline void SixBitBlock(const uint8_t* w, const std::byte* block, const TileRows
     const __m512i s1 =
         _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(scales + 16)));
     scales += kPanelOutputs;
-    TRELLIS_UNROLL
-    for (int r = 0; r < kRows; r++) {
-      total[r][0] = _mm512_add_epi32(total[r][0], _mm512_mullo_epi32(acc[r][0], s0));
-      total[r][1] = _mm512_add_epi32(total[r][1], _mm512_mullo_epi32(acc[r][1], s1));
-    }
+    AddProducts<kRows>(acc, s0, s1, total);
   }
   AddScaled<kRows>(block, rows, 0, total, out);
 }

@@ -151,6 +151,15 @@ inline void AddQuads(const int8_t* w, const int8_t* values, size_t stride, Ints<
   AddQuad<kRows, 3>(w + 3 * kByteQuadBytes, a, acc);
 }
 
+// acc += a group.
+template <int kRows>
+inline void AddGroup(const int8_t* w, const int8_t* values, size_t stride, Ints<kRows>& acc) {
+  for (size_t k = 0; k < kGroupDepth; k += 16) {
+    AddQuads<kRows>(w, values + k, stride, acc);
+    w += 4 * kByteQuadBytes;
+  }
+}
+
 // out += d x scale of the row x acc.
 template <int kRows>
 inline void AddScaled(const std::byte* d, const TileRows& rows, size_t scale,
@@ -173,10 +182,8 @@ inline void GroupedBlock(const int8_t* w, const std::byte* block, size_t groups,
   for (size_t g = 0; g < groups; g++) {
     Ints<kRows> acc;
     Clear<kRows>(acc);
-    for (size_t k = 0; k < kGroupDepth; k += 16) {
-      AddQuads<kRows>(w, rows.values + g * kGroupDepth + k, rows.value_stride, acc);
-      w += 4 * kByteQuadBytes;
-    }
+    AddGroup<kRows>(w, rows.values + g * kGroupDepth, rows.value_stride, acc);
+    w += kQuadsPerGroup * kByteQuadBytes;
     AddScaled<kRows>(block + 2 * output, rows, g, acc, out);
     if constexpr (HasGroupMin(kType)) {
       TRELLIS_UNROLL
@@ -202,10 +209,8 @@ inline void AffineBlock(const int8_t* w, const std::byte* block, size_t output,
   for (size_t g = 0; g < kGroupsPerBlock; g++) {
     Ints<kRows> acc;
     Clear<kRows>(acc);
-    for (size_t k = 0; k < kGroupDepth; k += 16) {
-      AddQuads<kRows>(w, rows.values + g * kGroupDepth + k, rows.value_stride, acc);
-      w += 4 * kByteQuadBytes;
-    }
+    AddGroup<kRows>(w, rows.values + g * kGroupDepth, rows.value_stride, acc);
+    w += kQuadsPerGroup * kByteQuadBytes;
     const size_t at = g * kPanelOutputs + output;
     TRELLIS_UNROLL
     for (int i = 0; i < kTileVectors; i++) {
