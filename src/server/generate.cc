@@ -412,18 +412,16 @@ ApiResult<Job> CompletionJob(const std::string& body, const Service& service) {
 net::awaitable<bool> AnswerGeneration(const HttpRequest& request, Service& service, Stream& stream,
                                       ServerState& state) {
   std::optional<ApiResult<Job>> job;
-  Reply failure;
   const Work make_job = [&] {
     job = PathOf(request) == "/v1/chat/completions" ? ChatJob(request.body(), service)
                                                     : CompletionJob(request.body(), service);
   };
   try {
     co_await WorkOnBody(request, stream, state, make_job);
-    if (!job) co_return false;
   } catch (const std::exception& error) {
-    failure = InternalErrorReply(request, error);
+    job = InternalError(request, error);
   }
-  if (!job) co_return co_await WriteReply(stream, request, std::move(failure), state);
+  if (!job) co_return false;
   if (!job->ok()) co_return co_await WriteReply(stream, request, ErrorReply(job->error()), state);
   Generation generation(std::move(job->value()), request, service, stream, state);
   co_return co_await generation.Run();

@@ -116,7 +116,7 @@ net::awaitable<bool> Answer(const HttpRequest& request, Stream& stream, ServerSt
   try {
     reply = co_await AnswerPlain(request, stream, state);
   } catch (const std::exception& error) {
-    reply = InternalErrorReply(request, error);
+    reply = ErrorReply(InternalError(request, error));
   }
   co_return co_await WriteReply(stream, request, std::move(reply), state);
 }
@@ -127,10 +127,10 @@ Reply ErrorReply(const ApiError& error) {
   return {.status = static_cast<unsigned>(error.http_status), .body = ErrorBody(error)};
 }
 
-Reply InternalErrorReply(const HttpRequest& request, const std::exception& error) {
+ApiError InternalError(const HttpRequest& request, const std::exception& error) {
   spdlog::error("{}: {}", PathOf(request), error.what());
-  return ErrorReply(ErrorFromStatus(
-      Status(StatusCode::kInternal, "the server could not do this; its log says more")));
+  return ErrorFromStatus(
+      Status(StatusCode::kInternal, "the server could not do this; its log says more"));
 }
 
 std::string_view PathOf(const HttpRequest& request) {

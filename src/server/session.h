@@ -54,7 +54,7 @@ struct Reply {
 };
 Reply ErrorReply(const ApiError& error);
 // After an exception, which is out of memory or a bug: this request's alone.
-Reply InternalErrorReply(const HttpRequest& request, const std::exception& error);
+ApiError InternalError(const HttpRequest& request, const std::exception& error);
 
 net::awaitable<void> RunSession(Stream stream, ServerState& state);
 
