@@ -125,10 +125,12 @@ struct MatmulKernels {
                  size_t out_stride, std::byte* scratch);
 };
 
-// Room for one unpacked panel, or for one unpacked block and the sums of kScratchRows rows.
+// Room for one unpacked panel, or for one unpacked block with its scales and the sums of
+// kScratchRows rows.
 inline constexpr size_t kScratchRows = 256;
+inline constexpr size_t kUnpackedBlockBytes = 3 * kBlockDepth * kPanelOutputs;
 constexpr size_t MatmulScratchBytes(size_t depth) {
-  return (depth + kBlockDepth) * kPanelOutputs + kScratchRows * kPanelOutputs * sizeof(float);
+  return depth * kPanelOutputs + kUnpackedBlockBytes + kScratchRows * kPanelOutputs * sizeof(float);
 }
 
 }  // namespace trellis

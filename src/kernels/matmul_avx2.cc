@@ -4,11 +4,12 @@
 // in 16 bits. There more of them are added while they must fit (4 bits: 8 x 2 x 15 x 127 < 2^15,
 // so a whole group of 32; 5 bits: half of one; 6 bits: a quarter) before vpmaddwd widens them; for
 // K-types it multiplies by the integer scale at the same time, so these are read exactly and a
-// block needs one conversion to f32. 8-bit weights go as |w| x sign(a, w), which fits once.
+// block needs one conversion to f32. 8-bit weights and their activations are multiplied in 16 bits.
 #if defined(__x86_64__)
 
-#include <immintrin.h>
+#include "kernels/matmul_avx2_blocks.h"
 
+#include <array>
 #include <cstring>
 
 #include "kernels/kernels_internal.h"
@@ -21,332 +22,239 @@ namespace {
 
 using namespace packed;
 
-// A tile is kTileRows rows x 2 vectors of 8 outputs: 8 sums, 2 weights, an activation and a product
-// in 16 registers. One row alone takes all 4 vectors of a panel.
-constexpr int kPanelVectors = 4;
+// --- Tiles: kRows rows x half a panel, one block ---
 
-inline __m256 LoadHalves(const std::byte* p) {
-  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-}
-inline __m256i Load(const void* p) {
-  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
-}
-inline void Store(void* p, __m256i v) {
-  _mm256_storeu_si256(static_cast<__m256i*>(p), v);
-}
-inline __m128i Load8(const std::byte* p) {
-  return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
-}
-// Two neighbouring 16-bit numbers, or four 8-bit ones, in every lane.
-inline __m256i Broadcast32(const void* p) {
-  int32_t bits;
-  std::memcpy(&bits, p, sizeof(bits));
-  return _mm256_set1_epi32(bits);
-}
-// Lanes of 32 bits -> their low 16 bits, `low` below and `high` above.
-inline __m256i PairHalves(__m256i low, __m256i high) {
-  return _mm256_blend_epi16(low, _mm256_slli_epi32(high, 16), 0xaa);
+// 8 sums, 2 weights, an activation and a product in 16 registers.
+constexpr int kMaxTileRows = 4;
+
+template <int kRows>
+using Ints = __m256i[kRows][2];
+template <int kRows>
+using Floats = __m256[kRows][2];
+
+// What assembly that is given a pointer may read there: has the compiler write it before.
+template <size_t kCount, typename T>
+inline const std::array<T, kCount>& Readable(const T* p) {
+  return *reinterpret_cast<const std::array<T, kCount>*>(p);
 }
 
-// --- Unpacking one block to bytes [quad][output][4] ---
+// These two are assembly because order counts: g++ makes trees of chains of sums and spills their
+// leaves, and a product that its own sum follows at once takes the unit that the next product
+// needs: 164 against 149 GMAC/s on Zen 3.
 
-// 16 where the bit is set: one byte for each of the 32 bits.
-inline __m256i BitsToSixteens(uint32_t bits) {
-  const __m256i spread =
-      _mm256_shuffle_epi8(_mm256_set1_epi32(static_cast<int>(bits)),
-                          _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2,
-                                           2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3));
-  const __m256i mask = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201ULL));
-  const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(spread, mask), mask);
-  return _mm256_and_si256(set, _mm256_set1_epi8(16));
-}
-
-// `bits`: the fifth bit plane, or null.
-template <bool kBit4>
-inline void UnpackNibbles(const std::byte* q, const std::byte* bits, size_t quads, uint8_t* to) {
-  const __m256i nibbles = _mm256_set1_epi8(0x0f);
-  for (size_t j = 0; j < quads; j++) {
-    const __m256i a = Load(q), b = Load(q + 32);
-    __m256i x[kPanelVectors] = {_mm256_and_si256(a, nibbles), _mm256_and_si256(b, nibbles),
-                                _mm256_and_si256(_mm256_srli_epi16(a, 4), nibbles),
-                                _mm256_and_si256(_mm256_srli_epi16(b, 4), nibbles)};
-    uint32_t words[kPanelVectors];
-    if constexpr (kBit4) std::memcpy(words, bits + j * kBit4QuadBytes, sizeof(words));
-    for (int v = 0; v < kPanelVectors; v++) {
-      if constexpr (kBit4) x[v] = _mm256_or_si256(x[v], BitsToSixteens(words[v]));
-      Store(to + 32 * v, x[v]);
-    }
-    q += kNibbleQuadBytes;
-    to += kByteQuadBytes;
-  }
-}
-
-void UnpackSixBits(const std::byte* q, const std::byte* high, size_t quads, uint8_t* to) {
-  const __m256i nibbles = _mm256_set1_epi8(0x0f), bits45 = _mm256_set1_epi8(0x30);
-  const auto join = [&](__m256i low, __m256i h) {
-    return _mm256_or_si256(_mm256_and_si256(low, nibbles), _mm256_and_si256(h, bits45));
-  };
-  for (size_t j = 0; j < quads; j += 2) {
-    for (size_t c = 0; c < 2; c++) {  // outputs 8c.. and 16 + 8c..
-      const __m256i a = Load(q + 32 * c), b = Load(q + kNibbleQuadBytes + 32 * c),
-                    h = Load(high + 32 * c);
-      uint8_t* at = to + 32 * c;
-      Store(at, join(a, _mm256_slli_epi16(h, 4)));
-      Store(at + 64, join(_mm256_srli_epi16(a, 4), _mm256_slli_epi16(h, 2)));
-      Store(at + kByteQuadBytes, join(b, h));
-      Store(at + kByteQuadBytes + 64, join(_mm256_srli_epi16(b, 4), _mm256_srli_epi16(h, 2)));
-    }
-    q += 2 * kNibbleQuadBytes;
-    high += kNibbleQuadBytes;
-    to += 2 * kByteQuadBytes;
-  }
-}
-
-// Unsigned bytes; signed ones for kQ8_0.
-template <PackedType kType>
-void UnpackBlock(const std::byte* block, size_t groups, uint8_t* to) {
-  if constexpr (kType == PackedType::kQ6_K) {
-    UnpackSixBits(block + Q6NibbleOffset(groups), block + Q6HighOffset(groups),
-                  groups * kQuadsPerGroup, to);
-  } else if constexpr (FormFor(kType) == ActivationForm::kPerBlock) {
-    UnpackNibbles<HasBit4(kType)>(block + NibbleOffset(groups), block + Bit4Offset(groups),
-                                  groups * kQuadsPerGroup, to);
+// sum (+)= weights x the quad of activations at a + kOffset, pairs added, in 16 bits.
+template <int kOffset, bool kFirst>
+inline void MultiplyQuad(const __m256i (&w)[2], const int8_t* a, __m256i (&sum)[2]) {
+  __m256i t0, t1;
+  if constexpr (kFirst) {
+    asm("vpbroadcastd %c[offset](%[a]), %[t0]\n\t"
+        "vpmaddubsw %[t0], %[w0], %[s0]\n\t"
+        "vpmaddubsw %[t0], %[w1], %[s1]"
+        : [s0] "=&x"(sum[0]), [s1] "=&x"(sum[1]), [t0] "=&x"(t0)
+        : [a] "r"(a), [offset] "i"(kOffset), [w0] "x"(w[0]), [w1] "x"(w[1]),
+          "m"(Readable<kBlockDepth>(a)));
   } else {
-    for (size_t g = 0; g < groups; g++) {
-      if constexpr (kType == PackedType::kQ8_0) {
-        const __m256i offset = _mm256_set1_epi8(static_cast<char>(0x80));
-        for (size_t i = 0; i < kQuadsPerGroup * kByteQuadBytes; i += 32)
-          Store(to + i, _mm256_xor_si256(Load(block + GroupQuantOffset(kType) + i), offset));
-      } else {
-        UnpackNibbles<HasBit4(kType)>(block + GroupQuantOffset(kType),
-                                      block + GroupBit4Offset(kType), kQuadsPerGroup, to);
-      }
-      block += GroupBytes(kType);
-      to += kQuadsPerGroup * kByteQuadBytes;
-    }
+    asm("vpbroadcastd %c[offset](%[a]), %[t0]\n\t"
+        "vpmaddubsw %[t0], %[w0], %[t1]\n\t"
+        "vpmaddubsw %[t0], %[w1], %[t0]\n\t"
+        "vpaddw %[t1], %[s0], %[s0]\n\t"
+        "vpaddw %[t0], %[s1], %[s1]"
+        : [s0] "+x"(sum[0]), [s1] "+x"(sum[1]), [t0] "=&x"(t0), [t1] "=&x"(t1)
+        : [a] "r"(a), [offset] "i"(kOffset), [w0] "x"(w[0]), [w1] "x"(w[1]),
+          "m"(Readable<kBlockDepth>(a)));
   }
 }
 
-// --- Tiles: kRows rows x kVectors vectors of outputs, one block ---
-
-template <int kRows, int kVectors>
-using Ints = __m256i[kRows][kVectors];
-template <int kRows, int kVectors>
-using Floats = __m256[kRows][kVectors];
-
-// sum += pairs, in 16 bits. Assembly, because g++ turns a chain of these into a tree, and spills
-// its leaves.
-inline void AddPairs(__m256i& sum, __m256i pairs) {
-  asm("vpaddw %1, %0, %0" : "+x"(sum) : "x"(pairs));
+// sum (+)= 16-bit weights x the pair of activations at a + kOffset bytes, added, in 32 bits.
+template <int kOffset, size_t kReadable, bool kFirst>
+inline void MultiplyPair(const __m256i (&w)[2], const int16_t* a, __m256i (&sum)[2]) {
+  __m256i t0, t1;
+  if constexpr (kFirst) {
+    asm("vpbroadcastd %c[offset](%[a]), %[t0]\n\t"
+        "vpmaddwd %[t0], %[w0], %[s0]\n\t"
+        "vpmaddwd %[t0], %[w1], %[s1]"
+        : [s0] "=&x"(sum[0]), [s1] "=&x"(sum[1]), [t0] "=&x"(t0)
+        : [a] "r"(a), [offset] "i"(kOffset), [w0] "x"(w[0]), [w1] "x"(w[1]),
+          "m"(Readable<kReadable>(a)));
+  } else {
+    asm("vpbroadcastd %c[offset](%[a]), %[t0]\n\t"
+        "vpmaddwd %[t0], %[w0], %[t1]\n\t"
+        "vpmaddwd %[t0], %[w1], %[t0]\n\t"
+        "vpaddd %[t1], %[s0], %[s0]\n\t"
+        "vpaddd %[t0], %[s1], %[s1]"
+        : [s0] "+x"(sum[0]), [s1] "+x"(sum[1]), [t0] "=&x"(t0), [t1] "=&x"(t1)
+        : [a] "r"(a), [offset] "i"(kOffset), [w0] "x"(w[0]), [w1] "x"(w[1]),
+          "m"(Readable<kReadable>(a)));
+  }
 }
 
-// sum = products of kQuads quads, pairs added, in 16 bits.
-template <PackedType kType, int kQuads, int kRows, int kVectors>
-inline void Multiply(const uint8_t* w, const int8_t* a, size_t stride, Ints<kRows, kVectors>& sum) {
-  TRELLIS_UNROLL
-  for (int j = 0; j < kQuads; j++) {
-    __m256i v[kVectors];
+// Where the rows' values are.
+template <int kRows>
+struct RowPointers {
+  const int8_t* at[kRows];
+
+  explicit RowPointers(const TileRows& rows) {
     TRELLIS_UNROLL
-    for (int i = 0; i < kVectors; i++) v[i] = Load(w + j * kByteQuadBytes + 32 * i);
+    for (int r = 0; r < kRows; r++)
+      at[r] = rows.values + static_cast<size_t>(r) * rows.value_stride;
+  }
+  void Skip(size_t n) {
     TRELLIS_UNROLL
-    for (int r = 0; r < kRows; r++) {
-      const __m256i quad = Broadcast32(a + static_cast<size_t>(r) * stride + 4 * j);
+    for (const int8_t*& p : at) p += n;
+  }
+};
+
+// total (+)= products of a unit, at a, times factors, pairs of 16 bits; in steps whose sums fit 16
+// bits. kFirst: total is set.
+template <PackedType kType, bool kFirst, int kRows, typename Block>
+[[gnu::always_inline]] inline void AddProducts(const Block& block, size_t unit,
+                                               const RowPointers<kRows>& a,
+                                               const __m256i (&factors)[2], Ints<kRows>& total) {
+  constexpr int kStep = kType == PackedType::kQ6_K ? 2 : HasBit4(kType) ? 4 : 8;
+  Unrolled<UnitQuads(kType) / kStep>([&](auto step) __attribute__((always_inline)) {
+    Ints<kRows> sum;
+    Unrolled<kStep>([&](auto j) __attribute__((always_inline)) {
+      constexpr int kQuad = step * kStep + j;
+      __m256i w[2];
+      block.template Weights<kQuad>(unit, w);
       TRELLIS_UNROLL
-      for (int i = 0; i < kVectors; i++) {
-        __m256i pairs;
-        if constexpr (kType == PackedType::kQ8_0) {
-          pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(v[i]), _mm256_sign_epi8(quad, v[i]));
-        } else {
-          pairs = _mm256_maddubs_epi16(v[i], quad);
-        }
-        if (j == 0) {
-          sum[r][i] = pairs;
-        } else {
-          AddPairs(sum[r][i], pairs);
-        }
-      }
-    }
-  }
-}
-
-// total (+)= products of kQuads quads times the 16-bit factors, which are the same in both halves
-// of a lane; in steps whose sums fit 16 bits.
-template <PackedType kType, int kQuads, int kRows, int kVectors>
-inline void AddProducts(const uint8_t* w, const int8_t* a, size_t stride, const __m256i* factors,
-                        Ints<kRows, kVectors>& total) {
-  constexpr int kStep = kType == PackedType::kQ8_0   ? 1
-                        : kType == PackedType::kQ6_K ? 2
-                        : HasBit4(kType)             ? 4
-                                                     : 8;
-  TRELLIS_UNROLL
-  for (int j = 0; j < kQuads; j += kStep) {
-    Ints<kRows, kVectors> sum;
-    Multiply<kType, kStep, kRows, kVectors>(w + j * kByteQuadBytes, a + 4 * j, stride, sum);
+      for (int r = 0; r < kRows; r++) MultiplyQuad<4 * kQuad, j == 0>(w, a.at[r], sum[r]);
+    });
     TRELLIS_UNROLL
     for (int r = 0; r < kRows; r++) {
       TRELLIS_UNROLL
-      for (int i = 0; i < kVectors; i++)
-        total[r][i] = _mm256_add_epi32(total[r][i], _mm256_madd_epi16(sum[r][i], factors[i]));
+      for (int i = 0; i < 2; i++) {
+        const __m256i products = _mm256_madd_epi16(sum[r][i], factors[i]);
+        total[r][i] = kFirst && step == 0 ? products : _mm256_add_epi32(total[r][i], products);
+      }
+    }
+  });
+}
+
+// The rows of a tile at a block in 16 bits, in kQ8_0's order of depths.
+template <int kRows>
+struct WideRows {
+  alignas(32) int16_t values[kRows][kBlockDepth];
+
+  WideRows(const TileRows& rows, size_t groups) {
+    for (size_t r = 0; r < kRows; r++) {
+      for (size_t g = 0; g < groups; g++) {
+        const __m256i x = Load(rows.values + r * rows.value_stride + g * kGroupDepth);
+        const __m256i even = EvenBytes(x), odd = OddBytes(x);
+        const __m256i low = _mm256_unpacklo_epi32(even, odd),
+                      high = _mm256_unpackhi_epi32(even, odd);
+        int16_t* to = values[r] + g * kGroupDepth;
+        Store(to, _mm256_permute2x128_si256(low, high, 0x20));
+        Store(to + kGroupDepth / 2, _mm256_permute2x128_si256(low, high, 0x31));
+      }
     }
   }
+};
+
+// total = products of a group of kQ8_0; a: WideRows' values at the group.
+template <int kRows, typename Block>
+[[gnu::always_inline]] inline void MultiplyWide(const Block& block, size_t group, const int16_t* a,
+                                                Ints<kRows>& total) {
+  Unrolled<kGroupDepth / 2>([&](auto pair) __attribute__((always_inline)) {
+    __m256i w[2];
+    block.template Weights<pair>(group, w);
+    Unrolled<kRows>([&](auto r) __attribute__((always_inline)) {
+      constexpr int kOffset = 2 * static_cast<int>(kBlockDepth) * r + 4 * pair;
+      MultiplyPair<kOffset, kRows * kBlockDepth, pair == 0>(w, a, total[r]);
+    });
+  });
 }
 
-template <int kRows, int kVectors>
-inline void Clear(Ints<kRows, kVectors>& total) {
-  TRELLIS_UNROLL
-  for (int r = 0; r < kRows; r++) {
-    TRELLIS_UNROLL
-    for (int i = 0; i < kVectors; i++) total[r][i] = _mm256_setzero_si256();
-  }
-}
-
-// out += scales of the weights x scales of the rows x total.
-template <int kRows, int kVectors>
-inline void AddScaled(const std::byte* d, const TileRows& rows, size_t scale,
-                      const Ints<kRows, kVectors>& total, Floats<kRows, kVectors>& out) {
-  __m256 dv[kVectors];
-  for (int i = 0; i < kVectors; i++) dv[i] = LoadHalves(d + 16 * i);
-  TRELLIS_UNROLL
-  for (int r = 0; r < kRows; r++) {
-    const __m256 s =
-        _mm256_set1_ps(rows.scales[static_cast<size_t>(r) * rows.scale_stride + scale]);
-    TRELLIS_UNROLL
-    for (int i = 0; i < kVectors; i++)
-      out[r][i] =
-          _mm256_fmadd_ps(_mm256_cvtepi32_ps(total[r][i]), _mm256_mul_ps(dv[i], s), out[r][i]);
-  }
-}
-
-template <PackedType kType, int kRows, int kVectors>
-inline void GroupedBlock(const uint8_t* w, const std::byte* block, size_t groups, int vector,
-                         const TileRows& rows, Floats<kRows, kVectors>& out) {
-  __m256i ones[kVectors];
-  for (int i = 0; i < kVectors; i++) ones[i] = _mm256_set1_epi16(1);
+// out += a block of a type with scales per group. wide: WideRows' values, kQ8_0 alone reads them.
+template <PackedType kType, int kRows, typename Block>
+[[gnu::always_inline]] inline void GroupedBlock(const Block& block, size_t groups,
+                                                const TileRows& rows, const int16_t* wide,
+                                                Floats<kRows>& out) {
+  constexpr bool kCentred = kType == PackedType::kQ4_0 || kType == PackedType::kQ5_0;
+  const __m256i ones[2] = {_mm256_set1_epi16(1), _mm256_set1_epi16(1)};
+  RowPointers<kRows> a(rows);
   for (size_t g = 0; g < groups; g++) {
-    Ints<kRows, kVectors> total;
+    Ints<kRows> total;
+    if constexpr (kType == PackedType::kQ8_0) {
+      MultiplyWide<kRows>(block, g, wide + g * kGroupDepth, total);
+    } else {
+      AddProducts<kType, true, kRows>(block, g, a, ones, total);
+      a.Skip(kGroupDepth);
+    }
     TRELLIS_UNROLL
     for (int r = 0; r < kRows; r++) {
-      const size_t at = static_cast<size_t>(r) * rows.group_stride + g;
-      const bool centred = kType == PackedType::kQ4_0 || kType == PackedType::kQ5_0;
-      const int start = centred ? -ZeroPoint(kType) * rows.group_sums[at] : 0;
+      const auto row = static_cast<size_t>(r);
+      const size_t at = row * rows.scale_stride + g;
+      const __m256 scale = _mm256_set1_ps(rows.scales[at]);
+      if constexpr (kCentred) {
+        const __m256i offset =
+            _mm256_set1_epi32(ZeroPoint(kType) * rows.group_sums[row * rows.group_stride + g]);
+        for (__m256i& t : total[r]) t = _mm256_sub_epi32(t, offset);
+      }
       TRELLIS_UNROLL
-      for (int i = 0; i < kVectors; i++) total[r][i] = _mm256_set1_epi32(start);
-    }
-    AddProducts<kType, kQuadsPerGroup, kRows, kVectors>(w, rows.values + g * kGroupDepth,
-                                                        rows.value_stride, ones, total);
-    AddScaled<kRows, kVectors>(block + 16 * vector, rows, g, total, out);
-    if constexpr (HasGroupMin(kType)) {
-      __m256 m[kVectors];
-      for (int i = 0; i < kVectors; i++) m[i] = LoadHalves(block + kHalfRow + 16 * (vector + i));
-      TRELLIS_UNROLL
-      for (int r = 0; r < kRows; r++) {
-        const __m256 sum =
-            _mm256_set1_ps(rows.scaled_sums[static_cast<size_t>(r) * rows.scale_stride + g]);
-        TRELLIS_UNROLL
-        for (int i = 0; i < kVectors; i++) {
-          out[r][i] = _mm256_fmadd_ps(m[i], sum, out[r][i]);
-        }
+      for (int i = 0; i < 2; i++) {
+        out[r][i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(total[r][i]),
+                                    _mm256_mul_ps(block.D(g, i), scale), out[r][i]);
+        if constexpr (HasGroupMin(kType))
+          out[r][i] =
+              _mm256_fmadd_ps(block.M(g, i), _mm256_set1_ps(rows.scaled_sums[at]), out[r][i]);
       }
     }
-    block += GroupBytes(kType);
-    w += kQuadsPerGroup * kByteQuadBytes;
   }
 }
 
-// out -= dmin x scales of the rows x (mins . sums of the groups). K-types have whole blocks only.
-template <int kRows, int kVectors>
-inline void SubtractMins(const std::byte* block, int vector, const TileRows& rows,
-                         Floats<kRows, kVectors>& out) {
-  Ints<kRows, kVectors> total;
-  Clear<kRows, kVectors>(total);
-  for (size_t g = 0; g < kGroupsPerBlock; g += 2) {
-    __m256i mins[kVectors];
-    for (int i = 0; i < kVectors; i++) {
-      const std::byte* m =
-          block + MinOffset(kGroupsPerBlock) + g * kPanelOutputs + 8 * (vector + i);
-      mins[i] = PairHalves(_mm256_cvtepi8_epi32(Load8(m)),
-                           _mm256_cvtepi8_epi32(Load8(m + kPanelOutputs)));
-    }
+// total = SumFactor() . sums of the rows, kPairs of each.
+template <int kPairs, int kRows, typename Block>
+[[gnu::always_inline]] inline void MultiplySums(const Block& block, const int16_t* sums,
+                                                size_t stride, Ints<kRows>& total) {
+  Unrolled<kPairs>([&](auto p) __attribute__((always_inline)) {
+    const __m256i factors[2] = {block.SumFactor(p, 0), block.SumFactor(p, 1)};
     TRELLIS_UNROLL
     for (int r = 0; r < kRows; r++) {
-      const __m256i sums =
-          Broadcast32(rows.group_sums + static_cast<size_t>(r) * rows.group_stride + g);
-      TRELLIS_UNROLL
-      for (int i = 0; i < kVectors; i++)
-        total[r][i] = _mm256_add_epi32(total[r][i], _mm256_madd_epi16(mins[i], sums));
+      const int16_t* row = sums + static_cast<size_t>(r) * stride;
+      MultiplyPair<4 * p, 2 * kPairs, p == 0>(factors, row, total[r]);
     }
+  });
+}
+
+// out += a block of a K-type.
+template <PackedType kType, int kRows, typename Block>
+[[gnu::always_inline]] inline void KBlock(const Block& block, const TileRows& rows,
+                                          Floats<kRows>& out) {
+  constexpr bool kSix = kType == PackedType::kQ6_K;
+  constexpr size_t kUnits = kBlockDepth / 4 / UnitQuads(kType);
+  Ints<kRows> total, sums;
+  if constexpr (kSix) {
+    // 32 x (scales . sums of 16 depths) is what the unsigned weights have too much.
+    MultiplySums<kUnits / 2, kRows>(block, rows.half_sums, 2 * rows.group_stride, sums);
+  } else {
+    MultiplySums<kUnits / 2, kRows>(block, rows.group_sums, rows.group_stride, sums);
+  }
+  const __m256i zero = _mm256_setzero_si256();
+  TRELLIS_UNROLL
+  for (int r = 0; r < kRows; r++) {
+    TRELLIS_UNROLL
+    for (int i = 0; i < 2; i++)
+      total[r][i] = kSix ? _mm256_sub_epi32(zero, _mm256_slli_epi32(sums[r][i], 5)) : zero;
+  }
+  RowPointers<kRows> a(rows);
+  for (size_t unit = 0; unit < kUnits; unit++) {
+    const __m256i scales[2] = {block.Scale(unit, 0), block.Scale(unit, 1)};
+    AddProducts<kType, false, kRows>(block, unit, a, scales, total);
+    a.Skip(4 * UnitQuads(kType));
   }
   TRELLIS_UNROLL
   for (int r = 0; r < kRows; r++) {
     const __m256 s = _mm256_set1_ps(rows.scales[static_cast<size_t>(r) * rows.scale_stride]);
     TRELLIS_UNROLL
-    for (int i = 0; i < kVectors; i++) {
-      const __m256 dmin = LoadHalves(block + DminOffset() + 16 * (vector + i));
-      out[r][i] =
-          _mm256_fnmadd_ps(_mm256_cvtepi32_ps(total[r][i]), _mm256_mul_ps(dmin, s), out[r][i]);
+    for (int i = 0; i < 2; i++) {
+      out[r][i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(total[r][i]), _mm256_mul_ps(block.D(0, i), s),
+                                  out[r][i]);
+      if constexpr (!kSix)
+        out[r][i] = _mm256_fnmadd_ps(_mm256_cvtepi32_ps(sums[r][i]),
+                                     _mm256_mul_ps(block.M(0, i), s), out[r][i]);
     }
   }
-}
-
-template <PackedType kType, int kRows, int kVectors>
-inline void AffineBlock(const uint8_t* w, const std::byte* block, int vector, const TileRows& rows,
-                        Floats<kRows, kVectors>& out) {
-  Ints<kRows, kVectors> total;
-  Clear<kRows, kVectors>(total);
-  for (size_t g = 0; g < kGroupsPerBlock; g++) {
-    __m256i scales[kVectors];
-    for (int i = 0; i < kVectors; i++) {
-      const __m256i sc =
-          _mm256_cvtepu8_epi32(Load8(block + ScOffset() + g * kPanelOutputs + 8 * (vector + i)));
-      scales[i] = PairHalves(sc, sc);
-    }
-    AddProducts<kType, kQuadsPerGroup, kRows, kVectors>(w + g * kQuadsPerGroup * kByteQuadBytes,
-                                                        rows.values + g * kGroupDepth,
-                                                        rows.value_stride, scales, total);
-  }
-  AddScaled<kRows, kVectors>(block + 16 * vector, rows, 0, total, out);
-  SubtractMins<kRows, kVectors>(block, vector, rows, out);
-}
-
-template <int kRows, int kVectors>
-inline void SixBitBlock(const uint8_t* w, const std::byte* block, int vector, const TileRows& rows,
-                        Floats<kRows, kVectors>& out) {
-  // 32 x (scales . sums of 16 depths) is what the unsigned weights have too much.
-  Ints<kRows, kVectors> total;
-  Clear<kRows, kVectors>(total);
-  const std::byte* sc = block + Q6ScOffset() + 8 * vector;
-  for (size_t h = 0; h < 2 * kGroupsPerBlock; h += 2) {
-    __m256i scales[kVectors];
-    for (int i = 0; i < kVectors; i++) {
-      const std::byte* at = sc + h * kPanelOutputs + 8 * i;
-      scales[i] = PairHalves(_mm256_cvtepi8_epi32(Load8(at)),
-                             _mm256_cvtepi8_epi32(Load8(at + kPanelOutputs)));
-    }
-    TRELLIS_UNROLL
-    for (int r = 0; r < kRows; r++) {
-      const __m256i sums =
-          Broadcast32(rows.half_sums + 2 * static_cast<size_t>(r) * rows.group_stride + h);
-      TRELLIS_UNROLL
-      for (int i = 0; i < kVectors; i++)
-        total[r][i] = _mm256_sub_epi32(total[r][i], _mm256_madd_epi16(scales[i], sums));
-    }
-  }
-  TRELLIS_UNROLL
-  for (int r = 0; r < kRows; r++) {
-    TRELLIS_UNROLL
-    for (int i = 0; i < kVectors; i++) total[r][i] = _mm256_slli_epi32(total[r][i], 5);
-  }
-  for (size_t h = 0; h < 2 * kGroupsPerBlock; h++) {
-    __m256i scales[kVectors];
-    for (int i = 0; i < kVectors; i++) {
-      const __m256i s = _mm256_cvtepi8_epi32(Load8(sc + h * kPanelOutputs + 8 * i));
-      scales[i] = PairHalves(s, s);
-    }
-    AddProducts<PackedType::kQ6_K, kQuadsPerGroup / 2, kRows, kVectors>(
-        w + h * (kQuadsPerGroup / 2) * kByteQuadBytes, rows.values + h * (kGroupDepth / 2),
-        rows.value_stride, scales, total);
-  }
-  AddScaled<kRows, kVectors>(block + 16 * vector, rows, 0, total, out);
 }
 
 template <PackedType kType>
@@ -358,62 +266,95 @@ inline __m256 LoadWeights(const std::byte* p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
 }
 
-template <PackedType kType, int kRows, int kVectors>
-inline void FloatBlock(const std::byte* block, size_t groups, int vector, const float* x,
-                       size_t x_stride, Floats<kRows, kVectors>& out) {
+template <PackedType kType, int kRows>
+inline void FloatBlock(const std::byte* block, size_t groups, int half, const float* x,
+                       size_t x_stride, Floats<kRows>& out) {
   constexpr size_t kElement = kType == PackedType::kF32 ? 4 : 2;
   for (size_t k = 0; k < groups * kGroupDepth; k++) {
-    __m256 w[kVectors];
+    __m256 w[2];
     TRELLIS_UNROLL
-    for (int i = 0; i < kVectors; i++) {
-      const size_t output = 8 * static_cast<size_t>(vector + i);
+    for (int i = 0; i < 2; i++) {
+      const size_t output = static_cast<size_t>(kHalfOutputs * half + 8 * i);
       w[i] = LoadWeights<kType>(block + (k * kPanelOutputs + output) * kElement);
     }
     TRELLIS_UNROLL
     for (int r = 0; r < kRows; r++) {
       const __m256 v = _mm256_set1_ps(x[static_cast<size_t>(r) * x_stride + k]);
       TRELLIS_UNROLL
-      for (int i = 0; i < kVectors; i++) out[r][i] = _mm256_fmadd_ps(v, w[i], out[r][i]);
+      for (int i = 0; i < 2; i++) out[r][i] = _mm256_fmadd_ps(v, w[i], out[r][i]);
     }
   }
 }
 
 struct Avx2Matmul {
-  static constexpr int kTileRows = 4;
+  static constexpr int kTileRows = kMaxTileRows;
+  static constexpr size_t kDirectRows = kMaxTileRows;
 
   template <PackedType kType>
-  static void Unpack(const std::byte* block, size_t groups, uint8_t* bytes) {
-    UnpackBlock<kType>(block, groups, bytes);
+  static void Unpack(const std::byte* block, size_t groups, std::byte* unpacked) {
+    UnpackBlock<kType>(block, groups, unpacked);
   }
 
+  // Not inlined: registers are for this alone.
   template <PackedType kType, int kRows>
-  static void Tile(const TileInput& in, float* sums) {
-    constexpr int kVectors = kRows == 1 ? kPanelVectors : 2;
-    for (int vector = 0; vector < kPanelVectors; vector += kVectors) {
-      Floats<kRows, kVectors> out;
-      TRELLIS_UNROLL
-      for (int r = 0; r < kRows; r++) {
-        TRELLIS_UNROLL
-        for (int i = 0; i < kVectors; i++)
-          out[r][i] = _mm256_loadu_ps(sums + r * kPanelOutputs + 8 * (vector + i));
-      }
-      const uint8_t* w = in.bytes + 32 * vector;
-      if constexpr (FormFor(kType) == ActivationForm::kF32) {
-        FloatBlock<kType, kRows, kVectors>(in.block, in.groups, vector, in.x, in.x_stride, out);
-      } else if constexpr (FormFor(kType) == ActivationForm::kPerGroup) {
-        GroupedBlock<kType, kRows, kVectors>(w, in.block, in.groups, vector, in.rows, out);
-      } else if constexpr (kType == PackedType::kQ6_K) {
-        SixBitBlock<kRows, kVectors>(w, in.block, vector, in.rows, out);
-      } else {
-        AffineBlock<kType, kRows, kVectors>(w, in.block, vector, in.rows, out);
-      }
-      TRELLIS_UNROLL
-      for (int r = 0; r < kRows; r++) {
-        TRELLIS_UNROLL
-        for (int i = 0; i < kVectors; i++)
-          _mm256_storeu_ps(sums + r * kPanelOutputs + 8 * (vector + i), out[r][i]);
-      }
+  [[gnu::noinline]] static void Tile(const TileInput& in, float* sums) {
+    if constexpr (FormFor(kType) == ActivationForm::kF32) {
+      Halves<kRows>(
+          in, sums, [&](auto half, Floats<kRows>& out) __attribute__((always_inline)) {
+            FloatBlock<kType, kRows>(in.block, in.groups, half, in.x, in.x_stride, out);
+          });
+    } else if (in.unpacked == nullptr) {
+      Quantized<kType, kRows, PackedBlock>(in, in.block, sums);
+    } else {
+      Quantized<kType, kRows, UnpackedBlock>(in, in.unpacked, sums);
     }
+  }
+
+ private:
+  template <PackedType kType, int kRows, template <PackedType, int> typename Block>
+  [[gnu::always_inline]] static void Quantized(const TileInput& in, const std::byte* bytes,
+                                               float* sums) {
+    if constexpr (kType == PackedType::kQ8_0) {
+      const WideRows<kRows> wide(in.rows, in.groups);
+      Halves<kRows>(
+          in, sums, [&](auto half, Floats<kRows>& out) __attribute__((always_inline)) {
+            const Block<kType, half> block(bytes);
+            GroupedBlock<kType, kRows>(block, in.groups, in.rows, wide.values[0], out);
+          });
+    } else {
+      Halves<kRows>(
+          in, sums, [&](auto half, Floats<kRows>& out) __attribute__((always_inline)) {
+            const Block<kType, half> block(bytes);
+            if constexpr (FormFor(kType) == ActivationForm::kPerGroup) {
+              GroupedBlock<kType, kRows>(block, in.groups, in.rows, nullptr, out);
+            } else {
+              KBlock<kType, kRows>(block, in.rows, out);
+            }
+          });
+    }
+  }
+
+  // add(half, out) for both halves of sums [kRows, kPanelOutputs].
+  template <int kRows, typename Add>
+  [[gnu::always_inline]] static void Halves(const TileInput& in, float* sums, const Add& add) {
+    Unrolled<2>([&](auto half) __attribute__((always_inline)) {
+      const auto at = [&](int r, int i) __attribute__((always_inline)) {
+        return sums + static_cast<size_t>(r) * kPanelOutputs + kHalfOutputs * half + 8 * i;
+      };
+      Floats<kRows> out;
+      TRELLIS_UNROLL
+      for (int r = 0; r < kRows; r++) {
+        TRELLIS_UNROLL
+        for (int i = 0; i < 2; i++)
+          out[r][i] = in.is_first ? _mm256_setzero_ps() : _mm256_loadu_ps(at(r, i));
+      }
+      add(half, out);
+      TRELLIS_UNROLL
+      for (int r = 0; r < kRows; r++) {
+        TRELLIS_UNROLL
+        for (int i = 0; i < 2; i++) _mm256_storeu_ps(at(r, i), out[r][i]);
+      }
+    });
   }
 };
 

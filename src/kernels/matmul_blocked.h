@@ -5,9 +5,9 @@
 // L1, and all rows go over it in tiles of S::kTileRows; their sums wait in scratch from block to
 // block.
 //
-// S::Unpack<type>(block, groups, bytes) unpacks a block of a quantised type to [quad][output][4] in
-// whatever form S::Tile reads; S::Tile<type, rows>(in, sums) adds the products of one block to sums
-// [rows, kPanelOutputs].
+// S::Unpack<type>(block, groups, to) unpacks a block of a quantised type to whatever form S::Tile
+// reads, at most kUnpackedBlockBytes; S::Tile<type, rows>(in, sums) adds the products of one block
+// to sums [rows, kPanelOutputs].
 #pragma once
 
 #include <algorithm>
@@ -19,9 +19,10 @@
 namespace trellis {
 
 struct TileInput {
-  const uint8_t* bytes;    // the block, unpacked
-  const std::byte* block;  // and as it is
+  const std::byte* unpacked;  // the block, as S::Unpack left it; null: for few rows it did not
+  const std::byte* block;     // and as it is
   size_t groups;
+  bool is_first;   // sums are unset: they are those of this block alone
   TileRows rows;   // quantised types
   const float* x;  // float types: the first row, at the block
   size_t x_stride;
@@ -40,7 +41,7 @@ class BlockedMatmul {
                     .out = out,
                     .out_stride = out_stride,
                     .sums = sums,
-                    .bytes = reinterpret_cast<uint8_t*>(sums + kScratchRows * kPanelOutputs)};
+                    .unpacked = scratch + kScratchRows * kPanelOutputs * sizeof(float)};
     WithType(w.type, [&](auto type) {
       for (size_t panel = panel_begin; panel < panel_end; panel++) {
         for (size_t row = row_begin; row < row_end; row += kScratchRows) {
@@ -58,52 +59,54 @@ class BlockedMatmul {
     float* out;
     size_t out_stride;
     float* sums;  // [kScratchRows, kPanelOutputs]
-    uint8_t* bytes;
+    std::byte* unpacked;
   };
 
   template <PackedType kType>
   static void Panel(const Call& call, size_t panel, size_t row, size_t num_rows) {
-    std::fill(call.sums, call.sums + num_rows * kPanelOutputs, 0.0f);
     const std::byte* block = call.w.panels + panel * call.w.panel_bytes();
+    const bool unpacks = num_rows > S::kDirectRows;
     for (size_t b = 0; b < BlocksFor(call.w.depth); b++) {
-      const size_t groups = packed::GroupsInBlock(call.w.depth, b);
-      if constexpr (FormFor(kType) != ActivationForm::kF32)
-        S::template Unpack<kType>(block, groups, call.bytes);
+      TileInput in{.unpacked = unpacks ? call.unpacked : nullptr,
+                   .block = block,
+                   .groups = packed::GroupsInBlock(call.w.depth, b),
+                   .is_first = b == 0,
+                   .rows = {},
+                   .x = nullptr,
+                   .x_stride = call.x.f32_stride};
+      if constexpr (FormFor(kType) == ActivationForm::kF32) {
+        in.x = call.x.f32 + row * call.x.f32_stride + b * kBlockDepth;
+      } else {
+        in.rows = TileRowsAt(call.x.quantized(kType), row, b);
+        if (unpacks) S::template Unpack<kType>(block, in.groups, call.unpacked);
+      }
       size_t r = 0;
-      for (; r + S::kTileRows <= num_rows; r += S::kTileRows)
-        Tile<kType, S::kTileRows>(call, block, b, row, r);
-      TailTile<kType, S::kTileRows - 1>(call, block, b, row, r, num_rows - r);
-      block += packed::BlockBytes(kType, groups);
+      for (; r + S::kTileRows <= num_rows; r += S::kTileRows) {
+        S::template Tile<kType, S::kTileRows>(in, call.sums + r * kPanelOutputs);
+        Advance<kType>(in);
+      }
+      TailTile<kType, S::kTileRows - 1>(in, call.sums + r * kPanelOutputs, num_rows - r);
+      block += packed::BlockBytes(kType, in.groups);
     }
     WriteRows(call, panel, row, num_rows);
   }
 
-  // The last `num_rows` <= kRows rows.
-  template <PackedType kType, int kRows>
-  static void TailTile(const Call& call, const std::byte* block, size_t b, size_t row, size_t r,
-                       size_t num_rows) {
-    if constexpr (kRows > 0) {
-      if (num_rows == kRows) return Tile<kType, kRows>(call, block, b, row, r);
-      TailTile<kType, kRows - 1>(call, block, b, row, r, num_rows);
+  template <PackedType kType>
+  static void Advance(TileInput& in) {
+    if constexpr (FormFor(kType) == ActivationForm::kF32) {
+      in.x += S::kTileRows * in.x_stride;
+    } else {
+      in.rows.Skip(S::kTileRows);
     }
   }
 
-  // Rows row + r and following over block b. Not inlined: registers are for this alone.
+  // The last `num_rows` <= kRows rows.
   template <PackedType kType, int kRows>
-  [[gnu::noinline]] static void Tile(const Call& call, const std::byte* block, size_t b, size_t row,
-                                     size_t r) {
-    TileInput in{.bytes = call.bytes,
-                 .block = block,
-                 .groups = packed::GroupsInBlock(call.w.depth, b),
-                 .rows = {},
-                 .x = nullptr,
-                 .x_stride = call.x.f32_stride};
-    if constexpr (FormFor(kType) == ActivationForm::kF32) {
-      in.x = call.x.f32 + (row + r) * call.x.f32_stride + b * kBlockDepth;
-    } else {
-      in.rows = TileRowsAt(call.x.quantized(kType), row + r, b);
+  static void TailTile(const TileInput& in, float* sums, size_t num_rows) {
+    if constexpr (kRows > 0) {
+      if (num_rows == kRows) return S::template Tile<kType, kRows>(in, sums);
+      TailTile<kType, kRows - 1>(in, sums, num_rows);
     }
-    S::template Tile<kType, kRows>(in, call.sums + r * kPanelOutputs);
   }
 
   static void WriteRows(const Call& call, size_t panel, size_t row, size_t num_rows) {
@@ -112,11 +115,21 @@ class BlockedMatmul {
     for (size_t r = 0; r < num_rows; r++) {
       const float* sums = call.sums + r * kPanelOutputs;
       float* to = call.out + (row + r) * call.out_stride + begin;
-      if (call.bias == nullptr) {
-        std::memcpy(to, sums, num * sizeof(float));
+      const float* bias = call.bias == nullptr ? nullptr : call.bias + begin;
+      if (num == kPanelOutputs) {  // of constant length: vectors
+        WriteRow(sums, bias, kPanelOutputs, to);
       } else {
-        for (size_t i = 0; i < num; i++) to[i] = sums[i] + call.bias[begin + i];
+        WriteRow(sums, bias, num, to);
       }
+    }
+  }
+
+  [[gnu::always_inline]] static void WriteRow(const float* sums, const float* bias, size_t num,
+                                              float* to) {
+    if (bias == nullptr) {
+      for (size_t i = 0; i < num; i++) to[i] = sums[i];
+    } else {
+      for (size_t i = 0; i < num; i++) to[i] = sums[i] + bias[i];
     }
   }
 };

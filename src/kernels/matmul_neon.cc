@@ -277,10 +277,11 @@ inline void FloatBlock(const std::byte* block, size_t groups, size_t output, con
 
 struct NeonMatmul {
   static constexpr int kTileRows = 4;
+  static constexpr size_t kDirectRows = 0;
 
   template <PackedType kType>
-  static void Unpack(const std::byte* block, size_t groups, uint8_t* bytes) {
-    int8_t* to = reinterpret_cast<int8_t*>(bytes);
+  static void Unpack(const std::byte* block, size_t groups, std::byte* unpacked) {
+    int8_t* to = reinterpret_cast<int8_t*>(unpacked);
     if constexpr (kType == PackedType::kQ6_K) {
       UnpackSixBits(block, groups, to);
     } else if constexpr (FormFor(kType) == ActivationForm::kPerBlock) {
@@ -293,17 +294,19 @@ struct NeonMatmul {
     }
   }
 
+  // Not inlined: registers are for this alone.
   template <PackedType kType, int kRows>
-  static void Tile(const TileInput& in, float* sums) {
+  [[gnu::noinline]] static void Tile(const TileInput& in, float* sums) {
     for (size_t output = 0; output < kPanelOutputs; output += kTileOutputs) {
       Floats<kRows> out;
       TRELLIS_UNROLL
       for (int r = 0; r < kRows; r++) {
         TRELLIS_UNROLL
         for (int i = 0; i < kTileVectors; i++)
-          out[r][i] = vld1q_f32(sums + r * kPanelOutputs + output + 4 * i);
+          out[r][i] =
+              in.is_first ? vdupq_n_f32(0) : vld1q_f32(sums + r * kPanelOutputs + output + 4 * i);
       }
-      const int8_t* w = reinterpret_cast<const int8_t*>(in.bytes) + 4 * output;
+      const int8_t* w = reinterpret_cast<const int8_t*>(in.unpacked) + 4 * output;
       if constexpr (FormFor(kType) == ActivationForm::kF32) {
         FloatBlock<kType, kRows>(in.block, in.groups, output, in.x, in.x_stride, out);
       } else if constexpr (FormFor(kType) == ActivationForm::kPerGroup) {

@@ -47,6 +47,15 @@ struct TileRows {
   const float* scaled_sums;  // per group only
   const int16_t* half_sums;  // per block only
   size_t value_stride, scale_stride, group_stride;
+
+  // On to the row `n` further down.
+  [[gnu::always_inline]] void Skip(size_t n) {
+    values += n * value_stride;
+    scales += n * scale_stride;
+    group_sums += n * group_stride;
+    if (scaled_sums != nullptr) scaled_sums += n * scale_stride;
+    if (half_sums != nullptr) half_sums += 2 * n * group_stride;
+  }
 };
 
 TileRows TileRowsAt(const QuantizedRows& q, size_t row, size_t block);

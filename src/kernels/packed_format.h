@@ -48,6 +48,9 @@ constexpr bool HasBit4(PackedType type) {
 constexpr int ZeroPoint(PackedType type) {
   return type == PackedType::kQ4_0 ? 8 : type == PackedType::kQ5_0 ? 16 : 128;
 }
+constexpr bool HasMin(PackedType type) {
+  return HasGroupMin(type) || type == PackedType::kQ4_K || type == PackedType::kQ5_K;
+}
 inline constexpr size_t kBit4QuadBytes = 2 * sizeof(uint64_t);
 
 constexpr size_t GroupQuantOffset(PackedType type) {
