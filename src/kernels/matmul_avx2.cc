@@ -174,6 +174,7 @@ template <PackedType kType, int kRows, typename Block>
   const __m256i ones[2] = {_mm256_set1_epi16(1), _mm256_set1_epi16(1)};
   RowPointers<kRows> a(rows);
   for (size_t g = 0; g < groups; g++) {
+    block.PrefetchNext(g);
     Ints<kRows> total;
     if constexpr (kType == PackedType::kQ8_0) {
       MultiplyWide<kRows>(block, g, wide + g * kGroupDepth, total);
@@ -239,6 +240,7 @@ template <PackedType kType, int kRows, typename Block>
   }
   RowPointers<kRows> a(rows);
   for (size_t unit = 0; unit < kUnits; unit++) {
+    block.PrefetchNext(unit);
     const __m256i scales[2] = {block.Scale(unit, 0), block.Scale(unit, 1)};
     AddProducts<kType, false, kRows>(block, unit, a, scales, total);
     a.Skip(4 * UnitQuads(kType));
@@ -288,7 +290,12 @@ inline void FloatBlock(const std::byte* block, size_t groups, int half, const fl
 
 struct Avx2Matmul {
   static constexpr int kTileRows = kMaxTileRows;
-  static constexpr size_t kDirectRows = kMaxTileRows;
+
+  // What taking a block apart once for each tile costs is less than writing it down for two tiles,
+  // but for the types whose fifth bits lie apart.
+  static constexpr size_t DirectRows(PackedType type) {
+    return HasBit4(type) ? kMaxTileRows : 2 * kMaxTileRows;
+  }
 
   template <PackedType kType>
   static void Unpack(const std::byte* block, size_t groups, std::byte* unpacked) {

@@ -62,6 +62,12 @@ void Matmul(benchmark::State& state, const KernelTable* kernels, PackedType type
     operands.Run(*kernels, rows);
     benchmark::ClobberMemory();
   }
+  if (rows == 1) {
+    const PackedMatrix w{type, outputs, depth, nullptr};
+    const auto bytes = static_cast<double>(w.num_panels() * w.panel_bytes());
+    state.counters["B/s"] =
+        benchmark::Counter(bytes, benchmark::Counter::kIsIterationInvariantRate);
+  }
   const auto macs = static_cast<double>(rows * outputs * depth);
   state.counters["MAC/s"] = benchmark::Counter(macs, benchmark::Counter::kIsIterationInvariantRate);
 }
@@ -73,7 +79,9 @@ const int kRegistered = [] {
       const std::string name = fmt::format("matmul/{}/{}", kernels->name, PackedTypeName(type));
       benchmark::RegisterBenchmark(name.c_str(), Matmul, kernels, type)
           ->ArgNames({"rows", "outputs", "depth"})
-          ->Args({1, 4096, 1536})
+          ->Args({1, 4096, 1536})   // in the cache
+          ->Args({1, 32768, 4096})  // from memory
+          ->Args({8, 4096, 1536})
           ->Args({256, 1536, 1536})
           ->Args({256, 512, 8960});
     }

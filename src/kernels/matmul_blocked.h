@@ -65,7 +65,7 @@ class BlockedMatmul {
   template <PackedType kType>
   static void Panel(const Call& call, size_t panel, size_t row, size_t num_rows) {
     const std::byte* block = call.w.panels + panel * call.w.panel_bytes();
-    const bool unpacks = num_rows > S::kDirectRows;
+    const bool unpacks = num_rows > S::DirectRows(kType);
     for (size_t b = 0; b < BlocksFor(call.w.depth); b++) {
       TileInput in{.unpacked = unpacks ? call.unpacked : nullptr,
                    .block = block,

@@ -277,7 +277,7 @@ inline void FloatBlock(const std::byte* block, size_t groups, size_t output, con
 
 struct NeonMatmul {
   static constexpr int kTileRows = 4;
-  static constexpr size_t kDirectRows = 0;
+  static constexpr size_t DirectRows(PackedType) { return 0; }
 
   template <PackedType kType>
   static void Unpack(const std::byte* block, size_t groups, std::byte* unpacked) {
