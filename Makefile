@@ -12,7 +12,7 @@ run: ## the same, then serve the default model; PORT=, MODEL=, ARGS=
 test: ## set up and run every test
 	@scripts/test
 
-test-long: ## the long random runs (10^7 operations on the cache)
+test-long: ## the runs of hours: 10^7 operations on the cache, perplexity beside libllama
 	@scripts/test long
 
 bench: ## measure against llama.cpp from the same source; BENCH_ARGS=

@@ -1,0 +1,102 @@
+// Perplexity of a fixed text, beside libllama's on the same file: within half a percent.
+//
+// The text is 8,192 tokens: the license, then the header of the pinned libllama, in windows of
+// 2,048 that each start from nothing; every token of a window but its first is predicted.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <sstream>
+
+#include "kernels/kernels.h"
+#include "model/model.h"
+#include "os/compute_pool.h"
+#include "os/machine.h"
+#include "reference.h"
+#include "support/model_files.h"
+#include "support/sequence_run.h"
+#include "text/tokenizer.h"
+
+namespace trellis {
+namespace {
+
+constexpr size_t kWindow = 2048, kNumWindows = 4, kChunk = 128;
+constexpr double kTolerance = 0.005;
+
+std::string ReadText(const std::string& path) {
+  std::ifstream file(path);
+  std::ostringstream text;
+  text << file.rdbuf();
+  TRELLIS_CHECK(!text.str().empty());
+  return text.str();
+}
+
+// -log softmax(logits)[token], in nats.
+double Surprise(const float* logits, size_t vocab_size, TokenId token) {
+  const double max = *std::max_element(logits, logits + vocab_size);
+  double sum = 0;
+  for (size_t i = 0; i < vocab_size; i++) sum += std::exp(logits[i] - max);
+  return std::log(sum) + max - logits[token];
+}
+
+class Perplexity : public testing::TestWithParam<std::pair<const char*, const char*>> {};
+
+TEST_P(Perplexity, IsLibllamas) {
+  const std::string path = RealModelPath(GetParam().second);
+  const auto tokenizer = Tokenizer::Load(path);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().message()
+                              << "\n(scripts/fetch.py model NAME fetches it)";
+  const std::string text =
+      ReadText(SOURCE_DIR "/LICENSE") + ReadText(LLAMA_REFERENCE_ID "/include/llama.h");
+  const std::vector<TokenId> tokens =
+      (*tokenizer)->Encode(text, AddSpecial::kNo, SpecialTokens::kAsText);
+  ASSERT_GE(tokens.size(), kWindow * kNumWindows);
+  const auto kernels = SelectKernelsFromEnvironment();
+  const auto pool = ComputePool::Create(AvailablePhysicalCores());
+  ASSERT_TRUE(kernels.ok() && pool.ok());
+  const auto model = Model::Load(path, **kernels, **pool, {});
+  ASSERT_TRUE(model.ok()) << model.status().message();
+
+  double ours = 0, theirs = 0;
+  for (size_t w = 0; w < kNumWindows; w++) {
+    const std::vector<TokenId> window(tokens.begin() + static_cast<ptrdiff_t>(w * kWindow),
+                                      tokens.begin() + static_cast<ptrdiff_t>((w + 1) * kWindow));
+    const auto add = [&](const float* logits, size_t row, double* sum) {
+      if (row + 1 == kWindow) return;
+      *sum += Surprise(logits, (*model)->spec().vocab_size, window[row + 1]);
+    };
+    const Reference reference(path, window,
+                              std::string(ORACLE_WORK_DIR "/perplexity_") + GetParam().first);
+    const auto logits =
+        reference.Logits("plain", {"--threads", std::to_string((*pool)->num_threads())});
+    ASSERT_TRUE(logits.ok()) << logits.status().message();
+    for (size_t row = 0; row < kWindow; row++) add(logits->row(row), row, &theirs);
+    const auto cache = MakeCacheFor(**model, PagesFor(kWindow));
+    RunSequence(**model, *cache, window, {.chunk = kChunk},
+                [&](size_t first, size_t num_rows, const float* rows) {
+                  for (size_t r = 0; r < num_rows; r++)
+                    add(rows + r * (*model)->spec().vocab_size, first + r, &ours);
+                });
+  }
+  constexpr double kPredicted = kNumWindows * (kWindow - 1);
+  const double our_perplexity = std::exp(ours / kPredicted),
+               their_perplexity = std::exp(theirs / kPredicted);
+  fmt::print("{} on {}: perplexity {:.4f}, libllama {:.4f} ({:+.3f} %), {} tokens\n",
+             GetParam().first, (*kernels)->name, our_perplexity, their_perplexity,
+             100 * (our_perplexity / their_perplexity - 1), kWindow * kNumWindows);
+  EXPECT_NEAR(our_perplexity / their_perplexity, 1, kTolerance);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Oracle, Perplexity,
+    testing::Values(std::pair("SmolLM2_135M_Q4_1", "SmolLM2-135M-Instruct.Q4_1.gguf"),
+                    std::pair("Gemma3_270M_Q4_K_M", "gemma-3-270m-q4_k_m.gguf"),
+                    std::pair("Qwen25_Coder_05B_Q4_K_M", "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"),
+                    std::pair("Qwen25_Coder_15B_Q4_K_M",
+                              "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf")),
+    [](const auto& info) { return std::string(info.param.first); });
+
+}  // namespace
+}  // namespace trellis
