@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <optional>
 #include <random>
 
 #include "api/json_text.h"
@@ -13,6 +14,7 @@
 #include "loading.h"
 #include "os/buffer.h"
 #include "os/machine.h"
+#include "profile.h"
 
 namespace trellis {
 namespace {
@@ -22,15 +24,20 @@ struct Flags {
   std::vector<size_t> prompts = {512}, generates = {64}, depths = {0};
   size_t repetitions = 3;
   std::string output = "md";
+  bool profile = false;
 };
 
 struct Row {
   size_t prompt = 0, generate = 0, depth = 0;  // one of the first two is 0
   std::vector<double> speeds = {};             // tokens per second, of each repetition
   double mean = 0, deviation = 0;
+  std::optional<TestProfile> profile = {};
 
   std::string test() const {
     return prompt > 0 ? fmt::format("pp{}", prompt) : fmt::format("tg{}", generate);
+  }
+  std::string test_at_depth() const {
+    return test() + (depth > 0 ? fmt::format(" @ d{}", depth) : "");
   }
 };
 
@@ -88,40 +95,63 @@ class Bench {
 };
 
 void PrintMarkdown(const ModelSpec& spec, const char* isa, size_t threads,
-                   const std::vector<Row>& rows) {
+                   const std::vector<Row>& rows, const Ceilings& ceilings) {
   fmt::print(
       "| model | size | params | isa | threads | test | t/s |\n| --- | --: | --: | --- | --: | --: "
       "| --: |\n");
   for (const Row& row : rows) {
-    const std::string at = row.depth > 0 ? fmt::format(" @ d{}", row.depth) : "";
-    fmt::print("| {} {} | {} | {:.2f} M | {} | {} | {}{} | {:.2f} ± {:.2f} |\n", spec.architecture,
+    fmt::print("| {} {} | {} | {:.2f} M | {} | {} | {} | {:.2f} ± {:.2f} |\n", spec.architecture,
                spec.file_type, FormatBytes(spec.file_bytes),
-               static_cast<double>(spec.num_parameters) / 1e6, isa, threads, row.test(), at,
+               static_cast<double>(spec.num_parameters) / 1e6, isa, threads, row.test_at_depth(),
                row.mean, row.deviation);
+  }
+  if (!rows.empty() && rows[0].profile) PrintCeilings(ceilings, threads);
+  for (const Row& row : rows) {
+    if (row.profile) PrintProfile(row.test_at_depth(), *row.profile, ceilings);
   }
 }
 
 // With llama-bench's names where it has one.
-void PrintJson(const ModelSpec& spec, const char* isa, size_t threads,
-               const std::vector<Row>& rows) {
+void PrintJson(const ModelSpec& spec, const char* isa, size_t threads, const std::vector<Row>& rows,
+               const Ceilings& ceilings) {
   const char* before = "[\n  ";
   for (const Row& row : rows) {
-    const OrderedJson json = {{"model_type", spec.architecture + " " + spec.file_type},
-                              {"model_size", spec.file_bytes},
-                              {"model_n_params", spec.num_parameters},
-                              {"isa", isa},
-                              {"n_threads", threads},
-                              {"test", row.test()},
-                              {"n_prompt", row.prompt},
-                              {"n_gen", row.generate},
-                              {"n_depth", row.depth},
-                              {"avg_ts", row.mean},
-                              {"stddev_ts", row.deviation},
-                              {"samples_ts", row.speeds}};
+    OrderedJson json = {{"model_type", spec.architecture + " " + spec.file_type},
+                        {"model_size", spec.file_bytes},
+                        {"model_n_params", spec.num_parameters},
+                        {"isa", isa},
+                        {"n_threads", threads},
+                        {"test", row.test()},
+                        {"n_prompt", row.prompt},
+                        {"n_gen", row.generate},
+                        {"n_depth", row.depth},
+                        {"avg_ts", row.mean},
+                        {"stddev_ts", row.deviation},
+                        {"samples_ts", row.speeds}};
+    if (row.profile) json["profile"] = ProfileJson(*row.profile, ceilings);
     fmt::print("{}{}", before, ToText(json));
     before = ",\n  ";
   }
   fmt::print("{}]\n", rows.empty() ? "[" : "\n");
+}
+
+std::vector<Row> MeasureAll(const Flags& flags, Bench& bench) {
+  std::vector<Row> rows;
+  for (size_t depth : flags.depths) {
+    bench.Prefill(0, depth);
+    for (size_t n : flags.prompts) {
+      if (n == 0) continue;
+      rows.push_back(Bench::Measure({.prompt = n, .depth = depth}, flags.repetitions,
+                                    [&] { bench.Prefill(depth, depth + n); }));
+    }
+    for (size_t n : flags.generates) {
+      if (n == 0) continue;
+      rows.push_back(Bench::Measure({.generate = n, .depth = depth}, flags.repetitions, [&] {
+        for (size_t i = 0; i < n; i++) bench.Prefill(depth + i, depth + i + 1);
+      }));
+    }
+  }
+  return rows;
 }
 
 Status Run(const Flags& flags) {
@@ -148,25 +178,25 @@ Status Run(const Flags& flags) {
                               deepest, model->spec().context_length));
   }
   const size_t max_tokens = longest + deepest;
-  TRELLIS_ASSIGN_OR_RETURN(
-      Buffer pages, Buffer::Allocate(PagesFor(max_tokens) * model->page_layout().page_bytes()));
-  Bench bench(*model, std::move(pages), max_tokens);
   std::vector<Row> rows;
-  for (size_t depth : flags.depths) {
-    bench.Prefill(0, depth);
-    for (size_t n : flags.prompts) {
-      if (n == 0) continue;
-      rows.push_back(Bench::Measure({.prompt = n, .depth = depth}, flags.repetitions,
-                                    [&] { bench.Prefill(depth, depth + n); }));
-    }
-    for (size_t n : flags.generates) {
-      if (n == 0) continue;
-      rows.push_back(Bench::Measure({.generate = n, .depth = depth}, flags.repetitions, [&] {
-        for (size_t i = 0; i < n; i++) bench.Prefill(depth + i, depth + i + 1);
-      }));
+  {
+    TRELLIS_ASSIGN_OR_RETURN(
+        Buffer pages, Buffer::Allocate(PagesFor(max_tokens) * model->page_layout().page_bytes()));
+    Bench bench(*model, std::move(pages), max_tokens);
+    rows = MeasureAll(flags, bench);
+  }
+  Ceilings ceilings;
+  if (flags.profile) {
+    TRELLIS_ASSIGN_OR_RETURN(ceilings, MeasureCeilings(*kernels, *pool));
+    TRELLIS_ASSIGN_OR_RETURN(std::unique_ptr<Profiler> profiler,
+                             Profiler::Create(*model, *pool, max_tokens));
+    for (Row& row : rows) {
+      row.profile = row.prompt > 0 ? profiler->Prefill(row.depth, row.prompt, flags.repetitions)
+                                   : profiler->Decode(row.depth, row.generate, flags.repetitions);
     }
   }
-  (flags.output == "json" ? PrintJson : PrintMarkdown)(model->spec(), kernels->name, threads, rows);
+  (flags.output == "json" ? PrintJson : PrintMarkdown)(model->spec(), kernels->name, threads, rows,
+                                                       ceilings);
   return Status::Ok();
 }
 
@@ -195,6 +225,9 @@ void AddBench(CLI::App& app, int* exit_status) {
       ->check(CLI::IsMember({"md", "json"}).description(""))
       ->capture_default_str()
       ->type_name("FORMAT");
+  bench->add_flag("--profile", flags->profile,
+                  "Also say where each test's time goes, part by part, and the share of what the "
+                  "machine can do");
   bench->callback([flags, exit_status] {
     const Status status = Run(*flags);
     if (status.ok()) return;

@@ -29,6 +29,7 @@ StepLoop::StepLoop(Model& model, std::unique_ptr<PageCache> cache, const Options
       vocab_size_(model.spec().vocab_size) {}
 
 void StepLoop::Prepare() {
+  const StepProfile::Timer timer(options_.profile, "tree: acquire, reserve, plan");
   ReserveRows();
   Admit();
   plan_ = Plan(MakeSnapshot(), options_.limits);
@@ -204,6 +205,7 @@ void StepLoop::Forward(const BatchPlan& plan) {
 }
 
 void StepLoop::Commit(const BatchPlan& plan) {
+  const StepProfile::Timer timer(options_.profile, "tree: commit");
   for (const PlannedRows& rows : plan.rows) {
     Request& request = *running_[rows.index];
     const size_t resident = request.lease.num_rows();
@@ -228,6 +230,7 @@ void StepLoop::Commit(const BatchPlan& plan) {
 }
 
 void StepLoop::Sample(const BatchPlan& plan) {
+  const StepProfile::Timer timer(options_.profile, "sampling");
   sampled_.clear();
   for (const PlannedRows& rows : plan.rows) {
     if (rows.logits == Logits::kNone) continue;

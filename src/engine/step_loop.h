@@ -29,6 +29,7 @@
 #include "engine/request.h"
 #include "kv/page_cache.h"
 #include "model/model.h"
+#include "model/step_profile.h"
 #include "sched/plan.h"
 #include "sched/wait_queue.h"
 
@@ -38,7 +39,8 @@ class StepLoop {
  public:
   struct Options {
     Limits limits;
-    ComputePool* pool = nullptr;  // may be null
+    ComputePool* pool = nullptr;     // may be null
+    StepProfile* profile = nullptr;  // told what the loop itself does; may be null
   };
   StepLoop(Model& model, std::unique_ptr<PageCache> cache, const Options& options);
 

@@ -21,6 +21,7 @@ namespace trellis {
 
 class ComputePool;   // os/compute_pool.h
 struct KernelTable;  // kernels/kernels.h
+class StepProfile;   // model/step_profile.h
 
 // Consecutive new rows of one sequence in a step.
 struct SequenceRows {
@@ -57,6 +58,9 @@ class Model {
   // REQUIRES: at least one row; positions below spec().context_length; token ids below vocab_size;
   // sequences' writable pages are distinct.
   virtual void Forward(std::span<const SequenceRows> batch, float* logits) = 0;
+
+  // From now on Forward() tells `profile` its parts; null: no more. A model without any ignores it.
+  virtual void Report(StepProfile* profile) { (void)profile; }
 };
 
 }  // namespace trellis

@@ -179,7 +179,7 @@ void Transformer::Embed() {
   const GgufTensor& table = *weights_.embedding;
   const size_t width = config_.spec.embedding_length;
   const auto to_float = ggml_get_type_traits(static_cast<ggml_type>(table.type))->to_float;
-  pool_.ParallelFor(rows_.size(), [&](size_t r, size_t) {
+  ForEach("embed", Uncounted, rows_.size(), [&](size_t r, size_t) {
     const std::byte* row = table.data + static_cast<size_t>(rows_[r].token) * table.row_bytes;
     float* out = residual_ + r * width;
     if (table.type == GGML_TYPE_F32) {
@@ -201,7 +201,7 @@ void Transformer::AddAndNormalize(Delta add, const float* post_norm, const float
                                   const Projection& next) {
   const size_t width = config_.spec.embedding_length;
   const float epsilon = config_.spec.rms_epsilon;
-  pool_.ParallelFor(rows_.size(), [&](size_t r, size_t) {
+  ForEach("add + norm + quantise", Uncounted, rows_.size(), [&](size_t r, size_t) {
     float* x = residual_ + r * width;
     float* delta = delta_ + r * width;
     if (add == Delta::kAdd) {
@@ -233,20 +233,33 @@ void Transformer::Project(const Projection& projection, const Rows& x, float* ou
   size_t num_items = 0;
   for (const Projection::Part& part : projection.parts)
     num_items += (part.matrix.num_panels() + stretch - 1) / stretch;
-  pool_.ParallelFor(num_items, [&](size_t item, size_t thread) {
-    for (const Projection::Part& part : projection.parts) {
-      const size_t panels = part.matrix.num_panels(), items = (panels + stretch - 1) / stretch;
-      if (item >= items) {
-        item -= items;
-        continue;
-      }
-      const size_t begin = item * stretch;
-      kernels_.matmul.matmul(part.matrix, x.View(), 0, rows_.size(), begin,
-                             std::min(begin + stretch, panels), part.bias, out + part.column,
-                             out_stride, thread_scratch_[thread]);
-      return;
-    }
-  });
+  ForEach(
+      projection.name, [&] { return WorkOf(projection); }, num_items,
+      [&](size_t item, size_t thread) {
+        for (const Projection::Part& part : projection.parts) {
+          const size_t panels = part.matrix.num_panels(), items = (panels + stretch - 1) / stretch;
+          if (item >= items) {
+            item -= items;
+            continue;
+          }
+          const size_t begin = item * stretch;
+          kernels_.matmul.matmul(part.matrix, x.View(), 0, rows_.size(), begin,
+                                 std::min(begin + stretch, panels), part.bias, out + part.column,
+                                 out_stride, thread_scratch_[thread]);
+          return;
+        }
+      });
+}
+
+StepWork Transformer::WorkOf(const Projection& projection) const {
+  StepWork work;
+  for (const Projection::Part& part : projection.parts) {
+    const PackedMatrix& m = part.matrix;
+    work.macs += static_cast<double>(rows_.size() * m.num_outputs * m.depth);
+    work.bytes += static_cast<double>(m.num_panels() * m.panel_bytes());
+    if (FormFor(m.type) != ActivationForm::kF32) work.arithmetic = Arithmetic::kInt8;
+  }
+  return work;
 }
 
 void Transformer::RotateAndWrite(size_t index) {
@@ -255,7 +268,7 @@ void Transformer::RotateAndWrite(size_t index) {
   const RopeTable& rope = config_.layer_is_local[index] ? local_rope_ : rope_;
   const size_t q_width = s.num_heads * s.head_dim, kv_width = s.num_kv_heads * s.head_dim;
   const size_t stride = q_width + 2 * kv_width;
-  pool_.ParallelFor(rows_.size(), [&](size_t r, size_t) {
+  ForEach("rope + write", Uncounted, rows_.size(), [&](size_t r, size_t) {
     const Row& row = rows_[r];
     float* q = qkv_ + r * stride;
     float* k = q + q_width;
@@ -353,6 +366,23 @@ size_t Transformer::MakeAttentionItems() {
   return num_partials;
 }
 
+// Scores and weighted values, and the keys and values of each task once.
+StepWork Transformer::WorkOfAttention() const {
+  const ModelSpec& s = config_.spec;
+  size_t pairs = 0, positions = 0;
+  for (const AttentionTask& task : tasks_) {
+    const auto first_seen = [&task](size_t position) {
+      return task.window > 0 && position >= task.window ? position - task.window + 1 : 0;
+    };
+    const size_t end = task.first_position + task.num_rows;
+    for (size_t p = task.first_position; p < end; p++) pairs += p + 1 - first_seen(p);
+    positions += end - first_seen(task.first_position);
+  }
+  return {
+      .macs = static_cast<double>(2 * pairs * s.num_heads * s.head_dim),
+      .bytes = static_cast<double>(2 * positions * s.num_kv_heads * s.head_dim * sizeof(uint16_t))};
+}
+
 void Transformer::Attend(size_t index) {
   const ModelSpec& s = config_.spec;
   MakeAttentionTasks(index);
@@ -361,17 +391,20 @@ void Transformer::Attend(size_t index) {
   if (partials_.size() < num_partials * partial_floats)
     partials_.resize(num_partials * partial_floats);
 
-  pool_.ParallelFor(items_.size(), [&](size_t i, size_t thread) {
-    const AttentionItem& item = items_[i];
-    const AttentionTask& task = tasks_[item.task];
-    if (item.is_segment()) {
-      kernels_.attention.attend_segment(task, item.kv_head, 0, item.segment,
-                                        partials_.data() + item.partial * partial_floats,
-                                        thread_scratch_[thread]);
-    } else {
-      kernels_.attention.attend(task, item.kv_head, item.begin, item.end, thread_scratch_[thread]);
-    }
-  });
+  ForEach(
+      "attention", [&] { return WorkOfAttention(); }, items_.size(),
+      [&](size_t i, size_t thread) {
+        const AttentionItem& item = items_[i];
+        const AttentionTask& task = tasks_[item.task];
+        if (item.is_segment()) {
+          kernels_.attention.attend_segment(task, item.kv_head, 0, item.segment,
+                                            partials_.data() + item.partial * partial_floats,
+                                            thread_scratch_[thread]);
+        } else {
+          kernels_.attention.attend(task, item.kv_head, item.begin, item.end,
+                                    thread_scratch_[thread]);
+        }
+      });
   for (const AttentionItem& item : items_) {
     if (!item.is_segment()) continue;
     const AttentionTask& task = tasks_[item.task];
@@ -381,7 +414,7 @@ void Transformer::Attend(size_t index) {
                                       partials_.data() + item.partial * partial_floats,
                                       range.last - range.first + 1);
   }
-  pool_.ParallelFor(rows_.size(), [&](size_t r, size_t) {
+  ForEach("quantise attention", Uncounted, rows_.size(), [&](size_t r, size_t) {
     QuantizeRow(attended_, r, weights_.layers[index].attention_output);
   });
 }
@@ -392,7 +425,7 @@ void Transformer::FeedForward(const LayerWeights& layer) {
   Project(layer.gate_up, normed_, gate_up_, 2 * hidden);
   const auto gate =
       config_.activation == Activation::kSilu ? kernels_.ops.silu_mul : kernels_.ops.gelu_mul;
-  pool_.ParallelFor(rows_.size(), [&](size_t r, size_t) {
+  ForEach("activation + quantise", Uncounted, rows_.size(), [&](size_t r, size_t) {
     const float* row = gate_up_ + r * 2 * hidden;
     gate(row, row + hidden, 2 * hidden, hidden, 1, hidden_.f32 + r * hidden, hidden);
     QuantizeRow(hidden_, r, layer.down);
@@ -407,7 +440,7 @@ void Transformer::Head(float* logits) {
   Project(weights_.output, normed_, logits, vocab);
   if (config_.final_softcap > 0) {
     const float cap = config_.final_softcap;
-    pool_.ParallelFor(rows_.size(), [&](size_t r, size_t) {
+    ForEach("softcap", Uncounted, rows_.size(), [&](size_t r, size_t) {
       for (size_t i = 0; i < vocab; i++)
         logits[r * vocab + i] = cap * std::tanh(logits[r * vocab + i] / cap);
     });

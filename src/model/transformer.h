@@ -10,6 +10,7 @@
 #include "kernels/kernels.h"
 #include "model/model.h"
 #include "model/rope_table.h"
+#include "model/step_profile.h"
 #include "model/transformer_config.h"
 #include "model/weights.h"
 #include "os/compute_pool.h"
@@ -26,6 +27,7 @@ class Transformer : public Model {
   const ModelSpec& spec() const override { return config_.spec; }
   PageLayout page_layout() const override { return layout_; }
   void Forward(std::span<const SequenceRows> batch, float* logits) override;
+  void Report(StepProfile* profile) override { profile_ = profile; }
 
  private:
   // A row of the chunk at hand.
@@ -46,6 +48,16 @@ class Transformer : public Model {
   Transformer(std::unique_ptr<GgufFile> gguf, TransformerConfig config, Weights weights,
               const KernelTable& kernels, ComputePool& pool);
   Status AllocateScratch();
+
+  // Every fork-join of a step goes through here: `name` and work() are for the profile.
+  template <typename Work, typename Body>
+  void ForEach(std::string_view name, const Work& work, size_t num_items, const Body& body) {
+    if (profile_ == nullptr) return pool_.ParallelFor(num_items, body);
+    profile_->ParallelFor(pool_, name, work(), num_items, body);
+  }
+  static StepWork Uncounted() { return {}; }
+  StepWork WorkOf(const Projection& projection) const;
+  StepWork WorkOfAttention() const;
 
   void ForwardChunk(float* logits);
   void Embed();
@@ -72,6 +84,7 @@ class Transformer : public Model {
   const Weights weights_;
   const KernelTable& kernels_;
   ComputePool& pool_;
+  StepProfile* profile_ = nullptr;
   const PageLayout layout_;
   RopeTable rope_, local_rope_;
 

@@ -38,6 +38,7 @@ class Loader {
     const bool tied = gguf_.Find("output.weight") == nullptr;
     const std::string output = tied ? "token_embd" : "output";
     TRELLIS_RETURN_IF_ERROR(AddPart(output, spec_.vocab_size, width, &weights_.output));
+    Name("head", &weights_.output);
     TRELLIS_RETURN_IF_ERROR(CheckAllRead());
     return std::move(weights_);
   }
@@ -68,7 +69,20 @@ class Loader {
         AddPart(prefix + "attn_output", width, q_width, &layer->attention_output));
     TRELLIS_RETURN_IF_ERROR(AddPart(prefix + "ffn_gate", hidden, width, &layer->gate_up));
     TRELLIS_RETURN_IF_ERROR(AddPart(prefix + "ffn_up", hidden, width, &layer->gate_up));
-    return AddPart(prefix + "ffn_down", width, hidden, &layer->down);
+    TRELLIS_RETURN_IF_ERROR(AddPart(prefix + "ffn_down", width, hidden, &layer->down));
+    Name("qkv", &layer->qkv), Name("attn_output", &layer->attention_output);
+    Name("gate_up", &layer->gate_up), Name("down", &layer->down);
+    return Status::Ok();
+  }
+
+  static void Name(const char* what, Projection* projection) {
+    std::vector<std::string> types;
+    for (const Projection::Part& part : projection->parts) {
+      const std::string type = PackedTypeName(part.matrix.type);
+      if (std::find(types.begin(), types.end(), type) == types.end()) types.push_back(type);
+    }
+    projection->name = fmt::format("{} {}x{} {}", what, projection->parts[0].matrix.depth,
+                                   projection->num_outputs, fmt::join(types, "+"));
   }
 
   Result<const GgufTensor*> Matrix(const std::string& name, size_t num_rows, size_t depth) {

@@ -26,6 +26,7 @@ struct Projection {
   };
   std::vector<Part> parts;
   size_t num_outputs = 0;
+  std::string name;  // for people: what, depth x outputs, types
 
   bool Reads(ActivationForm form) const;  // some part does
 };

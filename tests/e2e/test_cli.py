@@ -80,7 +80,7 @@ def test_help_names_every_flag_and_version():
         "--drain-timeout",
         "run": "--model --chat --max-tokens --temperature --top-k --top-p --min-p --typical-p --repeat-penalty "
         "--presence-penalty --frequency-penalty --repeat-last-n --seed --threads --ctx-size --kv-cache",
-        "bench": "--model --n-prompt --n-gen --n-depth --threads --repetitions --output",
+        "bench": "--model --n-prompt --n-gen --n-depth --threads --repetitions --output --profile",
         "inspect": "file",
     }
     top = trellis("--help").stdout
@@ -128,6 +128,41 @@ def test_bench_has_llama_benchs_rows():
     assert [line.split("|")[6].strip() for line in table[2:]] == [
         "pp8", "pp16", "tg2", "pp8 @ d40", "pp16 @ d40", "tg2 @ d40"
     ]  # fmt: skip
+
+
+def test_the_profile_accounts_for_the_whole_step():
+    flags = ["bench", "-m", model_path(), "-p", "24", "-n", "3", "-d", "40", "-r", "2", "-t", "2", "--profile"]
+    prefill, decode = (row["profile"] for row in json.loads(trellis(*flags, "-o", "json").stdout))
+    layers, width, hidden = 30, 576, 1536
+    matmuls = {
+        "qkv 576x960 q4_1": width * 960,
+        "attn_output 576x576 q4_1": width * width,
+        "gate_up 576x3072 q4_1": width * 2 * hidden,
+        "down 1536x576 q4_1": hidden * width,
+    }
+    for profile, rows in ((prefill, 24), (decode, 1)):
+        parts = {part["name"]: part for part in profile["parts"]}
+        for name, macs in matmuls.items():
+            whole_layers = layers if name.startswith("qkv") else layers - 1  # the last one ends at one row
+            calls, rest = parts[name]["calls"], (layers - whole_layers) * macs
+            assert (calls, parts[name]["macs"]) == (layers, whole_layers * rows * macs + rest), name
+            assert parts[name]["ceiling"] in ("int8", "read") and 0 < parts[name]["of_ceiling"]
+        # 32 weights: 16 bytes of 4 bits each, and an f16 scale and min
+        assert parts["qkv 576x960 q4_1"]["bytes"] == layers * width * 960 * 20 / 32
+        assert parts["attention"]["calls"] == parts["rope + write"]["calls"] == layers
+        assert parts["head 576x49152 q8_0"]["macs"] == width * 49152
+        for name in ("embed", "add + norm + quantise", "activation + quantise", "sampling", "tree: commit"):
+            assert parts[name]["calls"] > 0 and parts[name]["ms"] > 0, name
+        # Nothing is left out, nothing is counted twice.
+        everything = sum(part["ms"] for part in parts.values())
+        everything += profile["fork_join_ms"] + profile["idle_ms"] + profile["other_ms"]
+        assert everything == pytest.approx(profile["ms"], rel=1e-9) and profile["other_ms"] >= 0
+        assert profile["fork_join_ms"] == pytest.approx(sum(part["fork_join_ms"] for part in parts.values()))
+        assert all(limit["one"] > 0 and limit["all"] > 0 for limit in profile["ceilings"].values())
+        assert {"int8", "f32", "read"} <= profile["ceilings"].keys()
+    table = trellis(*flags).stdout
+    for words in ("pp24 @ d40: ", "tg3 @ d40: ", "Ceilings, one thread and 2: int8 ", "| gate_up 576x3072 q4_1 | 30 |"):
+        assert words in table
 
 
 def test_inspect_says_what_is_in_the_file():
