@@ -31,7 +31,7 @@ struct Ceilings {
 // ERRORS: kResourceExhausted: no memory to read.
 Result<Ceilings> MeasureCeilings(const KernelTable& kernels, ComputePool& pool);
 
-// The repetition with the median time, per prefill or per decoded token.
+// The fastest repetition, which other programs disturbed least, per prefill or per decoded token.
 struct TestProfile {
   double wall = 0;  // seconds; what the parts' time, fork_join and idle and `other` sum to
   double fork_join = 0, idle = 0;  // of all parts
@@ -61,7 +61,7 @@ class Profiler {
   Profiler(Model& model, ComputePool& pool, std::unique_ptr<PageCache> cache);
   std::vector<TokenId> Prompt(size_t depth, size_t num_new);
   Run Generate(std::vector<TokenId> prompt, size_t max_new_tokens);
-  static TestProfile Median(std::vector<Run> runs, size_t steps);
+  static TestProfile Fastest(std::vector<Run> runs, size_t steps);
 
   Model& model_;
   StepProfile profile_;

@@ -37,7 +37,7 @@ std::vector<int> AllowedCpus() {
 }  // namespace
 
 size_t AvailablePhysicalCores() {
-  size_t cores = std::max<size_t>(1, CountPhysicalCores("", AllowedCpus()));
+  size_t cores = std::max<size_t>(1, CountPhysicalCores("", FastCpus("", AllowedCpus())));
   if (const auto quota = CgroupCpuQuota("")) {
     // A part of a CPU still needs a thread; the small term forgives the division's rounding.
     cores = std::min(cores, std::max<size_t>(1, static_cast<size_t>(std::ceil(*quota - 1e-9))));

@@ -6,8 +6,9 @@
 
 namespace trellis {
 
-// Physical cores this process may run on: hyper-threads counted once, the affinity mask and the
-// CPU quota of its control group (v1 or v2) respected. At least 1.
+// Physical cores of the fast kind that this process may run on: hyper-threads counted once, the
+// affinity mask and the CPU quota of its control group (v1 or v2) respected. At least 1. Efficiency
+// cores are left to others: a fork-join waits for its slowest thread.
 size_t AvailablePhysicalCores();
 
 // Bytes that can still be allocated without swapping: MemAvailable, less if a control group's limit

@@ -25,6 +25,19 @@ std::optional<size_t> ReadNumber(const std::string& path) {
   return number;
 }
 
+// "0-3,8,10-11"; what cannot be read ends the list.
+std::set<int> ParseCpuList(const std::string& text) {
+  std::set<int> cpus;
+  std::istringstream in(text);
+  for (int first = 0; in >> first;) {
+    int last = first;
+    if (in.peek() == '-') in.ignore(), in >> last;
+    for (int cpu = first; cpu <= last && cpus.size() < 65536; cpu++) cpus.insert(cpu);
+    if (in.peek() == ',') in.ignore();
+  }
+  return cpus;
+}
+
 // The path of this process's group in the hierarchy of `controller` ("": the version 2 one).
 // Lines are "id:controllers:path".
 std::string GroupPath(const std::string& root, const std::string& controller) {
@@ -94,6 +107,24 @@ std::optional<size_t> MemoryLeft(const std::string& folder, const MemoryNames& n
 }
 
 }  // namespace
+
+std::vector<int> FastCpus(const std::string& root, const std::vector<int>& cpus) {
+  const std::set<int> small =
+      ParseCpuList(ReadFirstLine(root + "/sys/devices/cpu_atom/cpus").value_or(""));
+  std::vector<size_t> capacities;
+  for (const int cpu : cpus) {
+    const std::string folder = root + "/sys/devices/system/cpu/cpu" + std::to_string(cpu);
+    const size_t unstated = small.contains(cpu) ? 1 : 1024;  // 1024: the kernel's full capacity
+    capacities.push_back(ReadNumber(folder + "/cpu_capacity").value_or(unstated));
+  }
+  size_t best = 0;
+  for (const size_t capacity : capacities) best = std::max(best, capacity);
+  std::vector<int> fast;
+  for (size_t i = 0; i < cpus.size(); i++) {
+    if (capacities[i] >= best - best / 4) fast.push_back(cpus[i]);
+  }
+  return fast;
+}
 
 size_t CountPhysicalCores(const std::string& root, const std::vector<int>& cpus) {
   std::set<std::string> cores;

@@ -39,6 +39,25 @@ TEST_F(FakeMachine, HyperThreadsOfACoreCountOnce) {
   EXPECT_EQ(CountPhysicalCores(root_, {0, 1, 7}), 3u);  // no topology: a core of its own
 }
 
+TEST_F(FakeMachine, SlowCoresAreNotCountedWhereThereAreFastOnes) {
+  EXPECT_EQ(FastCpus(root_, {0, 1, 5}), (std::vector<int>{0, 1, 5}));  // nothing stated: all alike
+  EXPECT_EQ(FastCpus(root_, {}), std::vector<int>());
+
+  Write("/sys/devices/cpu_atom/cpus", "4-6,9\n");  // Intel
+  EXPECT_EQ(FastCpus(root_, {0, 1, 4, 5, 7, 9}), (std::vector<int>{0, 1, 7}));
+  EXPECT_EQ(FastCpus(root_, {4, 9}), (std::vector<int>{4, 9}));  // bound to them: then they count
+  Write("/sys/devices/cpu_atom/cpus", "what-3\n");
+  EXPECT_EQ(FastCpus(root_, {2, 3}), (std::vector<int>{2, 3}));
+
+  const size_t capacities[] = {446, 446, 871, 1024};  // little, little, middle, big
+  for (size_t cpu = 0; cpu < 4; cpu++) {
+    Write("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/cpu_capacity",
+          std::to_string(capacities[cpu]) + "\n");
+  }
+  EXPECT_EQ(FastCpus(root_, {0, 1, 2, 3}), (std::vector<int>{2, 3}));
+  EXPECT_EQ(FastCpus(root_, {0, 1}), (std::vector<int>{0, 1}));
+}
+
 TEST_F(FakeMachine, WithoutGroupsThereIsNoLimit) {
   EXPECT_EQ(CgroupCpuQuota(root_), std::nullopt);
   EXPECT_EQ(CgroupMemoryLeft(root_), std::nullopt);

@@ -56,6 +56,24 @@ def test_an_identical_prompt_computes_one_token(fresh):
     assert again["choices"] == first["choices"]
 
 
+def test_an_idle_server_uses_no_cpu(fresh):
+    complete(fresh, some_tokens("idle", 40))
+    fresh.settle()
+
+    def ticks():
+        with open(f"/proc/{fresh.process.pid}/stat") as stat:
+            fields = stat.read().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])  # utime, stime in hundredths of a second
+
+    # However long it takes on a loaded machine until all threads are parked, then come two seconds of nothing.
+    for _ in range(10):
+        before = ticks()
+        time.sleep(2)
+        if ticks() - before <= 1:
+            return
+    raise AssertionError("it works though nobody asks it anything")
+
+
 def test_branches_of_a_trunk_compute_it_once(fresh):
     trunk = some_tokens("trunk", 2048)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
