@@ -5,9 +5,13 @@
 namespace trellis {
 
 size_t AttentionScratchBytes(size_t head_dim) {
-  const size_t floats =
-      2 * head_dim * kPageTokens + 16 * kPageTokens + kBlockQueries * 2 * head_dim;
-  return (floats + 64) * sizeof(float);
+  const size_t floats = kMaxTileRows * kPageTokens + kBlockQueries * (3 * head_dim + kQueryPad);
+  return floats * sizeof(float);
+}
+
+size_t AttentionBlockRows(size_t group) {
+  TRELLIS_CHECK(group <= kBlockQueries);
+  return kBlockQueries / group;
 }
 
 SegmentRange VisibleSegments(size_t position, size_t window) {

@@ -24,23 +24,26 @@ struct PagedKv {
   std::byte* const* pages = nullptr;  // [PagesFor(number of resident positions)]
 };
 
-// Query rows of one sequence in one layer: consecutive positions first_position .. + num_rows - 1.
-// Their own keys and values are already in the pages. A query at position p sees positions max(0, p
-// - window + 1) .. p.
+// A query row: one position of one sequence. Its own key and value are already in the pages.
+struct AttentionRow {
+  std::byte* const* pages = nullptr;  // of its sequence, [PagesFor(position + 1)]
+  size_t position = 0;
+  const float* q = nullptr;  // head h at h * head_dim
+  float* out = nullptr;      // head h at h * head_dim
+};
+
+// Query rows in one layer, of any sequences. Neighbours that have a page in common read it
+// together: rows should be sorted so that those who share pages are neighbours. A query at position
+// p sees positions max(0, p - window + 1) .. p.
 struct AttentionTask {
-  PagedKv kv;
+  const PageLayout* layout = nullptr;
   size_t layer = 0;
-  size_t first_position = 0;
-  size_t num_rows = 0;
   size_t window = 0;  // 0: everything before; else the number of positions seen, itself included
   // A multiple of layout->num_kv_heads. GQA: heads h * group .. share kv head h.
   size_t num_heads = 0;
-  float scale = 0;           // multiplies q . k
-  float softcap = 0;         // 0: none; else scores become softcap * tanh(score / softcap)
-  const float* q = nullptr;  // [num_rows, q_stride], head h at h * head_dim
-  size_t q_stride = 0;
-  float* out = nullptr;  // [num_rows, out_stride], head h at h * head_dim
-  size_t out_stride = 0;
+  float scale = 0;    // multiplies q . k; positive
+  float softcap = 0;  // 0: none; else scores become softcap * tanh(score / softcap)
+  const AttentionRow* rows = nullptr;
 };
 
 struct AttentionKernels {
@@ -49,15 +52,16 @@ struct AttentionKernels {
   void (*attend)(const AttentionTask& task, size_t kv_head, size_t row_begin, size_t row_end,
                  std::byte* scratch);
 
-  // The same cut along the context, for decode over long contexts with few heads: computes the
-  // partial state of segment `segment` for row `row` (all query heads of `kv_head`) into `partial`,
-  // which is [group][2 + head_dim] f32: max, sum, acc.
-  void (*attend_segment)(const AttentionTask& task, size_t kv_head, size_t row, size_t segment,
-                         float* partial, std::byte* scratch);
-  // Merges partials of segments [first, first + n) in order and writes the row's heads to task.out.
-  // attend == attend_segment over each visible segment + merge_segments, bit for bit.
+  // The same cut along the context, for decode over long contexts with few heads: the partial
+  // states of segment `segment` into `partials`, [rows][group][2 + head_dim] f32: max, sum, acc.
+  // Those of rows that see nothing of the segment mean nothing.
+  void (*attend_segment)(const AttentionTask& task, size_t kv_head, size_t row_begin,
+                         size_t row_end, size_t segment, float* partials, std::byte* scratch);
+  // Merges the partial states of the segments that row `row` sees, in order, and writes its heads:
+  // those of segment VisibleSegments().first at `partials`, of each further one segment_stride
+  // behind. attend == attend_segment over each visible segment + merge_segments, bit for bit.
   void (*merge_segments)(const AttentionTask& task, size_t kv_head, size_t row,
-                         const float* partials, size_t num_segments);
+                         const float* partials, size_t segment_stride);
 
   // Writes k and v rows ([num_rows, stride] f32, kv head h at h * head_dim) as f16 (round to
   // nearest even) into the pages at positions first_position .. + num_rows - 1 of `layer`, all kv
@@ -67,9 +71,12 @@ struct AttentionKernels {
                      const float* k, const float* v, size_t stride);
 };
 
-// Scratch of one thread; attend() takes any number of rows and blocks them itself. At most 96 query
-// heads may share a kv head.
+// Scratch of one thread. At most 96 query heads may share a kv head.
 size_t AttentionScratchBytes(size_t head_dim);
+
+// attend() takes any number of rows and cuts them into blocks of this many; only rows of a block
+// read pages together. `group`: query heads of a kv head.
+size_t AttentionBlockRows(size_t group);
 
 // Segments that a query at `position` with `window` sees: [first, last].
 struct SegmentRange {

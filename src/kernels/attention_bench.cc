@@ -18,72 +18,115 @@ struct Shape {
   const char* model;
   size_t num_kv_heads, group, head_dim, window;
 };
-constexpr Shape kShapes[] = {{"SmolLM2-135M", 3, 3, 64, 0},
-                             {"Qwen2.5-0.5B", 2, 7, 64, 0},
-                             {"Qwen2.5-1.5B", 2, 6, 128, 0},
-                             {"Gemma3-270M", 1, 4, 256, 0},
-                             {"Gemma3-270M-window", 1, 4, 256, 512}};
+constexpr Shape kShapes[] = {
+    {"SmolLM2-135M", 3, 3, 64, 0},  {"Qwen2.5-0.5B", 2, 7, 64, 0},
+    {"Qwen2.5-1.5B", 2, 6, 128, 0}, {"Phi-2-like", 4, 8, 80, 0},
+    {"Gemma3-270M", 1, 4, 256, 0},  {"Gemma3-270M-window", 1, 4, 256, 512}};
 
-// One layer of a sequence of `length` positions, all ones and halves: timing needs no more.
-struct Sequence {
-  Sequence(const Shape& shape, size_t length)
-      : layout{1, shape.num_kv_heads, shape.head_dim},
-        storage(PagesFor(length) * layout.page_bytes() / sizeof(uint16_t) + 32, 0x3800) {
-    auto* first = reinterpret_cast<std::byte*>(storage.data());
-    first += (64 - reinterpret_cast<uintptr_t>(first) % 64) % 64;
-    for (size_t i = 0; i < PagesFor(length); i++) pages.push_back(first + i * layout.page_bytes());
+// Pages of one layer, all halves of 0.5: timing needs no more. As in a pool of many layers, no two
+// pages of a sequence are neighbours.
+class Pages {
+ public:
+  Pages(const Shape& shape, size_t num)
+      : layout_{kLayers, shape.num_kv_heads, shape.head_dim},
+        storage_(num * layout_.page_bytes() / sizeof(uint16_t) + 32, 0x3800) {
+    auto* first = reinterpret_cast<std::byte*>(storage_.data());
+    next_ = first + (64 - reinterpret_cast<uintptr_t>(first) % 64) % 64;
   }
-  PageLayout layout;
-  std::vector<uint16_t> storage;
-  std::vector<std::byte*> pages;
+  const PageLayout& layout() const { return layout_; }
+  void Take(size_t num, std::vector<std::byte*>* to) {
+    for (; num > 0; num--, next_ += layout_.page_bytes()) to->push_back(next_);
+  }
+
+ private:
+  static constexpr size_t kLayers = 4;
+  PageLayout layout_;
+  std::vector<uint16_t> storage_;
+  std::byte* next_;
 };
 
-void Attend(benchmark::State& state, const KernelTable* kernels, const Shape& shape, size_t depth,
-            size_t rows) {
-  const Sequence sequence(shape, depth + rows);
+struct Scratch {
+  explicit Scratch(size_t head_dim) : bytes(AttentionScratchBytes(head_dim) + 64) {}
+  std::byte* get() {
+    return bytes.data() + (64 - reinterpret_cast<uintptr_t>(bytes.data()) % 64) % 64;
+  }
+  std::vector<std::byte> bytes;
+};
+
+// Runs `rows`, whose q and out are still to be set, and counts. `bytes`: of the positions read.
+void Run(benchmark::State& state, const KernelTable* kernels, const Shape& shape,
+         const PageLayout& layout, std::vector<AttentionRow> rows, size_t positions_read) {
   const size_t width = shape.num_kv_heads * shape.group * shape.head_dim;
-  std::vector<float> q(rows * width, 0.125f), out(rows * width);
-  std::vector<std::byte> scratch(AttentionScratchBytes(shape.head_dim) + 64);
-  std::byte* aligned =
-      scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64) % 64;
-  const AttentionTask task{.kv = {&sequence.layout, sequence.pages.data()},
-                           .layer = 0,
-                           .first_position = depth,
-                           .num_rows = rows,
+  std::vector<float> q(rows.size() * width, 0.125f), out(rows.size() * width);
+  Scratch scratch(shape.head_dim);
+  double seen = 0;
+  for (size_t r = 0; r < rows.size(); r++) {
+    rows[r].q = q.data() + r * width, rows[r].out = out.data() + r * width;
+    const size_t all = rows[r].position + 1;
+    seen += static_cast<double>(shape.window == 0 ? all : std::min(all, shape.window));
+  }
+  const AttentionTask task{.layout = &layout,
                            .window = shape.window,
                            .num_heads = shape.num_kv_heads * shape.group,
                            .scale = 1 / std::sqrt(static_cast<float>(shape.head_dim)),
-                           .q = q.data(),
-                           .q_stride = width,
-                           .out = out.data(),
-                           .out_stride = width};
+                           .rows = rows.data()};
   for (auto _ : state) {
     for (size_t h = 0; h < shape.num_kv_heads; h++) {
-      kernels->attention.attend(task, h, 0, rows, aligned);
+      kernels->attention.attend(task, h, 0, rows.size(), scratch.get());
     }
     benchmark::DoNotOptimize(out.data());
   }
-  double seen = 0;
-  for (size_t row = 0; row < rows; row++) {
-    const size_t all = depth + row + 1;
-    seen += static_cast<double>(shape.window == 0 ? all : std::min(all, shape.window));
+  const auto rate = [&](double n) {
+    return benchmark::Counter(n * static_cast<double>(state.iterations()) / 1e9,
+                              benchmark::Counter::kIsRate);
+  };
+  state.counters["GMAC/s"] = rate(2 * seen * static_cast<double>(width));
+  if (positions_read > 0) {
+    const size_t bytes = 2 * sizeof(uint16_t) * shape.num_kv_heads * shape.head_dim;
+    state.counters["GB/s"] = rate(static_cast<double>(positions_read * bytes));
   }
-  const double macs = 2 * seen * static_cast<double>(width);
-  const auto iterations = static_cast<double>(state.iterations());
-  state.counters["GMAC/s"] =
-      benchmark::Counter(macs * iterations / 1e9, benchmark::Counter::kIsRate);
-  if (rows == 1) {
-    const double bytes = 2 * seen * static_cast<double>(shape.num_kv_heads * shape.head_dim) * 2;
-    state.counters["GB/s"] =
-        benchmark::Counter(bytes * iterations / 1e9, benchmark::Counter::kIsRate);
+}
+
+// New rows of one sequence.
+void Attend(benchmark::State& state, const KernelTable* kernels, const Shape& shape, size_t depth,
+            size_t num_rows) {
+  Pages storage(shape, PagesFor(depth + num_rows));
+  std::vector<std::byte*> pages;
+  storage.Take(PagesFor(depth + num_rows), &pages);
+  std::vector<AttentionRow> rows;
+  for (size_t r = 0; r < num_rows; r++)
+    rows.push_back({.pages = pages.data(), .position = depth + r});
+  const size_t seen = shape.window == 0 ? depth + 1 : std::min(depth + 1, shape.window);
+  Run(state, kernels, shape, storage.layout(), rows, num_rows == 1 ? seen : 0);
+}
+
+// One row each of several sequences, `own` tokens behind a trunk that they share or have each.
+enum class Trunk { kShared, kOwn };
+void Decode(benchmark::State& state, const KernelTable* kernels, const Shape& shape, Trunk trunk) {
+  constexpr size_t kSequences = 8, kTrunk = 2048, kOwn = 32;
+  Pages storage(shape, kSequences * PagesFor(kTrunk + kOwn));
+  std::vector<std::vector<std::byte*>> pages(kSequences);
+  std::vector<AttentionRow> rows;
+  for (auto& own : pages) {
+    if (trunk == Trunk::kShared && &own != pages.data()) {
+      own.assign(pages[0].begin(), pages[0].begin() + kTrunk / kPageTokens);
+    } else {
+      storage.Take(kTrunk / kPageTokens, &own);
+    }
+    storage.Take(kOwn / kPageTokens, &own);
+    rows.push_back({.pages = own.data(), .position = kTrunk + kOwn - 1});
   }
+  const size_t trunks = trunk == Trunk::kShared ? 1 : kSequences;
+  Run(state, kernels, shape, storage.layout(), rows, trunks * kTrunk + kSequences * kOwn);
 }
 
 void WriteRows(benchmark::State& state, const KernelTable* kernels, const Shape& shape) {
   const size_t rows = 512, width = shape.num_kv_heads * shape.head_dim;
-  const Sequence sequence(shape, rows);
+  Pages storage(shape, PagesFor(rows));
+  std::vector<std::byte*> pages;
+  storage.Take(PagesFor(rows), &pages);
   std::vector<float> k(rows * width, 0.5f), v(rows * width, 0.25f);
-  const PagedKv kv{&sequence.layout, sequence.pages.data()};
+  const PagedKv kv{&storage.layout(), pages.data()};
   for (auto _ : state) {
     kernels->attention.write_rows(kv, 0, 0, rows, k.data(), v.data(), width);
     benchmark::ClobberMemory();
@@ -91,8 +134,6 @@ void WriteRows(benchmark::State& state, const KernelTable* kernels, const Shape&
   state.SetItemsProcessed(state.iterations() * static_cast<int64_t>(2 * rows * width));
 }
 
-// What the machine can do: independent f32 multiply-adds on 12 accumulators, as 512-bit vectors
-// where the compiler may use them (it splits them where not).
 void RegisterAll() {
   for (const KernelTable* kernels : AvailableKernels()) {
     for (const Shape& shape : kShapes) {
@@ -104,6 +145,11 @@ void RegisterAll() {
             ("Attend/" + name + "/depth:" + std::to_string(depth) + "/rows:" + std::to_string(rows))
                 .c_str(),
             [=, &shape](benchmark::State& s) { Attend(s, kernels, shape, depth, rows); });
+      }
+      for (const Trunk trunk : {Trunk::kShared, Trunk::kOwn}) {
+        benchmark::RegisterBenchmark(
+            ("Decode8/" + name + (trunk == Trunk::kShared ? "/shared" : "/unshared")).c_str(),
+            [=, &shape](benchmark::State& s) { Decode(s, kernels, shape, trunk); });
       }
       benchmark::RegisterBenchmark(("WriteRows/" + name).c_str(), [=, &shape](benchmark::State& s) {
         WriteRows(s, kernels, shape);

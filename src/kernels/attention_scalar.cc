@@ -18,14 +18,15 @@ struct State {
   std::vector<float> acc;
 };
 
-const uint16_t* PageData(const PagedKv& kv, size_t position) {
-  return reinterpret_cast<const uint16_t*>(kv.pages[position / kPageTokens]);
+const uint16_t* PageData(const AttentionRow& row, size_t position) {
+  return reinterpret_cast<const uint16_t*>(row.pages[position / kPageTokens]);
 }
 
-float Score(const AttentionTask& task, size_t kv_head, const float* q, size_t position) {
-  const PageLayout& layout = *task.kv.layout;
+float Score(const AttentionTask& task, size_t kv_head, const AttentionRow& row, const float* q,
+            size_t position) {
+  const PageLayout& layout = *task.layout;
   const uint16_t* k =
-      PageData(task.kv, position) + layout.k_offset(task.layer, kv_head) + position % kPageTokens;
+      PageData(row, position) + layout.k_offset(task.layer, kv_head) + position % kPageTokens;
   float dot = 0;
   for (size_t d = 0; d < layout.head_dim; d++)
     dot = std::fma(q[d], HalfToFloat(k[d * kPageTokens]), dot);
@@ -34,13 +35,13 @@ float Score(const AttentionTask& task, size_t kv_head, const float* q, size_t po
 }
 
 // Positions [from, to), all in one page.
-void AttendPage(const AttentionTask& task, size_t kv_head, const float* q, size_t from, size_t to,
-                State* state) {
-  const PageLayout& layout = *task.kv.layout;
+void AttendPage(const AttentionTask& task, size_t kv_head, const AttentionRow& row, const float* q,
+                size_t from, size_t to, State* state) {
+  const PageLayout& layout = *task.layout;
   float scores[kPageTokens];
   float max = state->max;
   for (size_t p = from; p < to; p++) {
-    scores[p - from] = Score(task, kv_head, q, p);
+    scores[p - from] = Score(task, kv_head, row, q, p);
     max = std::max(max, scores[p - from]);
   }
   const float alpha = std::exp(state->max - max);
@@ -49,8 +50,8 @@ void AttendPage(const AttentionTask& task, size_t kv_head, const float* q, size_
   for (float& a : state->acc) a *= alpha;
   for (size_t p = from; p < to; p++) {
     const float weight = std::exp(scores[p - from] - max);
-    const uint16_t* v = PageData(task.kv, p) + layout.v_offset(task.layer, kv_head) +
-                        p % kPageTokens * layout.head_dim;
+    const uint16_t* v =
+        PageData(row, p) + layout.v_offset(task.layer, kv_head) + p % kPageTokens * layout.head_dim;
     state->sum += weight;
     for (size_t d = 0; d < layout.head_dim; d++) {
       state->acc[d] = std::fma(weight, HalfToFloat(v[d]), state->acc[d]);
@@ -58,17 +59,18 @@ void AttendPage(const AttentionTask& task, size_t kv_head, const float* q, size_
   }
 }
 
-State AttendOneSegment(const AttentionTask& task, size_t kv_head, size_t head, size_t row,
-                       size_t segment) {
-  const size_t position = task.first_position + row, head_dim = task.kv.layout->head_dim;
-  const size_t begin = task.window == 0 || position < task.window ? 0 : position + 1 - task.window;
+State AttendOneSegment(const AttentionTask& task, size_t kv_head, size_t head,
+                       const AttentionRow& row, size_t segment) {
+  const size_t head_dim = task.layout->head_dim;
+  const size_t begin =
+      task.window == 0 || row.position < task.window ? 0 : row.position + 1 - task.window;
   const size_t from = std::max(begin, segment * kSegmentTokens);
-  const size_t to = std::min(position + 1, (segment + 1) * kSegmentTokens);
+  const size_t to = std::min(row.position + 1, (segment + 1) * kSegmentTokens);
   State state;
   state.acc.resize(head_dim);
   for (size_t p = from; p < to;) {
     const size_t page_end = std::min(to, (p / kPageTokens + 1) * kPageTokens);
-    AttendPage(task, kv_head, task.q + row * task.q_stride + head * head_dim, p, page_end, &state);
+    AttendPage(task, kv_head, row, row.q + head * head_dim, p, page_end, &state);
     p = page_end;
   }
   return state;
@@ -83,56 +85,59 @@ void Merge(float max, float sum, const float* acc, State* total) {
     total->acc[d] = std::fma(total->acc[d], a, acc[d] * b);
 }
 
-void WriteOut(const AttentionTask& task, const State& total, size_t head, size_t row) {
-  const size_t head_dim = task.kv.layout->head_dim;
+void WriteOut(const State& total, float* out) {
   const float inverse = 1.0f / total.sum;
-  for (size_t d = 0; d < head_dim; d++) {
-    task.out[row * task.out_stride + head * head_dim + d] = total.acc[d] * inverse;
-  }
+  for (size_t d = 0; d < total.acc.size(); d++) out[d] = total.acc[d] * inverse;
 }
 
 size_t GroupOf(const AttentionTask& task) {
-  return task.num_heads / task.kv.layout->num_kv_heads;
+  return task.num_heads / task.layout->num_kv_heads;
 }
 
 void Attend(const AttentionTask& task, size_t kv_head, size_t row_begin, size_t row_end,
             std::byte*) {
-  for (size_t row = row_begin; row < row_end; row++) {
-    const SegmentRange range = VisibleSegments(task.first_position + row, task.window);
+  const size_t head_dim = task.layout->head_dim;
+  for (size_t r = row_begin; r < row_end; r++) {
+    const AttentionRow& row = task.rows[r];
+    const SegmentRange range = VisibleSegments(row.position, task.window);
     for (size_t g = 0; g < GroupOf(task); g++) {
       const size_t head = kv_head * GroupOf(task) + g;
       State total;
-      total.acc.resize(task.kv.layout->head_dim);
+      total.acc.resize(head_dim);
       for (size_t segment = range.first; segment <= range.last; segment++) {
         const State state = AttendOneSegment(task, kv_head, head, row, segment);
         Merge(state.max, state.sum, state.acc.data(), &total);
       }
-      WriteOut(task, total, head, row);
+      WriteOut(total, row.out + head * head_dim);
     }
   }
 }
 
-void AttendSegment(const AttentionTask& task, size_t kv_head, size_t row, size_t segment,
-                   float* partial, std::byte*) {
-  for (size_t g = 0; g < GroupOf(task); g++) {
-    const State state = AttendOneSegment(task, kv_head, kv_head * GroupOf(task) + g, row, segment);
-    partial[0] = state.max;
-    partial[1] = state.sum;
-    partial = std::copy(state.acc.begin(), state.acc.end(), partial + 2);
+void AttendSegment(const AttentionTask& task, size_t kv_head, size_t row_begin, size_t row_end,
+                   size_t segment, float* partials, std::byte*) {
+  for (size_t row = row_begin; row < row_end; row++) {
+    for (size_t g = 0; g < GroupOf(task); g++) {
+      const State state =
+          AttendOneSegment(task, kv_head, kv_head * GroupOf(task) + g, task.rows[row], segment);
+      partials[0] = state.max;
+      partials[1] = state.sum;
+      partials = std::copy(state.acc.begin(), state.acc.end(), partials + 2);
+    }
   }
 }
 
 void MergeSegments(const AttentionTask& task, size_t kv_head, size_t row, const float* partials,
-                   size_t num_segments) {
-  const size_t stride = 2 + task.kv.layout->head_dim;
+                   size_t segment_stride) {
+  const size_t head_dim = task.layout->head_dim;
+  const SegmentRange range = VisibleSegments(task.rows[row].position, task.window);
   for (size_t g = 0; g < GroupOf(task); g++) {
     State total;
-    total.acc.resize(task.kv.layout->head_dim);
-    for (size_t i = 0; i < num_segments; i++) {
-      const float* p = partials + (i * GroupOf(task) + g) * stride;
+    total.acc.resize(head_dim);
+    for (size_t i = 0; i <= range.last - range.first; i++) {
+      const float* p = partials + i * segment_stride + g * (2 + head_dim);
       Merge(p[0], p[1], p + 2, &total);
     }
-    WriteOut(task, total, kv_head * GroupOf(task) + g, row);
+    WriteOut(total, task.rows[row].out + (kv_head * GroupOf(task) + g) * head_dim);
   }
 }
 

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <random>
 #include <vector>
 
@@ -26,43 +27,40 @@ struct Shape {
 // Some rows have keys or values that f16 cannot hold.
 enum class Values { kModest, kSomeOverflow };
 
-// A sequence of `length` positions with random keys and values; rows beyond it are NaN.
+// A sequence of `length` positions with random keys and values; rows beyond it are NaN. It may
+// begin with pages of another: a trunk.
 class Sequence {
  public:
   Sequence(const KernelTable& kernels, const Shape& shape, size_t length,
            Values values = Values::kModest)
-      : shape_(shape), layout_{2, shape.num_kv_heads, shape.head_dim}, length_(length) {
-    std::mt19937 random(7);
-    std::normal_distribution<float> value;
-    const size_t width = shape.num_kv_heads * shape.head_dim, q_width = width * shape.group;
-    k_.resize(length * width), v_.resize(length * width), q_.resize(length * q_width);
-    for (float& x : k_) x = value(random);
-    for (float& x : v_) x = value(random);
-    for (float& x : q_) x = value(random);
-    if (values == Values::kSomeOverflow) Overflow(width);
-    storage_.assign(PagesFor(length) * layout_.page_bytes() / 2, 0x7e00);
-    for (size_t i = 0; i < PagesFor(length); i++) {
-      pages_.push_back(reinterpret_cast<std::byte*>(storage_.data()) + i * layout_.page_bytes());
-    }
-    kernels.attention.write_rows({&layout_, pages_.data()}, 1, 0, length, k_.data(), v_.data(),
-                                 width);
-  }
+      : Sequence(kernels, shape, length, values, nullptr, 0) {}
+  Sequence(const KernelTable& kernels, const Shape& shape, size_t length, const Sequence& trunk,
+           size_t shared_pages)
+      : Sequence(kernels, shape, length, Values::kModest, &trunk, shared_pages) {}
 
   size_t q_width() const { return shape_.num_kv_heads * shape_.group * shape_.head_dim; }
 
-  AttentionTask Task(size_t first, size_t rows, float* out) const {
-    return {.kv = {&layout_, pages_.data()},
+  // Row `position` with its output at its place in `out`.
+  AttentionRow Row(size_t position, std::vector<float>* out) const {
+    return {.pages = pages_.data(),
+            .position = position,
+            .q = q_.data() + position * q_width(),
+            .out = out->data() + position * q_width()};
+  }
+  std::vector<AttentionRow> Rows(size_t first, size_t num, std::vector<float>* out) const {
+    std::vector<AttentionRow> rows;
+    for (size_t p = first; p < first + num; p++) rows.push_back(Row(p, out));
+    return rows;
+  }
+
+  AttentionTask Task(const std::vector<AttentionRow>& rows) const {
+    return {.layout = &layout_,
             .layer = 1,
-            .first_position = first,
-            .num_rows = rows,
             .window = shape_.window,
             .num_heads = shape_.num_kv_heads * shape_.group,
             .scale = 1 / std::sqrt(static_cast<float>(shape_.head_dim)),
             .softcap = shape_.softcap,
-            .q = q_.data() + first * q_width(),
-            .q_stride = q_width(),
-            .out = out,
-            .out_stride = q_width()};
+            .rows = rows.data()};
   }
 
   double KeyValue(const std::vector<float>& m, size_t position, size_t kv_head, size_t d) const {
@@ -100,6 +98,32 @@ class Sequence {
   size_t length() const { return length_; }
 
  private:
+  Sequence(const KernelTable& kernels, const Shape& shape, size_t length, Values values,
+           const Sequence* trunk, size_t shared_pages)
+      : shape_(shape), layout_{2, shape.num_kv_heads, shape.head_dim}, length_(length) {
+    std::mt19937 random(static_cast<unsigned>(length));
+    std::normal_distribution<float> value;
+    const size_t width = shape.num_kv_heads * shape.head_dim;
+    k_.resize(length * width), v_.resize(length * width), q_.resize(length * q_width());
+    for (float& x : k_) x = value(random);
+    for (float& x : v_) x = value(random);
+    for (float& x : q_) x = value(random);
+    if (values == Values::kSomeOverflow) Overflow(width);
+    const size_t shared = shared_pages * kPageTokens, own_pages = PagesFor(length) - shared_pages;
+    storage_.assign(own_pages * layout_.page_bytes() / 2, 0x7e00);
+    if (trunk != nullptr) {
+      std::copy_n(trunk->k_.begin(), shared * width, k_.begin());
+      std::copy_n(trunk->v_.begin(), shared * width, v_.begin());
+      pages_.assign(trunk->pages_.begin(),
+                    trunk->pages_.begin() + static_cast<std::ptrdiff_t>(shared_pages));
+    }
+    for (size_t i = 0; i < own_pages; i++) {
+      pages_.push_back(reinterpret_cast<std::byte*>(storage_.data()) + i * layout_.page_bytes());
+    }
+    kernels.attention.write_rows({&layout_, pages_.data()}, 1, shared, length - shared,
+                                 k_.data() + shared * width, v_.data() + shared * width, width);
+  }
+
   // Of every 16 rows from the 12th on, one has one bad key and one only bad values.
   void Overflow(size_t width) {
     constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -132,10 +156,9 @@ struct Scratch {
 void Attend(const KernelTable& kernels, const Sequence& sequence, size_t first, size_t num_rows,
             std::vector<float>* out) {
   Scratch scratch(sequence.shape().head_dim);
-  const AttentionTask task =
-      sequence.Task(first, num_rows, out->data() + first * sequence.q_width());
+  const std::vector<AttentionRow> rows = sequence.Rows(first, num_rows, out);
   for (size_t h = 0; h < sequence.shape().num_kv_heads; h++)
-    kernels.attention.attend(task, h, 0, num_rows, scratch.get());
+    kernels.attention.attend(sequence.Task(rows), h, 0, num_rows, scratch.get());
 }
 
 std::vector<float> AttendAll(const KernelTable& kernels, const Sequence& sequence, size_t chunk) {
@@ -150,10 +173,10 @@ class AttentionTest : public testing::TestWithParam<const KernelTable*> {};
 // All of them, or every nth where the machine is slow: TRELLIS_TEST_STRIDE=n, for emulators and
 // sanitizers.
 std::vector<Shape> Shapes() {
-  const std::vector<Shape> all = {{1, 1, 8, 0},        {2, 3, 32, 0},   {3, 3, 64, 0},
-                                  {2, 7, 64, 100},     {1, 4, 256, 0},  {1, 4, 256, 40},
-                                  {2, 6, 128, 0},      {1, 5, 80, 0},   {2, 2, 96, 33},
-                                  {1, 2, 64, 0, 5.0f}, {1, 14, 24, 600}};
+  const std::vector<Shape> all = {
+      {1, 1, 8, 0},    {2, 3, 32, 0},  {3, 3, 64, 0},   {2, 7, 64, 100}, {1, 4, 256, 0},
+      {1, 4, 256, 40}, {2, 6, 128, 0}, {1, 5, 80, 0},   {2, 2, 96, 33},  {1, 2, 64, 0, 5.0f},
+      {1, 8, 128, 64}, {2, 1, 96, 0},  {1, 14, 24, 600}};
   const char* stride = std::getenv("TRELLIS_TEST_STRIDE");
   const size_t step = stride != nullptr ? std::max(1ul, std::strtoul(stride, nullptr, 10)) : 1;
   std::vector<Shape> shapes;
@@ -212,29 +235,111 @@ TEST_P(AttentionTest, ARowThatOverflowsDoesNotChangeABitOfOthers) {
   }
 }
 
+// Attends to `rows` segment by segment, the last first, and merges.
+void AttendInSegments(const KernelTable& kernels, const Shape& shape, const AttentionTask& task,
+                      size_t num_rows) {
+  size_t first = SIZE_MAX, last = 0;
+  for (size_t r = 0; r < num_rows; r++) {
+    const SegmentRange range = VisibleSegments(task.rows[r].position, task.window);
+    first = std::min(first, range.first), last = std::max(last, range.last);
+  }
+  Scratch scratch(shape.head_dim);
+  const size_t row_floats = shape.group * (2 + shape.head_dim), stride = num_rows * row_floats;
+  std::vector<float> partials((last - first + 1) * stride);
+  for (size_t h = 0; h < shape.num_kv_heads; h++) {
+    for (size_t s = last + 1; s-- > first;) {
+      kernels.attention.attend_segment(task, h, 0, num_rows, s,
+                                       partials.data() + (s - first) * stride, scratch.get());
+    }
+    for (size_t r = 0; r < num_rows; r++) {
+      const size_t begin = VisibleSegments(task.rows[r].position, task.window).first - first;
+      kernels.attention.merge_segments(task, h, r,
+                                       partials.data() + begin * stride + r * row_floats, stride);
+    }
+  }
+}
+
 TEST_P(AttentionTest, SegmentsMergedAreTheWhole) {
   for (const Shape& shape : Shapes()) {
     const Sequence sequence(*GetParam(), shape, 1700);
-    const size_t group = shape.group, stride = group * (2 + shape.head_dim);
-    Scratch scratch(shape.head_dim);
-    for (size_t position : {0u, 40u, 511u, 512u, 1024u, 1699u}) {
-      std::vector<float> whole(sequence.q_width()), merged(sequence.q_width());
-      const AttentionTask a = sequence.Task(position, 1, whole.data()),
-                          b = sequence.Task(position, 1, merged.data());
-      const SegmentRange range = VisibleSegments(position, shape.window);
-      for (size_t h = 0; h < shape.num_kv_heads; h++) {
-        GetParam()->attention.attend(a, h, 0, 1, scratch.get());
-        std::vector<float> partials((range.last - range.first + 1) * stride);
-        for (size_t s = range.last + 1; s-- > range.first;) {
-          float* partial = partials.data() + (s - range.first) * stride;
-          GetParam()->attention.attend_segment(b, h, 0, s, partial, scratch.get());
-        }
-        GetParam()->attention.merge_segments(b, h, 0, partials.data(),
-                                             range.last - range.first + 1);
-      }
-      ASSERT_EQ(std::memcmp(whole.data(), merged.data(), whole.size() * sizeof(float)), 0)
-          << GetParam()->name << " head_dim " << shape.head_dim << " position " << position;
+    std::vector<float> whole(sequence.length() * sequence.q_width()), merged(whole);
+    const std::vector<size_t> positions = {0, 40, 511, 512, 513, 1024, 1300, 1699};
+    std::vector<AttentionRow> rows;
+    for (size_t position : positions) {
+      Attend(*GetParam(), sequence, position, 1, &whole);
+      rows.push_back(sequence.Row(position, &merged));
     }
+    AttendInSegments(*GetParam(), shape, sequence.Task(rows), rows.size());
+    ASSERT_EQ(std::memcmp(whole.data(), merged.data(), whole.size() * sizeof(float)), 0)
+        << GetParam()->name << " head_dim " << shape.head_dim;
+  }
+}
+
+// A sequence of a tree and the rows of it that a step has.
+struct Member {
+  std::unique_ptr<Sequence> sequence;
+  size_t first, num_rows;
+  std::vector<float> alone, together;
+};
+
+// A trunk, branches off it and off a branch, and one that shares nothing, some decoding, some
+// prefilling; those that share pages are neighbours.
+std::vector<Member> Tree(const KernelTable& kernels, const Shape& shape) {
+  std::vector<Member> tree;
+  const auto add = [&](size_t length, size_t num_rows, size_t from, size_t shared_pages) {
+    auto sequence = shared_pages == 0
+                        ? std::make_unique<Sequence>(kernels, shape, length)
+                        : std::make_unique<Sequence>(kernels, shape, length, *tree[from].sequence,
+                                                     shared_pages);
+    const std::vector<float> out(length * sequence->q_width());
+    tree.push_back({std::move(sequence), length - num_rows, num_rows, out, out});
+  };
+  add(640, 40, 0, 0);
+  add(641, 1, 0, 20);
+  add(651, 1, 0, 18);
+  add(645, 1, 2, 19);
+  add(570, 10, 0, 16);
+  add(70, 2, 0, 0);
+  return tree;
+}
+
+TEST_P(AttentionTest, SharingPagesDoesNotChangeABit) {
+  for (const Shape& shape : Shapes()) {
+    std::vector<Member> tree = Tree(*GetParam(), shape);
+    std::vector<AttentionRow> rows;
+    for (Member& m : tree) {
+      for (size_t r = 0; r < m.num_rows; r++)
+        Attend(*GetParam(), *m.sequence, m.first + r, 1, &m.alone);
+      for (const AttentionRow& row : m.sequence->Rows(m.first, m.num_rows, &m.together))
+        rows.push_back(row);
+    }
+    const AttentionTask task = tree[0].sequence->Task(rows);
+    Scratch scratch(shape.head_dim);
+    const auto expect_equal = [&](const std::string& how) {
+      for (Member& m : tree) {
+        ASSERT_EQ(std::memcmp(m.alone.data(), m.together.data(), m.alone.size() * sizeof(float)), 0)
+            << GetParam()->name << " head_dim " << shape.head_dim << ", length "
+            << m.sequence->length() << ", " << how;
+        std::fill(m.together.begin(), m.together.end(), 0.0f);
+      }
+    };
+    const bool is_slow = GetParam()->isa == Isa::kScalar;
+    for (size_t block :
+         is_slow ? std::vector{rows.size()} : std::vector{rows.size(), size_t{43}, size_t{7}}) {
+      for (size_t h = 0; h < shape.num_kv_heads; h++) {
+        for (size_t begin = 0; begin < rows.size(); begin += block) {
+          GetParam()->attention.attend(task, h, begin, std::min(begin + block, rows.size()),
+                                       scratch.get());
+        }
+      }
+      expect_equal("blocks of " + std::to_string(block));
+    }
+    AttendInSegments(*GetParam(), shape, task, rows.size());
+    expect_equal("in segments");
+    std::shuffle(rows.begin(), rows.end(), std::mt19937(1));
+    for (size_t h = 0; h < shape.num_kv_heads; h++)
+      GetParam()->attention.attend(task, h, 0, rows.size(), scratch.get());
+    expect_equal("in any order");
   }
 }
 

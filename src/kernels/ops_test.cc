@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "kernels/kernels.h"
+#include "kernels/simd_math.h"
+#include "kernels/simd_scalar.h"
 
 namespace trellis {
 namespace {
@@ -61,6 +63,16 @@ TEST_P(OpsTest, GatesMatchTheirDefinitions) {
     EXPECT_NEAR(gelu[i], want_gelu, 2e-6 * (0.5 + std::fabs(g * u)))
         << GetParam()->name << " " << g;
   }
+}
+
+TEST(SimdMathTest, Exp2OfNegativeIsAsExactAsItSays) {
+  for (float x = -126; x <= 0; x += 0x1p-11f) {
+    const double want = std::exp2(double{x});
+    EXPECT_NEAR(Exp2OfNegative<SimdScalar>(x), want, 2e-7 * want) << x;
+  }
+  EXPECT_EQ(Exp2OfNegative<SimdScalar>(0), 1);
+  for (const float x : {-126.6f, -127.0f, -1e3f, -1e30f, -INFINITY})
+    EXPECT_EQ(Exp2OfNegative<SimdScalar>(x), 0) << x;
 }
 
 TEST_P(OpsTest, AValueDoesNotDependOnWhereItStands) {

@@ -10,7 +10,7 @@ namespace trellis {
 
 struct SimdAvx2 {
   static constexpr size_t kLanes = 8;
-  static constexpr int kTileRows = 6, kKeyVectors = 2, kValueVectors = 2;
+  static constexpr int kTileRows = 6, kAccumulators = 12;
   using F = __m256;
 
   static F Load(const float* p) { return _mm256_loadu_ps(p); }

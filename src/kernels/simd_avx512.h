@@ -11,8 +11,8 @@ namespace trellis {
 
 struct SimdAvx512 {
   static constexpr size_t kLanes = 16;
-  // Register tiles of attention: rows of queries, vectors of keys, vectors of value dimensions.
-  static constexpr int kTileRows = 6, kKeyVectors = 2, kValueVectors = 4;
+  // Register tiles of attention: queries at most, vectors of accumulators at most.
+  static constexpr int kTileRows = 6, kAccumulators = 24;
   using F = __m512;
 
   static F Load(const float* p) { return _mm512_loadu_ps(p); }
@@ -36,7 +36,7 @@ struct SimdAvx512 {
   static F Round(F v) {
     return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   }
-  // 2^n for integral n in [-126, 127].
+  // 2^n for integral n in [-126, 127]; 0 for -127.
   static F Pow2(F n) {
     const __m512i biased = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
     return _mm512_castsi512_ps(_mm512_slli_epi32(biased, 23));

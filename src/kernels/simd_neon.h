@@ -10,7 +10,7 @@ namespace trellis {
 
 struct SimdNeon {
   static constexpr size_t kLanes = 4;
-  static constexpr int kTileRows = 4, kKeyVectors = 4, kValueVectors = 4;
+  static constexpr int kTileRows = 4, kAccumulators = 16;
   using F = float32x4_t;
 
   static F Load(const float* p) { return vld1q_f32(p); }

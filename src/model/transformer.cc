@@ -14,8 +14,6 @@ namespace {
 
 // Rows that go through the layers together; bounds the scratch memory. Results do not depend on it.
 constexpr size_t kMaxRows = 512;
-// Rows of one prefill item of attention (times the heads that share a kv head).
-constexpr size_t kAttentionRows = 32;
 
 constexpr size_t kAlignment = 64;
 size_t Aligned(size_t bytes) {
@@ -153,6 +151,7 @@ void Transformer::Forward(std::span<const SequenceRows> batch, float* logits) {
 
 void Transformer::ForwardChunk(float* logits) {
   Embed();
+  PlanAttention();
   for (size_t index = 0; index < config_.spec.num_layers; index++) {
     Layer(index);
     if (rows_.empty()) return;  // the last layer was needed for its keys and values alone
@@ -169,6 +168,7 @@ void Transformer::Layer(size_t index) {
   if (index + 1 == config_.spec.num_layers) {
     KeepLogitRows();
     if (rows_.empty()) return;
+    PlanAttention();
   }
   Attend(index);
   Project(layer.attention_output, attended_, delta_, config_.spec.embedding_length);
@@ -308,114 +308,85 @@ void Transformer::KeepLogitRows() {
   rows_.resize(kept);
 }
 
-// One task for each run of neighbouring positions of one sequence.
-void Transformer::MakeAttentionTasks(size_t index) {
+// The rows as attention sees them, and who does what of them in layers of either kind.
+void Transformer::PlanAttention() {
   const ModelSpec& s = config_.spec;
   const size_t q_width = s.num_heads * s.head_dim;
   const size_t qkv_width = q_width + 2 * s.num_kv_heads * s.head_dim;
-  tasks_.clear();
+  attention_rows_.clear();
   for (size_t r = 0; r < rows_.size(); r++) {
-    const bool continues = r > 0 && rows_[r].sequence == rows_[r - 1].sequence &&
-                           rows_[r].position == rows_[r - 1].position + 1;
-    if (continues) {
-      tasks_.back().num_rows++;
-      continue;
-    }
-    tasks_.push_back({.kv = {&layout_, rows_[r].sequence->pages.data()},
-                      .layer = index,
-                      .first_position = rows_[r].position,
-                      .num_rows = 1,
-                      .window = config_.layer_is_local[index] ? s.sliding_window : 0,
-                      .num_heads = s.num_heads,
-                      .scale = config_.attention_scale,
-                      .softcap = 0,
-                      .q = qkv_ + r * qkv_width,
-                      .q_stride = qkv_width,
-                      .out = attended_.f32 + r * q_width,
-                      .out_stride = q_width});
+    attention_rows_.push_back({.pages = rows_[r].sequence->pages.data(),
+                               .position = rows_[r].position,
+                               .q = qkv_ + r * qkv_width,
+                               .out = attended_.f32 + r * q_width});
   }
+  AttentionPlanOptions options{.num_kv_heads = s.num_kv_heads,
+                               .group = s.num_heads / s.num_kv_heads,
+                               .window = 0,
+                               .num_threads = pool_.num_threads()};
+  plan_.Make(attention_rows_, options);
+  if (s.sliding_window == 0) return;
+  options.window = s.sliding_window;
+  local_plan_.Make(attention_rows_, options);
 }
 
-// Cuts the tasks into items: blocks of rows; single rows over long contexts into segments when
-// there is little else to share out. Returns the number of partial states.
-size_t Transformer::MakeAttentionItems() {
-  const size_t num_kv_heads = config_.spec.num_kv_heads;
-  const bool few = tasks_.size() * num_kv_heads < 8 * pool_.num_threads();
-  items_.clear();
-  size_t num_partials = 0;
-  for (size_t t = tasks_.size(); t-- > 0;) {
-    const AttentionTask& task = tasks_[t];
-    for (size_t head = 0; head < num_kv_heads; head++) {
-      if (few && task.num_rows == 1 && task.first_position >= kSegmentTokens) {
-        const SegmentRange range = VisibleSegments(task.first_position, task.window);
-        for (size_t segment = range.first; segment <= range.last; segment++) {
-          items_.push_back(
-              {.task = t, .kv_head = head, .segment = segment, .partial = num_partials++});
-        }
-        continue;
-      }
-      // The last rows see the most: they come first, so that the items that balance the end are
-      // small.
-      for (size_t end = task.num_rows; end > 0;) {
-        const size_t begin = (end - 1) / kAttentionRows * kAttentionRows;
-        items_.push_back({.task = t, .kv_head = head, .begin = begin, .end = end});
-        end = begin;
-      }
-    }
-  }
-  return num_partials;
-}
-
-// Scores and weighted values, and the keys and values of each task once.
-StepWork Transformer::WorkOfAttention() const {
+// Scores and weighted values; each page once for all the rows that share it.
+StepWork Transformer::WorkOfAttention(const AttentionPlan& plan, size_t window) const {
   const ModelSpec& s = config_.spec;
-  size_t pairs = 0, positions = 0;
-  for (const AttentionTask& task : tasks_) {
-    const auto first_seen = [&task](size_t position) {
-      return task.window > 0 && position >= task.window ? position - task.window + 1 : 0;
-    };
-    const size_t end = task.first_position + task.num_rows;
-    for (size_t p = task.first_position; p < end; p++) pairs += p + 1 - first_seen(p);
-    positions += end - first_seen(task.first_position);
+  size_t pairs = 0, pages = 0;
+  const AttentionRow* before = nullptr;
+  for (const AttentionRow& row : plan.rows()) {
+    const size_t first = window > 0 && row.position >= window ? row.position - window + 1 : 0;
+    pairs += row.position + 1 - first;
+    for (size_t p = first / kPageTokens; p <= row.position / kPageTokens; p++) {
+      const bool is_shared = before != nullptr && p <= before->position / kPageTokens &&
+                             before->pages[p] == row.pages[p];
+      if (!is_shared) pages++;
+    }
+    before = &row;
   }
-  return {
-      .macs = static_cast<double>(2 * pairs * s.num_heads * s.head_dim),
-      .bytes = static_cast<double>(2 * positions * s.num_kv_heads * s.head_dim * sizeof(uint16_t))};
+  const size_t page_bytes = 2 * kPageTokens * s.num_kv_heads * s.head_dim * sizeof(uint16_t);
+  return {.macs = static_cast<double>(2 * pairs * s.num_heads * s.head_dim),
+          .bytes = static_cast<double>(pages * page_bytes)};
 }
 
 void Transformer::Attend(size_t index) {
   const ModelSpec& s = config_.spec;
-  MakeAttentionTasks(index);
-  const size_t num_partials = MakeAttentionItems();
-  const size_t partial_floats = s.num_heads / s.num_kv_heads * (2 + s.head_dim);
-  if (partials_.size() < num_partials * partial_floats)
-    partials_.resize(num_partials * partial_floats);
+  const bool is_local = config_.layer_is_local[index];
+  const AttentionPlan& plan = is_local ? local_plan_ : plan_;
+  const AttentionTask task{.layout = &layout_,
+                           .layer = index,
+                           .window = is_local ? s.sliding_window : 0,
+                           .num_heads = s.num_heads,
+                           .scale = config_.attention_scale,
+                           .softcap = 0,
+                           .rows = plan.rows().data()};
+  const size_t state_floats = s.num_heads / s.num_kv_heads * (2 + s.head_dim);
+  if (attention_states_.size() < plan.num_states() * state_floats)
+    attention_states_.resize(plan.num_states() * state_floats);
 
-  ForEach(
-      "attention", [&] { return WorkOfAttention(); }, items_.size(),
-      [&](size_t i, size_t thread) {
-        const AttentionItem& item = items_[i];
-        const AttentionTask& task = tasks_[item.task];
-        if (item.is_segment()) {
-          kernels_.attention.attend_segment(task, item.kv_head, 0, item.segment,
-                                            partials_.data() + item.partial * partial_floats,
-                                            thread_scratch_[thread]);
-        } else {
-          kernels_.attention.attend(task, item.kv_head, item.begin, item.end,
-                                    thread_scratch_[thread]);
-        }
-      });
-  for (const AttentionItem& item : items_) {
-    if (!item.is_segment()) continue;
-    const AttentionTask& task = tasks_[item.task];
-    const SegmentRange range = VisibleSegments(task.first_position, task.window);
-    if (item.segment != range.first) continue;  // the others of its row lie behind this one
-    kernels_.attention.merge_segments(task, item.kv_head, 0,
-                                      partials_.data() + item.partial * partial_floats,
-                                      range.last - range.first + 1);
-  }
-  ForEach("quantise attention", Uncounted, rows_.size(), [&](size_t r, size_t) {
-    QuantizeRow(attended_, r, weights_.layers[index].attention_output);
+  const auto work = [&] { return WorkOfAttention(plan, task.window); };
+  ForEach("attention", work, plan.items().size(), [&](size_t i, size_t thread) {
+    const AttentionItem& item = plan.items()[i];
+    const AttentionBlock& block = plan.blocks()[item.block];
+    if (block.is_cut) {
+      float* states = attention_states_.data() +
+                      block.StateOf(item.kv_head, item.segment, block.begin) * state_floats;
+      kernels_.attention.attend_segment(task, item.kv_head, block.begin, block.end, item.segment,
+                                        states, thread_scratch_[thread]);
+    } else {
+      kernels_.attention.attend(task, item.kv_head, block.begin, block.end,
+                                thread_scratch_[thread]);
+    }
+  });
+  ForEach("merge + quantise attention", Uncounted, plan.rows().size(), [&](size_t r, size_t) {
+    const AttentionBlock& block = plan.block_of(r);
+    const size_t first = VisibleSegments(task.rows[r].position, task.window).first;
+    for (size_t head = 0; block.is_cut && head < s.num_kv_heads; head++) {
+      const float* states = attention_states_.data() + block.StateOf(head, first, r) * state_floats;
+      kernels_.attention.merge_segments(task, head, r, states, block.num_rows() * state_floats);
+    }
+    QuantizeRow(attended_, plan.source(r), weights_.layers[index].attention_output);
   });
 }
 

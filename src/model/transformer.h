@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/kernels.h"
+#include "model/attention_plan.h"
 #include "model/model.h"
 #include "model/rope_table.h"
 #include "model/step_profile.h"
@@ -57,7 +58,7 @@ class Transformer : public Model {
   }
   static StepWork Uncounted() { return {}; }
   StepWork WorkOf(const Projection& projection) const;
-  StepWork WorkOfAttention() const;
+  StepWork WorkOfAttention(const AttentionPlan& plan, size_t window) const;
 
   void ForwardChunk(float* logits);
   void Embed();
@@ -65,8 +66,7 @@ class Transformer : public Model {
   void NormalizeForLayer(size_t index);
   void RotateAndWrite(size_t index);
   void KeepLogitRows();
-  void MakeAttentionTasks(size_t index);
-  size_t MakeAttentionItems();
+  void PlanAttention();
   void Attend(size_t index);
   void FeedForward(const LayerWeights& layer);
   void Head(float* logits);
@@ -94,20 +94,11 @@ class Transformer : public Model {
   float* qkv_ = nullptr;       // [rows, qkv width]
   float* gate_up_ = nullptr;   // [rows, 2 * feed_forward]
   Rows normed_, attended_, hidden_;
-  std::vector<std::byte*> thread_scratch_;  // [threads]
-  std::vector<Row> rows_;                   // of the chunk
-  std::vector<AttentionTask> tasks_;
-  // A piece of a task for one thread, of one kv head: a block of rows, or the task's only row over
-  // one segment.
-  struct AttentionItem {
-    size_t task, kv_head;
-    size_t begin = 0, end = 0;  // rows
-    size_t segment = 0;         // when there are no rows,
-    size_t partial = 0;         // and its place among the partial states
-    bool is_segment() const { return begin == end; }
-  };
-  std::vector<AttentionItem> items_;
-  std::vector<float> partials_;
+  std::vector<std::byte*> thread_scratch_;    // [threads]
+  std::vector<Row> rows_;                     // of the chunk
+  std::vector<AttentionRow> attention_rows_;  // the same
+  AttentionPlan plan_, local_plan_;           // of layers that see everything, or a window
+  std::vector<float> attention_states_;       // of blocks that a plan cuts
 };
 
 }  // namespace trellis
