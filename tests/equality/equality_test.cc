@@ -49,6 +49,28 @@ class Equality : public testing::TestWithParam<SubjectId> {
     return lease;
   }
 
+  // Runs the next num_rows[i] tokens of each `colds[i]` in one batch; all are equal, and committed.
+  void ExpectBatchEqual(const std::vector<ColdRun>& colds, PageCache& cache,
+                        std::vector<Lease>& leases, std::span<const size_t> num_rows) {
+    std::vector<ChunkRows> chunks;
+    std::vector<SequenceRows> batch;
+    chunks.reserve(colds.size());
+    for (size_t i = 0; i < colds.size(); i++) {
+      ASSERT_TRUE(cache.Reserve(leases[i], leases[i].num_rows() + num_rows[i]).ok());
+      chunks.emplace_back(leases[i], colds[i].tokens(), leases[i].num_rows(), num_rows[i]);
+      batch.push_back(chunks[i].rows());
+    }
+    const size_t vocab_size = model().spec().vocab_size;
+    std::vector<float> logits(std::reduce(num_rows.begin(), num_rows.end()) * vocab_size);
+    model().Forward(batch, logits.data());
+    const float* next = logits.data();
+    for (size_t i = 0; i < colds.size(); i++) {
+      EXPECT_EQ(colds[i].CountDifferent(batch[i].first_position, num_rows[i], next), 0u) << i;
+      next += num_rows[i] * vocab_size;
+      cache.Commit(leases[i], batch[i].tokens);
+    }
+  }
+
   static std::map<std::string, Loaded> loaded_;
   const Subject* subject_ = nullptr;
   const ColdRun* cold_ = nullptr;
@@ -120,7 +142,6 @@ TEST_P(Equality, AloneOrInABatchOfEight) {
   // at the position behind the last one of the sequence before. Then all decode.
   constexpr size_t kDepths[] = {0, 40, 31, 33, 17, 70, 95, 64};
   constexpr size_t kRows[2][8] = {{40, 1, 2, 33, 1, 1, 20, 32}, {1, 1, 1, 1, 1, 1, 1, 1}};
-  const size_t vocab_size = model().spec().vocab_size;
   const auto cache = MakeCacheFor(model(), 8 * 4);
   std::vector<ColdRun> colds;
   std::vector<Lease> leases;
@@ -129,26 +150,29 @@ TEST_P(Equality, AloneOrInABatchOfEight) {
     leases.push_back(kDepths[i] == 0 ? cache->Acquire("", {})
                                      : ExpectEqual(colds[i], *cache, kDepths[i], {}));
   }
-  for (const auto& num_rows : kRows) {
-    for (size_t i = 0; i < 8; i++) {
-      ASSERT_TRUE(cache->Reserve(leases[i], leases[i].num_rows() + num_rows[i]).ok());
-    }
-    std::vector<ChunkRows> chunks;
-    chunks.reserve(8);
-    std::vector<SequenceRows> batch;
-    for (size_t i = 0; i < 8; i++) {
-      chunks.emplace_back(leases[i], colds[i].tokens(), leases[i].num_rows(), num_rows[i]);
-      batch.push_back(chunks[i].rows());
-    }
-    std::vector<float> logits(std::accumulate(num_rows, num_rows + 8, size_t{0}) * vocab_size);
-    model().Forward(batch, logits.data());
-    const float* next = logits.data();
-    for (size_t i = 0; i < 8; i++) {
-      EXPECT_EQ(colds[i].CountDifferent(batch[i].first_position, num_rows[i], next), 0u) << i;
-      next += num_rows[i] * vocab_size;
-      cache->Commit(leases[i], batch[i].tokens);
-    }
+  for (const auto& num_rows : kRows) ExpectBatchEqual(colds, *cache, leases, num_rows);
+}
+
+TEST_P(Equality, BranchesOfOneTrunkInABatch) {
+  // They leave the trunk at a page's border, within a page, one by one; some prefill, some decode.
+  const size_t trunk = text().size() - 16;
+  const size_t shared[] = {trunk, trunk, trunk - 32, trunk - 33, trunk, trunk - 64, 0, trunk - 7};
+  constexpr size_t kRows[2][8] = {{1, 8, 1, 20, 1, 1, 1, 1}, {1, 1, 1, 1, 1, 1, 1, 1}};
+  const auto cache = MakeCacheFor(model(), PagesFor(text().size()) + 16);
+  RunSequence(model(), *cache, std::span(text()).first(trunk), {}, Ignore);
+  std::vector<ColdRun> colds;
+  std::vector<Lease> leases;
+  for (size_t i = 0; i < 8; i++) {
+    Tokens tokens = subject_->Turned(i + 1, kRows[0][i] + kRows[1][i]);
+    tokens.insert(tokens.begin(), text().begin(), text().begin() + static_cast<long>(shared[i]));
+    colds.emplace_back(model(), tokens);
+    leases.push_back(cache->Acquire("", colds[i].tokens()));
+    EXPECT_EQ(leases[i].num_matched(), shared[i]) << i;
   }
+  // Pages that they share are the same ones, not copies.
+  EXPECT_EQ(leases[0].pages()[0], leases[5].pages()[0]);
+  EXPECT_EQ(leases[0].pages()[1], leases[3].pages()[1]);
+  for (const auto& num_rows : kRows) ExpectBatchEqual(colds, *cache, leases, num_rows);
 }
 
 TEST_P(Equality, AfterEvictionAndRecompute) {
