@@ -174,7 +174,6 @@ template <PackedType kType, int kRows, typename Block>
   const __m256i ones[2] = {_mm256_set1_epi16(1), _mm256_set1_epi16(1)};
   RowPointers<kRows> a(rows);
   for (size_t g = 0; g < groups; g++) {
-    block.PrefetchNext(g);
     Ints<kRows> total;
     if constexpr (kType == PackedType::kQ8_0) {
       MultiplyWide<kRows>(block, g, wide + g * kGroupDepth, total);
@@ -240,7 +239,6 @@ template <PackedType kType, int kRows, typename Block>
   }
   RowPointers<kRows> a(rows);
   for (size_t unit = 0; unit < kUnits; unit++) {
-    block.PrefetchNext(unit);
     const __m256i scales[2] = {block.Scale(unit, 0), block.Scale(unit, 1)};
     AddProducts<kType, false, kRows>(block, unit, a, scales, total);
     a.Skip(4 * UnitQuads(kType));

@@ -100,16 +100,6 @@ class PackedBlock {
     }
   }
 
-  // Asks for a unit's share of the next block. Halves read the same bytes: the first one asks.
-  void PrefetchNext(size_t unit) const {
-    constexpr size_t kBytes = packed::BlockBytes(kType, packed::kGroupsPerBlock);
-    constexpr size_t kUnits = kBlockDepth / 4 / UnitQuads(kType), kShare = kBytes / kUnits;
-    if (kHalf != 0) return;
-    for (size_t i = 0; i < kShare; i += 64) {
-      _mm_prefetch(reinterpret_cast<const char*>(block_) + kBytes + unit * kShare + i, _MM_HINT_T0);
-    }
-  }
-
   // The f16 scale, and the min (K-types: dmin; unit is 0).
   __m256 D(size_t unit, int i) const { return LoadHalves(Group(unit) + At(2, i)); }
   __m256 M(size_t unit, int i) const {
@@ -199,7 +189,6 @@ class UnpackedBlock {
     const __m256i(&from)[2] = half_.weights[unit * WeightsPerUnit() + kQuad];
     w[0] = from[0], w[1] = from[1];
   }
-  void PrefetchNext(size_t) const {}
   __m256 D(size_t unit, int i) const { return half_.d[unit][i]; }
   __m256 M(size_t unit, int i) const { return half_.m[unit][i]; }
   __m256i Scale(size_t unit, int i) const { return half_.scales[unit][i]; }
