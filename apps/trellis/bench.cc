@@ -217,6 +217,7 @@ void AddBench(CLI::App& app, int* exit_status) {
   list("-n,--n-gen", flags->generates, "Tokens to decode; 0 is none");
   list("-d,--n-depth", flags->depths, "Tokens already in the context");
   AddThreadsFlag(bench, &flags->model);
+  AddKvTypeFlag(bench, &flags->model);
   bench->add_option("-r,--repetitions", flags->repetitions, "Each after one to warm up")
       ->check(Between(1, 1000))
       ->capture_default_str()

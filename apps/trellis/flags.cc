@@ -96,6 +96,15 @@ void AddCacheFlags(CLI::App* app, ModelOptions* options) {
       ->type_name("SIZE");
 }
 
+void AddKvTypeFlag(CLI::App* app, ModelOptions* options) {
+  app->add_option(
+         "--kv-type", options->kv_type,
+         "What keys and values are kept as: f16, bf16 (more range, fewer digits), or auto, "
+         "which today is f16 on every machine")
+      ->check(CLI::IsMember({"auto", "f16", "bf16"}))
+      ->type_name("TYPE");
+}
+
 std::string ExplainError(const CLI::App& app, const std::vector<std::string>& args,
                          const CLI::ParseError& error) {
   if (args.empty()) return "a command is missing: serve, run, bench or inspect";

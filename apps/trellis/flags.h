@@ -17,6 +17,7 @@ CLI::Validator Number();
 void AddModelFlag(CLI::App* app, ModelOptions* options);    // -m
 void AddThreadsFlag(CLI::App* app, ModelOptions* options);  // -t
 void AddCacheFlags(CLI::App* app, ModelOptions* options);   // -c, --kv-cache
+void AddKvTypeFlag(CLI::App* app, ModelOptions* options);   // --kv-type
 
 // One line about `args` that CLI11 refused with `error`: a command or a flag that is unknown comes
 // first, with the known one nearest to it.

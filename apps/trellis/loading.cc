@@ -76,6 +76,8 @@ Result<std::unique_ptr<Model>> LoadModel(const ModelOptions& options, const Kern
                                          ComputePool& pool,
                                          std::function<void(size_t, size_t)> progress) {
   LoadOptions load;
+  // bf16 pays where it is multiplied as it is, and no kernel does that: auto is f16.
+  load.kv_type = options.kv_type == "bf16" ? KvType::kBf16 : KvType::kF16;
   load.progress = [&progress](size_t done, size_t total) {
     ShowProgress(done, total);
     if (progress) progress(done, total);

@@ -20,9 +20,10 @@ std::string FormatBytes(size_t bytes);
 
 struct ModelOptions {
   std::string path;
-  size_t threads = 0;       // 0: physical cores
-  size_t context_size = 0;  // 0: the model's
-  std::string kv_cache;     // empty: derived from free memory
+  size_t threads = 0;            // 0: physical cores
+  size_t context_size = 0;       // 0: the model's
+  std::string kv_cache;          // empty: derived from free memory
+  std::string kv_type = "auto";  // or f16, bf16
   bool prefix_cache = true;
   size_t max_queue = 512;
 };

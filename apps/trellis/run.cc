@@ -143,6 +143,7 @@ void AddRun(CLI::App& app, int* exit_status) {
       ->check(Between(1, 1 << 30))
       ->type_name("N");
   AddThreadsFlag(run, &flags->model);
+  AddKvTypeFlag(run, &flags->model);
   AddCacheFlags(run, &flags->model);
   SamplingParams& sampling = flags->sampling;
   const auto number = [run](const char* name, auto& value, const char* help) {

@@ -103,6 +103,7 @@ void AddServe(CLI::App& app, int* exit_status) {
       ->capture_default_str()
       ->type_name("N");
   AddThreadsFlag(serve, &flags->model);
+  AddKvTypeFlag(serve, &flags->model);
   AddCacheFlags(serve, &flags->model);
   serve
       ->add_option("-a,--alias", flags->alias, "Name of the model in the API (default: the file's)")

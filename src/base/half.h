@@ -40,6 +40,9 @@ inline uint16_t FloatToHalf(float value) {
   return static_cast<uint16_t>(sign | half);
 }
 
+// The largest number of keys and values kept as bf16: their products and sums stay finite in f32.
+inline constexpr float kMaxBf16Kv = 0x1p60f;
+
 inline float Bf16ToFloat(uint16_t value) {
   return std::bit_cast<float>(static_cast<uint32_t>(value) << 16);
 }

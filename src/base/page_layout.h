@@ -6,8 +6,8 @@
 // copies rows of it; it is stated once, here.
 //
 //   page = layer 0 | layer 1 | ... ;  layer = kv head 0 | kv head 1 | ... ;  head = K | V
-//   K: [head_dim, kPageTokens] f16, transposed: one vector load is one dimension of 16 keys
-//   V: [kPageTokens, head_dim] f16
+//   K: [head_dim, kPageTokens], transposed: one vector load is one dimension of 16 keys
+//   V: [kPageTokens, head_dim]
 //
 // All offsets and strides are in elements (2 bytes each) unless named bytes.
 #pragma once
@@ -19,10 +19,14 @@
 
 namespace trellis {
 
+// What an element is.
+enum class KvType { kF16, kBf16 };
+
 struct PageLayout {
   size_t num_layers = 0;
   size_t num_kv_heads = 0;
   size_t head_dim = 0;
+  KvType type = KvType::kF16;
 
   constexpr size_t matrix_elements() const { return head_dim * kPageTokens; }
   constexpr size_t head_elements() const { return 2 * matrix_elements(); }

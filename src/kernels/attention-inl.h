@@ -25,10 +25,10 @@ inline constexpr size_t kBlockQueries = 96;
 // Keeps rows of queries, which are read side by side, out of each other's cache sets.
 inline constexpr size_t kQueryPad = 8;
 
-template <typename S>
+template <typename S, KvType kType>
 struct AttentionOf {
   using F = typename S::F;
-  using Tile = AttentionTile<S>;
+  using Tile = AttentionTile<S, kType>;
   using Query = typename Tile::Query;
   static constexpr size_t kLanes = S::kLanes;
 
@@ -284,9 +284,9 @@ struct AttentionOf {
         uint16_t* v_to = page + layout.v_offset(layer, head) + t * head_dim;
         for (size_t d = 0; d < head_dim; d += kLanes) {
           const size_t n = std::min(kLanes, head_dim - d);
-          ToHalf(k + row * stride + head * head_dim + d, n,
+          Narrow(k + row * stride + head * head_dim + d, n,
                  [&](size_t i, uint16_t h) { k_to[(d + i) * kPageTokens] = h; });
-          ToHalf(v + row * stride + head * head_dim + d, n,
+          Narrow(v + row * stride + head * head_dim + d, n,
                  [&](size_t i, uint16_t h) { v_to[d + i] = h; });
         }
       }
@@ -294,27 +294,54 @@ struct AttentionOf {
   }
 
   static F Saturate(F x) {
+    constexpr float kMost = kType == KvType::kF16 ? kMaxHalf : kMaxBf16Kv;
     const F number = S::IfGreaterEqual(x, x, x);  // NaN is not
-    return S::Max(S::Min(number, S::Set(kMaxHalf)), S::Set(-kMaxHalf));
+    return S::Max(S::Min(number, S::Set(kMost)), S::Set(-kMost));
   }
 
+  // Gives put(i, bits) element i of x, i < n <= kLanes.
   template <typename Put>
-  static void ToHalf(const float* x, size_t n, const Put& put) {
-    float pad[kLanes] = {};
-    uint16_t half[kLanes];
-    if (n == kLanes) {
-      S::StoreHalf(half, Saturate(S::Load(x)));
+  static void Narrow(const float* x, size_t n, const Put& put) {
+    float padded[kLanes] = {};
+    uint16_t bits[kLanes];
+    for (size_t i = 0; i < n && n < kLanes; i++) padded[i] = x[i];
+    const F kept = Saturate(S::Load(n == kLanes ? x : padded));
+    if constexpr (kType == KvType::kF16) {
+      S::StoreHalf(bits, kept);
     } else {
-      for (size_t i = 0; i < n; i++) pad[i] = x[i];
-      S::StoreHalf(half, Saturate(S::Load(pad)));
+      S::Store(padded, kept);
+      for (size_t i = 0; i < kLanes; i++) bits[i] = FloatToBf16(padded[i]);
     }
-    for (size_t i = 0; i < n; i++) put(i, half[i]);
+    for (size_t i = 0; i < n; i++) put(i, bits[i]);
   }
+};
 
+// The kernels, which look up the type of the pages that they are given.
+template <typename S>
+struct AttentionTable {
+  using F16 = AttentionOf<S, KvType::kF16>;
+  using Bf16 = AttentionOf<S, KvType::kBf16>;
+
+  static void Attend(const AttentionTask& task, size_t kv_head, size_t row_begin, size_t row_end,
+                     std::byte* scratch) {
+    const bool is_f16 = task.layout->type == KvType::kF16;
+    (is_f16 ? F16::Attend : Bf16::Attend)(task, kv_head, row_begin, row_end, scratch);
+  }
+  static void AttendSegment(const AttentionTask& task, size_t kv_head, size_t row_begin,
+                            size_t row_end, size_t segment, float* partials, std::byte* scratch) {
+    const bool is_f16 = task.layout->type == KvType::kF16;
+    (is_f16 ? F16::AttendSegment : Bf16::AttendSegment)(task, kv_head, row_begin, row_end, segment,
+                                                        partials, scratch);
+  }
+  static void WriteRows(const PagedKv& kv, size_t layer, size_t first_position, size_t num_rows,
+                        const float* k, const float* v, size_t stride) {
+    const bool is_f16 = kv.layout->type == KvType::kF16;
+    (is_f16 ? F16::WriteRows : Bf16::WriteRows)(kv, layer, first_position, num_rows, k, v, stride);
+  }
   static AttentionKernels Table() {
     return {.attend = Attend,
             .attend_segment = AttendSegment,
-            .merge_segments = MergeSegments,
+            .merge_segments = F16::MergeSegments,  // states are f32
             .write_rows = WriteRows};
   }
 };

@@ -63,10 +63,11 @@ struct AttentionKernels {
   void (*merge_segments)(const AttentionTask& task, size_t kv_head, size_t row,
                          const float* partials, size_t segment_stride);
 
-  // Writes k and v rows ([num_rows, stride] f32, kv head h at h * head_dim) as f16 (round to
-  // nearest even) into the pages at positions first_position .. + num_rows - 1 of `layer`, all kv
-  // heads. Pages hold finite numbers only: what is beyond f16 becomes +-65504, NaN becomes 0: a
-  // query meets the values of later rows of its block with weight 0, and 0 * Inf is NaN.
+  // Writes k and v rows ([num_rows, stride] f32, kv head h at h * head_dim) as the layout's type
+  // (round to nearest even) into the pages at positions first_position .. + num_rows - 1 of
+  // `layer`, all kv heads. Pages hold finite numbers only: what is beyond +-65504 in f16 or +-2^60
+  // in bf16 becomes that, NaN becomes 0: a query meets the values of later rows of its block with
+  // weight 0, and 0 * Inf is NaN.
   void (*write_rows)(const PagedKv& kv, size_t layer, size_t first_position, size_t num_rows,
                      const float* k, const float* v, size_t stride);
 };

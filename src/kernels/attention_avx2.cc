@@ -6,7 +6,7 @@
 namespace trellis {
 
 AttentionKernels Avx2AttentionKernels() {
-  return AttentionOf<SimdAvx2>::Table();
+  return AttentionTable<SimdAvx2>::Table();
 }
 
 }  // namespace trellis

@@ -6,7 +6,7 @@
 namespace trellis {
 
 AttentionKernels Avx512AttentionKernels() {
-  return AttentionOf<SimdAvx512>::Table();
+  return AttentionTable<SimdAvx512>::Table();
 }
 
 }  // namespace trellis

@@ -6,7 +6,7 @@
 namespace trellis {
 
 AttentionKernels NeonAttentionKernels() {
-  return AttentionOf<SimdNeon>::Table();
+  return AttentionTable<SimdNeon>::Table();
 }
 
 }  // namespace trellis

@@ -22,6 +22,10 @@ const uint16_t* PageData(const AttentionRow& row, size_t position) {
   return reinterpret_cast<const uint16_t*>(row.pages[position / kPageTokens]);
 }
 
+float ToFloat(KvType type, uint16_t bits) {
+  return type == KvType::kF16 ? HalfToFloat(bits) : Bf16ToFloat(bits);
+}
+
 float Score(const AttentionTask& task, size_t kv_head, const AttentionRow& row, const float* q,
             size_t position) {
   const PageLayout& layout = *task.layout;
@@ -29,7 +33,7 @@ float Score(const AttentionTask& task, size_t kv_head, const AttentionRow& row, 
       PageData(row, position) + layout.k_offset(task.layer, kv_head) + position % kPageTokens;
   float dot = 0;
   for (size_t d = 0; d < layout.head_dim; d++)
-    dot = std::fma(q[d], HalfToFloat(k[d * kPageTokens]), dot);
+    dot = std::fma(q[d], ToFloat(layout.type, k[d * kPageTokens]), dot);
   const float score = dot * task.scale;
   return task.softcap > 0 ? std::tanh(score / task.softcap) * task.softcap : score;
 }
@@ -54,7 +58,7 @@ void AttendPage(const AttentionTask& task, size_t kv_head, const AttentionRow& r
         PageData(row, p) + layout.v_offset(task.layer, kv_head) + p % kPageTokens * layout.head_dim;
     state->sum += weight;
     for (size_t d = 0; d < layout.head_dim; d++) {
-      state->acc[d] = std::fma(weight, HalfToFloat(v[d]), state->acc[d]);
+      state->acc[d] = std::fma(weight, ToFloat(layout.type, v[d]), state->acc[d]);
     }
   }
 }
@@ -141,8 +145,10 @@ void MergeSegments(const AttentionTask& task, size_t kv_head, size_t row, const 
   }
 }
 
-uint16_t ToFiniteHalf(float x) {
-  return FloatToHalf(std::isnan(x) ? 0.0f : std::clamp(x, -kMaxHalf, kMaxHalf));
+uint16_t FromFloat(KvType type, float x) {
+  if (std::isnan(x)) return 0;
+  return type == KvType::kF16 ? FloatToHalf(std::clamp(x, -kMaxHalf, kMaxHalf))
+                              : FloatToBf16(std::clamp(x, -kMaxBf16Kv, kMaxBf16Kv));
 }
 
 void WriteRows(const PagedKv& kv, size_t layer, size_t first_position, size_t num_rows,
@@ -154,8 +160,9 @@ void WriteRows(const PagedKv& kv, size_t layer, size_t first_position, size_t nu
     for (size_t head = 0; head < layout.num_kv_heads; head++) {
       for (size_t d = 0; d < layout.head_dim; d++) {
         const size_t from = row * stride + head * layout.head_dim + d;
-        page[layout.k_offset(layer, head) + d * kPageTokens + t] = ToFiniteHalf(k[from]);
-        page[layout.v_offset(layer, head) + t * layout.head_dim + d] = ToFiniteHalf(v[from]);
+        page[layout.k_offset(layer, head) + d * kPageTokens + t] = FromFloat(layout.type, k[from]);
+        page[layout.v_offset(layer, head) + t * layout.head_dim + d] =
+            FromFloat(layout.type, v[from]);
       }
     }
   }

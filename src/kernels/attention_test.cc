@@ -22,9 +22,10 @@ namespace {
 struct Shape {
   size_t num_kv_heads, group, head_dim, window;
   float softcap = 0;
+  KvType type = KvType::kF16;
 };
 
-// Some rows have keys or values that f16 cannot hold.
+// Some rows have keys or values that pages cannot hold.
 enum class Values { kModest, kSomeOverflow };
 
 // A sequence of `length` positions with random keys and values; rows beyond it are NaN. It may
@@ -64,8 +65,8 @@ class Sequence {
   }
 
   double KeyValue(const std::vector<float>& m, size_t position, size_t kv_head, size_t d) const {
-    return HalfToFloat(
-        FloatToHalf(m[(position * shape_.num_kv_heads + kv_head) * shape_.head_dim + d]));
+    const float x = m[(position * shape_.num_kv_heads + kv_head) * shape_.head_dim + d];
+    return shape_.type == KvType::kF16 ? HalfToFloat(FloatToHalf(x)) : Bf16ToFloat(FloatToBf16(x));
   }
 
   // softmax(q k / sqrt(d)) v of one position and head.
@@ -100,7 +101,7 @@ class Sequence {
  private:
   Sequence(const KernelTable& kernels, const Shape& shape, size_t length, Values values,
            const Sequence* trunk, size_t shared_pages)
-      : shape_(shape), layout_{2, shape.num_kv_heads, shape.head_dim}, length_(length) {
+      : shape_(shape), layout_{2, shape.num_kv_heads, shape.head_dim, shape.type}, length_(length) {
     std::mt19937 random(static_cast<unsigned>(length));
     std::normal_distribution<float> value;
     const size_t width = shape.num_kv_heads * shape.head_dim;
@@ -110,7 +111,7 @@ class Sequence {
     for (float& x : q_) x = value(random);
     if (values == Values::kSomeOverflow) Overflow(width);
     const size_t shared = shared_pages * kPageTokens, own_pages = PagesFor(length) - shared_pages;
-    storage_.assign(own_pages * layout_.page_bytes() / 2, 0x7e00);
+    storage_.assign(own_pages * layout_.page_bytes() / 2, 0x7fff);
     if (trunk != nullptr) {
       std::copy_n(trunk->k_.begin(), shared * width, k_.begin());
       std::copy_n(trunk->v_.begin(), shared * width, v_.begin());
@@ -127,7 +128,7 @@ class Sequence {
   // Of every 16 rows from the 12th on, one has one bad key and one only bad values.
   void Overflow(size_t width) {
     constexpr float kInfinity = std::numeric_limits<float>::infinity();
-    constexpr float kBad[] = {kInfinity, 1e6f, std::numeric_limits<float>::quiet_NaN(), -kInfinity,
+    constexpr float kBad[] = {kInfinity, 1e25f, std::numeric_limits<float>::quiet_NaN(), -kInfinity,
                               -65520.0f};
     size_t next = 0;
     for (size_t row = 11; row + 1 < length_; row += 16) {
@@ -173,10 +174,23 @@ class AttentionTest : public testing::TestWithParam<const KernelTable*> {};
 // All of them, or every nth where the machine is slow: TRELLIS_TEST_STRIDE=n, for emulators and
 // sanitizers.
 std::vector<Shape> Shapes() {
-  const std::vector<Shape> all = {
-      {1, 1, 8, 0},    {2, 3, 32, 0},  {3, 3, 64, 0},   {2, 7, 64, 100}, {1, 4, 256, 0},
-      {1, 4, 256, 40}, {2, 6, 128, 0}, {1, 5, 80, 0},   {2, 2, 96, 33},  {1, 2, 64, 0, 5.0f},
-      {1, 8, 128, 64}, {2, 1, 96, 0},  {1, 14, 24, 600}};
+  const std::vector<Shape> all = {{1, 1, 8, 0},
+                                  {2, 3, 32, 0},
+                                  {3, 3, 64, 0},
+                                  {2, 7, 64, 100},
+                                  {1, 4, 256, 0},
+                                  {1, 4, 256, 40},
+                                  {2, 6, 128, 0},
+                                  {1, 5, 80, 0},
+                                  {2, 2, 96, 33},
+                                  {1, 2, 64, 0, 5.0f},
+                                  {1, 8, 128, 64},
+                                  {2, 1, 96, 0},
+                                  {1, 14, 24, 600},
+                                  {1, 2, 8, 0, 0, KvType::kBf16},
+                                  {2, 3, 64, 0, 0, KvType::kBf16},
+                                  {1, 4, 128, 100, 0, KvType::kBf16},
+                                  {1, 5, 80, 0, 0, KvType::kBf16}};
   const char* stride = std::getenv("TRELLIS_TEST_STRIDE");
   const size_t step = stride != nullptr ? std::max(1ul, std::strtoul(stride, nullptr, 10)) : 1;
   std::vector<Shape> shapes;

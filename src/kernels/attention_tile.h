@@ -1,5 +1,5 @@
-// A few queries over one page of keys and values, for a vector type S of simd_*.h: scores, softmax
-// with a running maximum, weighted sum of values.
+// A few queries over one page of keys and values of type kType, for a vector type S of simd_*.h:
+// scores, softmax with a running maximum, weighted sum of values.
 //
 // A tile is up to kTileRows queries, in registers. What a query computes is the same for every tile
 // it may be part of and every form the page comes in: each score is one chain of multiply-adds over
@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "base/half.h"
+#include "base/page_layout.h"
 #include "base/types.h"
 #include "kernels/simd_math.h"
 #include "kernels/unroll.h"
@@ -34,7 +35,7 @@ struct PageView {
   size_t num_valid;
 };
 
-template <typename S>
+template <typename S, KvType kType>
 struct AttentionTile {
   using F = typename S::F;
   static constexpr size_t kLanes = S::kLanes;
@@ -65,8 +66,12 @@ struct AttentionTile {
     return vectors;
   }
 
-  static F Load(const uint16_t* p) { return S::LoadHalf(p); }
-  static float LoadOne(uint16_t bits) { return HalfToFloat(bits); }
+  static F Load(const uint16_t* p) {
+    return kType == KvType::kF16 ? S::LoadHalf(p) : S::LoadBf16(p);
+  }
+  static float LoadOne(uint16_t bits) {
+    return kType == KvType::kF16 ? HalfToFloat(bits) : Bf16ToFloat(bits);
+  }
 
   // Queries [0, num), tile by tile. All of them see something of the page.
   static void Visit(float cap, size_t head_dim, const PageView& page, Query* const* queries,
@@ -153,11 +158,10 @@ struct AttentionTile {
   // Keys outside what the query sees weigh nothing.
   static void Mask(const Query& query, size_t first_position, float* scores) {
     if (query.begin > first_position) {
-      std::fill_n(scores, query.begin - first_position, -INFINITY);
+      for (size_t t = 0; t < query.begin - first_position; t++) scores[t] = -INFINITY;
     }
     if (query.end < first_position + kPageTokens) {
-      const size_t seen = query.end - first_position;
-      std::fill_n(scores + seen, kPageTokens - seen, -INFINITY);
+      for (size_t t = query.end - first_position; t < kPageTokens; t++) scores[t] = -INFINITY;
     }
   }
 

@@ -14,9 +14,9 @@ Result<std::unique_ptr<Model>> Model::Load(const std::string& path, const Kernel
   config.spec.fingerprint = gguf->Fingerprint();
   TRELLIS_ASSIGN_OR_RETURN(Weights weights, LoadWeights(*gguf, config, pool, options.progress));
   config.spec.packed_bytes = weights.packed_bytes;
-  TRELLIS_ASSIGN_OR_RETURN(
-      std::unique_ptr<Transformer> model,
-      Transformer::Create(std::move(gguf), std::move(config), std::move(weights), kernels, pool));
+  TRELLIS_ASSIGN_OR_RETURN(std::unique_ptr<Transformer> model,
+                           Transformer::Create(std::move(gguf), std::move(config),
+                                               std::move(weights), kernels, pool, options.kv_type));
   return std::unique_ptr<Model>(std::move(model));
 }
 

@@ -38,6 +38,7 @@ struct SequenceRows {
 };
 
 struct LoadOptions {
+  KvType kv_type = KvType::kF16;  // what pages hold
   // Called with done and total bytes as packing goes; may be empty.
   std::function<void(size_t done, size_t total)> progress;
 };

@@ -83,6 +83,15 @@ TEST_F(ModelTest, SpecSaysWhatTheFileSays) {
   EXPECT_EQ((*model)->page_layout(), (PageLayout{2, 2, 24}));
 }
 
+TEST_F(ModelTest, PagesHoldTheTypeAskedFor) {
+  WriteGguf(MakeTinyModel({}), path_);
+  LoadOptions options;
+  options.kv_type = KvType::kBf16;
+  const auto model = Model::Load(path_, *AvailableKernels().back(), *pool_, options);
+  ASSERT_TRUE(model.ok()) << model.status().message();
+  EXPECT_EQ((*model)->page_layout(), (PageLayout{2, 2, 16, KvType::kBf16}));
+}
+
 TEST_F(ModelTest, MissingKeysMeanWhatLlamaCppTakesThemFor) {
   TinyGguf gguf = MakeTinyModel({.num_kv_heads = 4});
   for (const char* key : {"attention.head_count_kv", "attention.key_length",

@@ -65,22 +65,22 @@ size_t MaxDepth(const Weights& weights) {
 }  // namespace
 
 Transformer::Transformer(std::unique_ptr<GgufFile> gguf, TransformerConfig config, Weights weights,
-                         const KernelTable& kernels, ComputePool& pool)
+                         const KernelTable& kernels, ComputePool& pool, KvType kv_type)
     : gguf_(std::move(gguf)),
       config_(std::move(config)),
       weights_(std::move(weights)),
       kernels_(kernels),
       pool_(pool),
-      layout_{config_.spec.num_layers, config_.spec.num_kv_heads, config_.spec.head_dim},
+      layout_{config_.spec.num_layers, config_.spec.num_kv_heads, config_.spec.head_dim, kv_type},
       rope_(config_.rope, config_.spec.rope_dim),
       local_rope_(config_.local_rope, config_.spec.rope_dim) {}
 
 Result<std::unique_ptr<Transformer>> Transformer::Create(std::unique_ptr<GgufFile> gguf,
                                                          TransformerConfig config, Weights weights,
                                                          const KernelTable& kernels,
-                                                         ComputePool& pool) {
-  std::unique_ptr<Transformer> model(
-      new Transformer(std::move(gguf), std::move(config), std::move(weights), kernels, pool));
+                                                         ComputePool& pool, KvType kv_type) {
+  std::unique_ptr<Transformer> model(new Transformer(std::move(gguf), std::move(config),
+                                                     std::move(weights), kernels, pool, kv_type));
   TRELLIS_RETURN_IF_ERROR(model->AllocateScratch());
   return model;
 }

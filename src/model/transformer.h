@@ -23,7 +23,8 @@ class Transformer : public Model {
   // Takes what LoadWeights() made from `gguf`; `kernels` and `pool` outlive it.
   static Result<std::unique_ptr<Transformer>> Create(std::unique_ptr<GgufFile> gguf,
                                                      TransformerConfig config, Weights weights,
-                                                     const KernelTable& kernels, ComputePool& pool);
+                                                     const KernelTable& kernels, ComputePool& pool,
+                                                     KvType kv_type);
 
   const ModelSpec& spec() const override { return config_.spec; }
   PageLayout page_layout() const override { return layout_; }
@@ -47,7 +48,7 @@ class Transformer : public Model {
   };
 
   Transformer(std::unique_ptr<GgufFile> gguf, TransformerConfig config, Weights weights,
-              const KernelTable& kernels, ComputePool& pool);
+              const KernelTable& kernels, ComputePool& pool, KvType kv_type);
   Status AllocateScratch();
 
   // Every fork-join of a step goes through here: `name` and work() are for the profile.

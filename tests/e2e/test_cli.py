@@ -74,13 +74,23 @@ def test_sizes():
         assert trellis("run", "-m", model_path(), "--kv-cache", size, "x").returncode == 2
 
 
+def test_types_of_keys_and_values():
+    told = {kv: trellis("run", "-m", model_path(), "-n", "8", "--temp", "0", "--kv-type", kv, "Once upon a time")
+            for kv in ("auto", "f16", "bf16")}
+    assert all(done.returncode == 0 for done in told.values())
+    assert told["auto"].stdout == told["f16"].stdout and len(told["bf16"].stdout) > 8
+    wrong = trellis("run", "-m", model_path(), "--kv-type", "f8", "x")
+    assert wrong.returncode == 2 and "bf16" in wrong.stderr
+
+
 def test_help_names_every_flag_and_version():
     flags = {
-        "serve": "--model --host --port --threads --ctx-size --kv-cache --alias --no-prefix-cache --max-queue "
+        "serve": "--model --host --port --threads --ctx-size --kv-cache --kv-type --alias --no-prefix-cache --max-queue "
         "--drain-timeout",
         "run": "--model --chat --max-tokens --temperature --top-k --top-p --min-p --typical-p --repeat-penalty "
-        "--presence-penalty --frequency-penalty --repeat-last-n --seed --threads --ctx-size --kv-cache",
-        "bench": "--model --n-prompt --n-gen --n-depth --threads --repetitions --output --profile",
+        "--presence-penalty --frequency-penalty --repeat-last-n --seed --threads --ctx-size --kv-cache "
+        "--kv-type",
+        "bench": "--model --n-prompt --n-gen --n-depth --threads --kv-type --repetitions --output --profile",
         "inspect": "file",
     }
     top = trellis("--help").stdout

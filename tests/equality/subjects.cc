@@ -109,8 +109,10 @@ Result<Subject> LoadSubject(const SubjectId& id, size_t num_threads) {
   const auto path = std::filesystem::temp_directory_path() /
                     ("trellis_equality_" + std::to_string(getpid()) + ".gguf");
   WriteGguf(is_gemma3 ? MakeTinyModel(TinyGemma3()) : MakeTinyKTypes(), path.string());
+  LoadOptions options;
+  options.kv_type = is_gemma3 ? KvType::kF16 : KvType::kBf16;
   TRELLIS_ASSIGN_OR_RETURN(subject.model,
-                           Model::Load(path.string(), *id.kernels, *subject.pool, {}));
+                           Model::Load(path.string(), *id.kernels, *subject.pool, options));
   std::filesystem::remove(path);  // it stays mapped
   std::mt19937 random(11);
   for (size_t i = 0; i < 560; i++) {

@@ -19,7 +19,7 @@ namespace trellis {
 enum class ModelKind {
   kSmolLm2,     // the real thing, 4-bit weights
   kTinyGemma3,  // random weights, layers with a window of 70 positions and without
-  kTinyKTypes,  // random weights in blocks of 256, two types of them
+  kTinyKTypes,  // random weights in blocks of 256, two types of them; keys and values in bf16
 };
 
 struct SubjectId {
