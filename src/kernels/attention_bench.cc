@@ -20,7 +20,7 @@ struct Shape {
 };
 constexpr Shape kShapes[] = {
     {"SmolLM2-135M", 3, 3, 64, 0},  {"Qwen2.5-0.5B", 2, 7, 64, 0},
-    {"Qwen2.5-1.5B", 2, 6, 128, 0}, {"Phi-2-like", 4, 8, 80, 0},
+    {"Qwen2.5-1.5B", 2, 6, 128, 0}, {"head-dim-80", 4, 8, 80, 0},
     {"Gemma3-270M", 1, 4, 256, 0},  {"Gemma3-270M-window", 1, 4, 256, 512}};
 
 // Pages of one layer, all halves of 0.5: timing needs no more. As in a pool of many layers, no two
