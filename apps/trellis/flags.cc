@@ -71,6 +71,8 @@ CLI::Validator Number() {
 
 void AddModelFlag(CLI::App* app, ModelOptions* options) {
   app->add_option("-m,--model", options->path, "GGUF file")->required()->type_name("FILE");
+  app->add_flag("!--no-pack-cache", options->pack_cache,
+                "Neither use nor write packed weights in ~/.cache/trellis/packed");
 }
 
 void AddThreadsFlag(CLI::App* app, ModelOptions* options) {

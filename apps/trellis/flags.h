@@ -14,7 +14,7 @@ CLI::Validator Between(int64_t low, int64_t high);
 
 CLI::Validator Number();
 
-void AddModelFlag(CLI::App* app, ModelOptions* options);    // -m
+void AddModelFlag(CLI::App* app, ModelOptions* options);    // -m, --no-pack-cache
 void AddThreadsFlag(CLI::App* app, ModelOptions* options);  // -t
 void AddCacheFlags(CLI::App* app, ModelOptions* options);   // -c, --kv-cache
 void AddKvTypeFlag(CLI::App* app, ModelOptions* options);   // --kv-type

@@ -8,6 +8,7 @@
 #include <cctype>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 
 #include "model/gguf_file.h"
 #include "model/transformer_config.h"
@@ -23,6 +24,15 @@ void ShowProgress(size_t done, size_t total) {
   std::fprintf(stderr, "\rloading [%s%s] %3zu %%%s", std::string(filled, '#').c_str(),
                std::string(40 - filled, ' ').c_str(), done * 100 / total,
                done >= total ? "\n" : "");
+}
+
+// Empty where the environment names no place for it.
+std::string PackCacheFolder() {
+  const char* cache = std::getenv("XDG_CACHE_HOME");
+  if (cache != nullptr && *cache == '/') return std::string(cache) + "/trellis/packed";
+  const char* home = std::getenv("HOME");
+  if (home == nullptr || *home == 0) return "";
+  return std::string(home) + "/.cache/trellis/packed";
 }
 
 // Before the weights are read, which can take long.
@@ -82,6 +92,8 @@ Result<std::unique_ptr<Model>> LoadModel(const ModelOptions& options, const Kern
     ShowProgress(done, total);
     if (progress) progress(done, total);
   };
+  if (options.pack_cache) load.pack_cache = PackCacheFolder();
+  load.warn = [](const std::string& what) { Say("warning: {}\n", what); };
   return Model::Load(options.path, kernels, pool, load);
 }
 
@@ -145,10 +157,10 @@ Result<std::unique_ptr<Service>> LoadService(const ModelOptions& options,
                          std::chrono::system_clock::now().time_since_epoch())
                          .count();
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-  Say("{} ({}, {}) in {:.1f} s: weights {}, KV cache {} = {} tokens{}, context {}, {} "
-      "threads, {}\n",
+  Say("{} ({}, {}) in {:.1f} s: weights {}{}, KV cache {} = {} tokens{}, context "
+      "{}, {} threads, {}\n",
       spec.name, spec.architecture, spec.file_type, took.count(), FormatBytes(spec.packed_bytes),
-      FormatBytes(cache_bytes), cache_tokens,
+      spec.packed_before ? " packed before" : "", FormatBytes(cache_bytes), cache_tokens,
       options.kv_cache.empty() ? " (--kv-cache sets it)" : "", context, threads, kernels->name);
   return service;
 }

@@ -234,6 +234,12 @@ void GgufFile::DontNeed(const GgufTensor& tensor) const {
   splits_[tensor.file].file.DontNeed(tensor.offset, tensor.bytes());
 }
 
+std::string GgufFile::FileIdentity() const {
+  std::string identity;
+  for (const Split& split : splits_) identity += split.file.identity() + ";";
+  return identity;
+}
+
 std::string GgufFile::Fingerprint() const {
   constexpr size_t kSample = 4096;
   Hash128 hash;

@@ -56,6 +56,9 @@ class GgufFile {
   std::optional<std::vector<bool>> Bools(const std::string& key) const;
   std::optional<size_t> ArrayLength(const std::string& key) const;
 
+  // MappedFile::identity() of every split.
+  std::string FileIdentity() const;
+
   // Tells the kernel that the tensor's bytes are no longer needed in memory.
   void DontNeed(const GgufTensor& tensor) const;
 

@@ -12,8 +12,9 @@ Result<std::unique_ptr<Model>> Model::Load(const std::string& path, const Kernel
   TRELLIS_ASSIGN_OR_RETURN(std::unique_ptr<GgufFile> gguf, GgufFile::Open(path));
   TRELLIS_ASSIGN_OR_RETURN(TransformerConfig config, ReadTransformerConfig(*gguf));
   config.spec.fingerprint = gguf->Fingerprint();
-  TRELLIS_ASSIGN_OR_RETURN(Weights weights, LoadWeights(*gguf, config, pool, options.progress));
+  TRELLIS_ASSIGN_OR_RETURN(Weights weights, LoadWeights(*gguf, config, pool, options));
   config.spec.packed_bytes = weights.packed_bytes;
+  config.spec.packed_before = weights.mapped.has_value();
   TRELLIS_ASSIGN_OR_RETURN(std::unique_ptr<Transformer> model,
                            Transformer::Create(std::move(gguf), std::move(config),
                                                std::move(weights), kernels, pool, options.kv_type));

@@ -40,7 +40,11 @@ struct SequenceRows {
 struct LoadOptions {
   KvType kv_type = KvType::kF16;  // what pages hold
   // Called with done and total bytes as packing goes; may be empty.
-  std::function<void(size_t done, size_t total)> progress;
+  std::function<void(size_t done, size_t total)> progress = {};
+  // Folder for packed weights, which makes the next start faster; empty: none.
+  std::string pack_cache = {};
+  // Told, in a line, what is not worth failing for; may be empty.
+  std::function<void(const std::string&)> warn = {};
 };
 
 class Model {

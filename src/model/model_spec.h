@@ -25,9 +25,10 @@ struct ModelSpec {
   float rms_epsilon = 0;
   size_t sliding_window = 0;  // 0: none
   size_t num_parameters = 0;
-  size_t file_bytes = 0;    // all splits
-  size_t packed_bytes = 0;  // in memory
-  std::string fingerprint;  // hex; GgufFile::Fingerprint(): clients see it change with the model
+  size_t file_bytes = 0;       // all splits
+  size_t packed_bytes = 0;     // in memory
+  bool packed_before = false;  // they came out of the cache on disk
+  std::string fingerprint;     // hex; GgufFile::Fingerprint(): clients see it change with the model
 };
 
 }  // namespace trellis

@@ -4,7 +4,10 @@
 #include <ggml.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cstdint>
 #include <set>
+#include <span>
 
 #include "kernels/pack.h"
 
@@ -21,10 +24,8 @@ constexpr const char* kOtherTensors[] = {
 class Loader {
  public:
   Loader(const GgufFile& gguf, const TransformerConfig& config, ComputePool& pool,
-         const std::function<void(size_t, size_t)>& progress)
-      : gguf_(gguf), spec_(config.spec), config_(config), pool_(pool), progress_(progress) {
-    for (const GgufTensor& tensor : gguf.tensors()) total_bytes_ += tensor.bytes();
-  }
+         const LoadOptions& options)
+      : gguf_(gguf), spec_(config.spec), config_(config), pool_(pool), options_(options) {}
 
   Result<Weights> Load() {
     const size_t width = spec_.embedding_length;
@@ -40,6 +41,7 @@ class Loader {
     TRELLIS_RETURN_IF_ERROR(AddPart(output, spec_.vocab_size, width, &weights_.output));
     Name("head", &weights_.output);
     TRELLIS_RETURN_IF_ERROR(CheckAllRead());
+    TRELLIS_RETURN_IF_ERROR(FindOrPack());
     return std::move(weights_);
   }
 
@@ -126,60 +128,141 @@ class Loader {
     return weights_.vectors.back().data();
   }
 
-  // Packs tensor `name`.weight as the projection's next columns; `name`.bias goes with it if it is
-  // there.
+  // Places tensor `name`.weight in the image, as the projection's next columns; `name`.bias goes
+  // with it if it is there.
   Status AddPart(const std::string& name, size_t num_outputs, size_t depth,
                  Projection* projection) {
     TRELLIS_ASSIGN_OR_RETURN(const GgufTensor* tensor,
                              Matrix(name + ".weight", num_outputs, depth));
     Projection::Part part;
     part.column = projection->num_outputs;
+    part.matrix = {.type = PackedTypeFor(tensor->type),
+                   .num_outputs = tensor->num_rows,
+                   .depth = tensor->depth,
+                   .panels = nullptr};
     if (gguf_.Find(name + ".bias") != nullptr) {
       TRELLIS_ASSIGN_OR_RETURN(part.bias, Vector(name + ".bias", num_outputs));
     }
-    TRELLIS_ASSIGN_OR_RETURN(part.matrix, Pack(*tensor));
+    places_.push_back(
+        {tensor, part.matrix, weights_.packed_bytes, projection, projection->parts.size()});
+    weights_.packed_bytes += part.matrix.num_panels() * part.matrix.panel_bytes();
     projection->parts.push_back(part);
     projection->num_outputs += num_outputs;
     return Status::Ok();
   }
 
-  Result<PackedMatrix> Pack(const GgufTensor& tensor) {
-    const PackedType type = PackedTypeFor(tensor.type);
-    PackedMatrix matrix{
-        .type = type, .num_outputs = tensor.num_rows, .depth = tensor.depth, .panels = nullptr};
-    TRELLIS_ASSIGN_OR_RETURN(Buffer panels,
-                             Buffer::Allocate(matrix.num_panels() * matrix.panel_bytes()));
-    matrix.panels = panels.data();
-    const PackSource source{
-        .ggml_type = tensor.type,
-        .rows = tensor.data,
-        .row_bytes = tensor.row_bytes,
-        .num_outputs = tensor.num_rows,
-        .depth = tensor.depth,
-        .dequantize = ggml_get_type_traits(static_cast<ggml_type>(tensor.type))->to_float};
-    // A few panels at a time: enough items to balance, each a stretch of the file.
-    constexpr size_t kPanelsPerItem = 4;
-    const size_t num_panels = matrix.num_panels();
-    pool_.ParallelFor((num_panels + kPanelsPerItem - 1) / kPanelsPerItem, [&](size_t item, size_t) {
-      const size_t begin = item * kPanelsPerItem;
-      PackPanels(source, type, begin, std::min(begin + kPanelsPerItem, num_panels), panels.data());
+  // A tensor's place in the image. Projections stay where they are.
+  struct Place {
+    const GgufTensor* tensor;
+    PackedMatrix matrix;
+    size_t offset;
+    Projection* projection;
+    size_t part;
+  };
+
+  Status FindOrPack() {
+    const std::byte* image = FindPacked();
+    if (image == nullptr) {
+      TRELLIS_ASSIGN_OR_RETURN(weights_.packed, Buffer::Allocate(weights_.packed_bytes));
+      PackAll();
+      image = weights_.packed.data();
+      StorePacked();
+    }
+    for (const Place& place : places_) {
+      place.projection->parts[place.part].matrix.panels = image + place.offset;
+    }
+    return Status::Ok();
+  }
+
+  // What the image depends on: the file, by its content and by its state on the disk, and where
+  // each tensor lies. That packing still does what it did, FindPacked() sees for itself.
+  std::string Key() const {
+    std::string key = fmt::format("{} {}", config_.spec.fingerprint, gguf_.FileIdentity());
+    for (const Place& place : places_) {
+      key += fmt::format("\n{} {} {}", place.tensor->name, PackedTypeName(place.matrix.type),
+                         place.offset);
+    }
+    return key;
+  }
+
+  // Null when there is no cache, or nothing in it that can be used.
+  const std::byte* FindPacked() {
+    if (options_.pack_cache.empty()) return nullptr;
+    std::optional<PackCache::Image> found =
+        PackCache(options_.pack_cache).Find(Key(), weights_.packed_bytes, pool_);
+    if (!found) return nullptr;
+    std::atomic<bool> differs{false};
+    pool_.ParallelFor(places_.size(), [&](size_t i, size_t) {
+      if (!HasPanelOf(places_[i], found->bytes)) differs = true;
     });
-    gguf_.DontNeed(tensor);
-    weights_.packed_bytes += panels.size();
-    weights_.storage.push_back(std::move(panels));
-    done_bytes_ = std::min(total_bytes_, done_bytes_ + tensor.bytes());
-    if (progress_) progress_(done_bytes_, total_bytes_);
-    return matrix;
+    if (differs) return nullptr;
+    weights_.mapped = std::move(found);
+    return weights_.mapped->bytes.data();
+  }
+
+  // Packs one panel of the tensor and compares: another version of the layout, or of the packing,
+  // shows, and so does another file that passes for this one.
+  static bool HasPanelOf(const Place& place, std::span<const std::byte> image) {
+    const size_t panel = place.offset / 64 * 2654435761u % place.matrix.num_panels();
+    const size_t bytes = place.matrix.panel_bytes();
+    // PackPanels() writes where the panel lies in its tensor; only that one is touched.
+    std::vector<std::byte> packed(bytes + 64);
+    std::byte* aligned =
+        packed.data() + (64 - reinterpret_cast<uintptr_t>(packed.data()) % 64) % 64;
+    PackSource source = SourceOf(*place.tensor);
+    source.rows += panel * kPanelOutputs * source.row_bytes;
+    source.num_outputs = std::min(kPanelOutputs, source.num_outputs - panel * kPanelOutputs);
+    PackPanels(source, place.matrix.type, 0, 1, aligned);
+    return std::equal(aligned, aligned + bytes, image.data() + place.offset + panel * bytes);
+  }
+
+  static PackSource SourceOf(const GgufTensor& tensor) {
+    return {.ggml_type = tensor.type,
+            .rows = tensor.data,
+            .row_bytes = tensor.row_bytes,
+            .num_outputs = tensor.num_rows,
+            .depth = tensor.depth,
+            .dequantize = ggml_get_type_traits(static_cast<ggml_type>(tensor.type))->to_float};
+  }
+
+  void PackAll() {
+    size_t done = 0, total = 0;
+    for (const Place& place : places_) total += place.tensor->bytes();
+    for (const Place& place : places_) {
+      const PackSource source = SourceOf(*place.tensor);
+      std::byte* panels = weights_.packed.data() + place.offset;
+      // A few panels at a time: enough items to balance, each a stretch of the file.
+      constexpr size_t kPanelsPerItem = 4;
+      const size_t num_panels = place.matrix.num_panels();
+      pool_.ParallelFor((num_panels + kPanelsPerItem - 1) / kPanelsPerItem,
+                        [&](size_t item, size_t) {
+                          const size_t begin = item * kPanelsPerItem;
+                          PackPanels(source, place.matrix.type, begin,
+                                     std::min(begin + kPanelsPerItem, num_panels), panels);
+                        });
+      gguf_.DontNeed(*place.tensor);
+      done += place.tensor->bytes();
+      if (options_.progress) options_.progress(done, total);
+    }
+  }
+
+  void StorePacked() const {
+    if (options_.pack_cache.empty()) return;
+    const Status stored = PackCache(options_.pack_cache)
+                              .Store(Key(), {weights_.packed.data(), weights_.packed_bytes}, pool_);
+    if (!stored.ok() && options_.warn)
+      options_.warn(
+          fmt::format("the packed weights are not kept for the next start: {}", stored.message()));
   }
 
   const GgufFile& gguf_;
   const ModelSpec& spec_;
   const TransformerConfig& config_;
   ComputePool& pool_;
-  const std::function<void(size_t, size_t)>& progress_;
+  const LoadOptions& options_;
   Weights weights_;
   std::set<const GgufTensor*> read_;
-  size_t done_bytes_ = 0, total_bytes_ = 0;
+  std::vector<Place> places_;
 };
 
 }  // namespace
@@ -190,9 +273,8 @@ bool Projection::Reads(ActivationForm form) const {
 }
 
 Result<Weights> LoadWeights(const GgufFile& gguf, const TransformerConfig& config,
-                            ComputePool& pool,
-                            const std::function<void(size_t, size_t)>& progress) {
-  return Loader(gguf, config, pool, progress).Load();
+                            ComputePool& pool, const LoadOptions& options) {
+  return Loader(gguf, config, pool, options).Load();
 }
 
 }  // namespace trellis

@@ -2,14 +2,15 @@
 #pragma once
 
 #include <cstddef>
-#include <functional>
-#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/status.h"
 #include "kernels/matmul.h"
 #include "model/gguf_file.h"
+#include "model/model.h"
+#include "model/pack_cache.h"
 #include "model/transformer_config.h"
 #include "os/buffer.h"
 #include "os/compute_pool.h"
@@ -47,15 +48,18 @@ struct Weights {
   const float* output_norm = nullptr;
   Projection output;  // [vocab]; packed from the embedding when tied
 
-  std::vector<Buffer> storage;              // packed panels
-  std::vector<std::vector<float>> vectors;  // norms and biases
+  // All packed panels are in one of the two.
+  Buffer packed;
+  std::optional<PackCache::Image> mapped;
   size_t packed_bytes = 0;
+
+  std::vector<std::vector<float>> vectors;  // norms and biases
 };
 
-// Packs everything on `pool`, telling `progress` (done, total bytes of the file's tensors) as it
-// goes; may be empty. ERRORS: kDataLoss naming the tensor that is missing or has the wrong shape,
-// kUnsupported naming one that the architecture does not have, kResourceExhausted.
+// Packs everything on `pool`, or finds it packed in options.pack_cache. ERRORS: kDataLoss naming
+// the tensor that is missing or has the wrong shape, kUnsupported naming one that the architecture
+// does not have, kResourceExhausted.
 Result<Weights> LoadWeights(const GgufFile& gguf, const TransformerConfig& config,
-                            ComputePool& pool, const std::function<void(size_t, size_t)>& progress);
+                            ComputePool& pool, const LoadOptions& options);
 
 }  // namespace trellis

@@ -1,5 +1,5 @@
-// Buffer: a large block of zeroed memory, aligned to system pages, on huge pages where the machine
-// allows.
+// Buffer: a large block of zeroed memory, aligned to system pages; from 2 MiB on to huge pages,
+// which it lies on where the machine allows.
 #pragma once
 
 #include <cstddef>

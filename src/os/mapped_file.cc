@@ -18,18 +18,27 @@ Status ErrnoStatus(const std::string& path, int error) {
   return Status(code, fmt::format("{}: {}", path, std::strerror(error)));
 }
 
+// Nobody sets the time of a change (st_ctim) by hand, as they may that of a write.
+std::string Identity(const struct stat& info) {
+  return fmt::format("{}:{}:{}:{}.{:09}:{}.{:09}", info.st_dev, info.st_ino, info.st_size,
+                     info.st_mtim.tv_sec, info.st_mtim.tv_nsec, info.st_ctim.tv_sec,
+                     info.st_ctim.tv_nsec);
+}
+
 }  // namespace
 
-MappedFile::MappedFile(std::string path, const std::byte* data, size_t size)
-    : path_(std::move(path)), data_(data), size_(size) {}
+MappedFile::MappedFile(std::string path, std::string identity, const std::byte* data, size_t size)
+    : path_(std::move(path)), identity_(std::move(identity)), data_(data), size_(size) {}
 
 MappedFile::MappedFile(MappedFile&& other) noexcept
     : path_(std::move(other.path_)),
+      identity_(std::move(other.identity_)),
       data_(std::exchange(other.data_, nullptr)),
       size_(std::exchange(other.size_, 0)) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(path_, other.path_);
+  std::swap(identity_, other.identity_);
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
   return *this;
@@ -55,13 +64,17 @@ Result<MappedFile> MappedFile::Open(const std::string& path) {
   const size_t size = static_cast<size_t>(info.st_size);
   if (size == 0) {
     close(fd);
-    return MappedFile(path, nullptr, 0);
+    return MappedFile(path, Identity(info), nullptr, 0);
   }
   void* data = mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0);
   const int error = errno;
   close(fd);
   if (data == MAP_FAILED) return ErrnoStatus(path, error);
-  return MappedFile(path, static_cast<const std::byte*>(data), size);
+  return MappedFile(path, Identity(info), static_cast<const std::byte*>(data), size);
+}
+
+void MappedFile::WillReadOften() const {
+  if (data_ != nullptr) madvise(const_cast<std::byte*>(data_), size_, MADV_HUGEPAGE);
 }
 
 void MappedFile::DontNeed(size_t offset, size_t size) const {

@@ -21,15 +21,22 @@ class MappedFile {
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   const std::string& path() const { return path_; }
+  // Which file it is, and in which state: another text when the file at the path was replaced or
+  // written to since.
+  const std::string& identity() const { return identity_; }
+
+  // Says that all of it will be read again and again: on huge pages, where the file system has
+  // them.
+  void WillReadOften() const;
 
   // Gives the whole pages inside the range back to the kernel; reading them later reads the file
   // again.
   void DontNeed(size_t offset, size_t size) const;
 
  private:
-  MappedFile(std::string path, const std::byte* data, size_t size);
+  MappedFile(std::string path, std::string identity, const std::byte* data, size_t size);
 
-  std::string path_;
+  std::string path_, identity_;
   const std::byte* data_ = nullptr;
   size_t size_ = 0;
 };

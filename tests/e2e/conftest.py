@@ -1,12 +1,15 @@
 """Starts the real server on the real model once; TRELLIS_BIN and TRELLIS_MODELS_DIR say where they are."""
 
+import atexit
 import contextlib
 import json
 import os
 import pathlib
 import re
+import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.error
@@ -15,6 +18,9 @@ import urllib.request
 import pytest
 
 MODEL = "SmolLM2-135M-Instruct.Q4_1"
+# Packed weights of these tests stay among themselves.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="trellis-e2e-")
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 # Seconds after which something hangs, rather than being slow: no test asserts on less.
 DEADLINE = 300
 

@@ -1,5 +1,6 @@
 """The command line: what it prints, what it says about mistakes, and its exit status."""
 
+import contextlib
 import json
 import os
 import re
@@ -85,12 +86,12 @@ def test_types_of_keys_and_values():
 
 def test_help_names_every_flag_and_version():
     flags = {
-        "serve": "--model --host --port --threads --ctx-size --kv-cache --kv-type --alias --no-prefix-cache --max-queue "
+        "serve": "--model --no-pack-cache --host --port --threads --ctx-size --kv-cache --kv-type --alias --no-prefix-cache --max-queue "
         "--drain-timeout",
-        "run": "--model --chat --max-tokens --temperature --top-k --top-p --min-p --typical-p --repeat-penalty "
+        "run": "--model --no-pack-cache --chat --max-tokens --temperature --top-k --top-p --min-p --typical-p --repeat-penalty "
         "--presence-penalty --frequency-penalty --repeat-last-n --seed --threads --ctx-size --kv-cache "
         "--kv-type",
-        "bench": "--model --n-prompt --n-gen --n-depth --threads --kv-type --repetitions --output --profile",
+        "bench": "--model --no-pack-cache --n-prompt --n-gen --n-depth --threads --kv-type --repetitions --output --profile",
         "inspect": "file",
     }
     top = trellis("--help").stdout
@@ -115,6 +116,41 @@ def test_run_gives_the_servers_text_from_an_argument_and_from_stdin(fresh):
     messages = [{"role": "user", "content": prompt}]
     _, answer = fresh.post("/v1/chat/completions", {"messages": messages, "max_tokens": 12, "temperature": 0})
     assert run("--chat", "-n", "12", "--temp", "0", prompt).stdout == answer["choices"][0]["message"]["content"] + "\n"
+
+
+def test_a_second_start_finds_the_weights_packed(tmp_path):
+    def answer(*flags, cache=tmp_path):
+        done = run("-n", "8", "--temp", "0", *flags, "Once upon", env={**os.environ, "XDG_CACHE_HOME": str(cache)})
+        assert done.returncode == 0, done.stderr
+        return done.stdout, " packed before," in done.stderr, "weights are not kept" in done.stderr
+
+    folder = tmp_path / "trellis" / "packed"
+    text, before, _ = answer("--no-pack-cache")
+    assert not before and not folder.exists()
+    assert answer() == (text, False, False)
+    assert answer() == (text, True, False)
+    assert answer("--no-pack-cache") == (text, False, False)
+    (packed,) = folder.iterdir()
+    with open(packed, "r+b") as file:
+        file.seek(packed.stat().st_size // 2)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 1]))
+    assert answer() == (text, False, False)
+    assert answer() == (text, True, False)
+    # A file is where the folder would be.
+    assert answer(cache=packed) == (text, False, True)
+
+
+def test_starts_at_once_do_not_disturb_each_other(tmp_path):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    flags = ["run", "-m", model_path(), "--kv-cache", "64MiB", "-n", "8", "--temp", "0", "Once upon"]
+    with contextlib.ExitStack() as stack:
+        starts = [stack.enter_context(program(*flags, stdout=subprocess.PIPE, env=environment)) for _ in range(3)]
+        answers = {process.communicate()[0] for process in starts}
+        assert len(answers) == 1 and all(process.returncode == 0 for process in starts)
+    assert [path.suffix for path in (tmp_path / "trellis" / "packed").iterdir()] == [".packed"]
+    assert " packed before," in trellis(*flags, env=environment).stderr
 
 
 def test_run_ends_cleanly_when_interrupted():
