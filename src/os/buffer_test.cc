@@ -15,10 +15,9 @@ TEST(BufferTest, IsZeroedWritableAndAligned) {
     ASSERT_EQ(buffer.size(), size);
     const size_t alignment = size < size_t{2} << 20 ? 4096 : size_t{2} << 20;
     EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.data()) % alignment, 0u) << size;
-    for (const size_t at : {size_t{0}, size / 2, size - 1}) {
-      EXPECT_EQ(buffer.data()[at], std::byte{0});
-      buffer.data()[at] = std::byte{7};
-    }
+    const size_t places[] = {0, size / 2, size - 1};
+    for (const size_t at : places) EXPECT_EQ(buffer.data()[at], std::byte{0});
+    for (const size_t at : places) buffer.data()[at] = std::byte{7};
     Buffer moved = std::move(buffer);
     EXPECT_EQ(moved.data()[size - 1], std::byte{7});
   }
