@@ -187,13 +187,14 @@ Status Run(const Flags& flags) {
   }
   Ceilings ceilings;
   if (flags.profile) {
-    TRELLIS_ASSIGN_OR_RETURN(ceilings, MeasureCeilings(*kernels, *pool));
+    TRELLIS_RETURN_IF_ERROR(MeasureCeilings(*kernels, *pool, &ceilings));
     TRELLIS_ASSIGN_OR_RETURN(std::unique_ptr<Profiler> profiler,
                              Profiler::Create(*model, *pool, max_tokens));
     for (Row& row : rows) {
       row.profile = row.prompt > 0 ? profiler->Prefill(row.depth, row.prompt, flags.repetitions)
                                    : profiler->Decode(row.depth, row.generate, flags.repetitions);
     }
+    TRELLIS_RETURN_IF_ERROR(MeasureCeilings(*kernels, *pool, &ceilings));
   }
   (flags.output == "json" ? PrintJson : PrintMarkdown)(model->spec(), kernels->name, threads, rows,
                                                        ceilings);

@@ -99,16 +99,18 @@ std::string Cell(double value, const char* format = "{:.1f}") {
 
 }  // namespace
 
-Result<Ceilings> MeasureCeilings(const KernelTable& kernels, ComputePool& pool) {
-  Ceilings ceilings;
+Status MeasureCeilings(const KernelTable& kernels, ComputePool& pool, Ceilings* ceilings) {
+  const auto raise = [](Ceilings::Rate* best, const Ceilings::Rate& rate) {
+    if (rate.all > best->all) best->all = rate.all, best->how = rate.how;
+    best->one = std::max(best->one, rate.one);
+  };
   for (const ArithmeticProbe& probe : AvailableProbes()) {
     if (std::strcmp(probe.isa, kernels.name) != 0) continue;
-    Ceilings::Rate& best = ceilings.arithmetic[probe.arithmetic];
-    const Ceilings::Rate rate = MeasureArithmetic(probe, pool);
-    if (rate.all > best.all) best = rate;
+    raise(&ceilings->arithmetic[probe.arithmetic], MeasureArithmetic(probe, pool));
   }
-  TRELLIS_ASSIGN_OR_RETURN(ceilings.read, MeasureRead(pool));
-  return ceilings;
+  TRELLIS_ASSIGN_OR_RETURN(const Ceilings::Rate read, MeasureRead(pool));
+  raise(&ceilings->read, read);
+  return Status::Ok();
 }
 
 Profiler::Profiler(Model& model, ComputePool& pool, std::unique_ptr<PageCache> cache)

@@ -27,9 +27,10 @@ struct Ceilings {
   Rate read;                              // bytes of memory
 };
 
-// The best of a few rounds of each probe: under half a second each.
-// ERRORS: kResourceExhausted: no memory to read.
-Result<Ceilings> MeasureCeilings(const KernelTable& kernels, ComputePool& pool);
+// Raises `ceilings` to the best of a few rounds of each probe, under half a second each: who calls
+// it more than once is less likely to meet a machine that others use. ERRORS: kResourceExhausted:
+// no memory to read.
+Status MeasureCeilings(const KernelTable& kernels, ComputePool& pool, Ceilings* ceilings);
 
 // The fastest repetition, which other programs disturbed least, per prefill or per decoded token.
 struct TestProfile {
