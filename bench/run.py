@@ -1,124 +1,126 @@
 #!/usr/bin/env python3
-"""Prefill and decode, `trellis bench` beside llama-bench: same file, same threads, same run.
+"""Trellis beside llama.cpp and OpenVINO GenAI: same files, same threads, in turns.
 
-llama-bench is tried once with each of its settings that matter on a CPU; its best one for each row is what counts.
-Then both run in turns, so that whatever else the machine does hits both.
+Results are kept piece by piece under OUT/full (or OUT/quick), and a piece that is there is not measured again, so a
+run can be stopped at any time and started again. The report is made of whatever is there.
 """
 
 import argparse
-import json
+import fnmatch
 import pathlib
-import subprocess
+import signal
 import sys
+import time
 
-import common
+import machine
+import report
+from servers import BenchError
+from tools import LLAMA, OPENVINO, OURS, Tools
+from turns import Record, Runner, all_pieces
+from workloads import FULL, QUICK, WORKLOADS
 
-# Repacking weights at load and flash attention each help on some machines and depths, and hurt on others.
-PEER_SETTINGS = [
-    ["--repack", repack, "-fa", flash] for repack in ("1", "0") for flash in ("1", "0")
+# The default run; the rest of what there is comes by --only.
+DEFAULT = ["speed/*", "load/*"] + [
+    f"{workload}/{model}"
+    for model in ("smollm2", "qwen-1.5b")
+    for workload in ("warm", "branches", "streams")
 ]
+QUICK_DEFAULT = [
+    "speed/smollm2/0", "speed/smollm2/2048", "speed/qwen-1.5b/0", "warm/smollm2", "branches/smollm2",
+    "streams/smollm2/shared-8", "load/smollm2",
+]  # fmt: skip
+# OpenVINO takes long to load, in every run. 5 against 3 still tell a difference from noise (stats.MAX_LUCK).
+REPETITIONS = {OURS: 5, LLAMA: 5, OPENVINO: 3}
+QUICK_REPETITIONS = {OURS: 4, LLAMA: 4, OPENVINO: 4}
 
 
-def rows_of(command):
-    """Runs a bench once; {(prompt, gen, depth): tokens per second}."""
-    done = subprocess.run([*command, "-r", "1", "-o", "json"], capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(command)} failed ({done.returncode}): {done.stderr.strip()[-2000:]}")
-    rows = {}
-    for row in json.loads(done.stdout):
-        rows[(row["n_prompt"], row["n_gen"], row["n_depth"])] = row["avg_ts"]
-    return rows
+def chosen(pieces, patterns):
+    """The pieces that a pattern names, or a part of a name before a slash, in the order of `pieces`."""
+    return [
+        piece
+        for piece in pieces
+        if any(fnmatch.fnmatch(piece.name, p) or fnmatch.fnmatch(piece.name, f"{p}/*") for p in patterns)
+    ]
 
 
-def name_of(test):
-    prompt, gen, depth = test
-    return (f"prefill {prompt}" if prompt else f"decode {gen}") + f" at {depth}"
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a small model, small sizes: some 10 minutes")
+    parser.add_argument("--only", action="append", metavar="WORKLOAD[/MODEL[/VARIANT]]", help="pieces; * matches")
+    parser.add_argument("--list", action="store_true", help="the pieces there are, and no more")
+    parser.add_argument("--again", action="store_true", help="measure the chosen pieces anew")
+    parser.add_argument("-r", dest="repetitions", type=int, help="runs of every side")
+    parser.add_argument("-t", dest="threads", type=int, default=2)
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("build/bench"))
+    parser.add_argument("--trellis", type=pathlib.Path, help="the program")
+    parser.add_argument("--llama", type=pathlib.Path, help="prefix of llama.cpp's tools")
+    parser.add_argument("--llama-plain", type=pathlib.Path, help="the same, built without GGML_CPU_REPACK")
+    parser.add_argument("--openvino", type=pathlib.Path, help="a Python that has openvino-genai; none: not measured")
+    parser.add_argument("--models", type=pathlib.Path, help="folder of fetched models")
+    parser.add_argument("--made", type=pathlib.Path, help="folder for requantised models")
+    args = parser.parse_args()
+    args.pieces = chosen(all_pieces(), args.only or (QUICK_DEFAULT if args.quick else DEFAULT))
+    if not args.pieces:
+        parser.error(f"--only {' '.join(args.only)} names nothing; --list lists what there is")
+    if args.list:
+        print("\n".join(piece.name for piece in (args.pieces if args.only else all_pieces())))
+        sys.exit()
+    missing = [name for name in ("trellis", "llama", "llama_plain", "models", "made") if not getattr(args, name)]
+    if missing:
+        parser.error(f"scripts/bench gives --{', --'.join(missing).replace('_', '-')}")
+    return args
 
 
-def measure(model, args):
-    depths = args.depths.split(",")
-    wanted = {
-        test
-        for depth in map(int, depths)
-        for test in [(args.prompt, 0, depth), (0, args.gen, depth)]
-        if test[0] or test[1]
-    }
-
-    def command(program, extra, tests):
-        """One command for all `tests`, which share their depths or are all there are."""
-        prompt = max(test[0] for test in tests)
-        gen = max(test[1] for test in tests)
-        depth = ",".join(str(d) for d in sorted({test[2] for test in tests}))
-        size = ["-p", str(prompt), "-n", str(gen), "-d", depth, "-t", str(args.threads)]
-        return [*program, "-m", model, *size, *extra]
-
-    print(f"{pathlib.Path(model).name}: trying llama-bench's settings", file=sys.stderr)
-    sweep = [rows_of(command(args.peer, extra, wanted)) for extra in PEER_SETTINGS]
-    best = {test: max(range(len(sweep)), key=lambda i: sweep[i][test]) for test in wanted}
-
-    samples = {test: {"ours": [], "theirs": []} for test in wanted}
-    for turn in range(args.repetitions):
-        print(f"{pathlib.Path(model).name}: turn {turn + 1} of {args.repetitions}", file=sys.stderr)
-        for test in sorted(wanted):
-            sides = [
-                ("ours", command(args.trellis, [], {test})),
-                ("theirs", command(args.peer, PEER_SETTINGS[best[test]], {test})),
-            ]
-            # Who goes first changes each turn: the second one starts on a warmer machine.
-            for side, line in sides if turn % 2 == 0 else sides[::-1]:
-                samples[test][side].append(rows_of(line)[test])
-    results = []
-    for test in sorted(wanted, key=lambda t: (t[2], -t[0])):
-        pair = samples[test]
-        results.append(
-            {
-                "test": name_of(test),
-                "settings": " ".join(PEER_SETTINGS[best[test]]),
-                **pair,
-                **common.compare(pair["ours"], pair["theirs"], higher_is_better=True),
-            }
-        )
-    return results
+def run_piece(piece, tools, facts, folder, args, say):
+    sizes = QUICK if args.quick else FULL
+    record = Record(folder / f"{piece.name.replace('/', '-')}.json", piece, facts, sizes)
+    if args.again:
+        record.path.unlink(missing_ok=True)
+    if differs := record.resume():
+        say(f"begins anew: {', '.join(differs)} changed")
+    workload, model = WORKLOADS[piece.workload], tools.model_path(piece.model)
+    runner = Runner(
+        record,
+        tools.sides(),
+        {side: workload.settings(side, piece.variant) for side in tools.sides()},
+        lambda side, setting, sizes, keys: workload.measure(
+            tools, side, setting, model, piece.variant, sizes, keys
+        ),
+        say,
+    )
+    usual = QUICK_REPETITIONS if args.quick else REPETITIONS
+    return runner.run({side: args.repetitions or usual[side] for side in tools.sides()})
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("-m", "--model", action="append", required=True, help="GGUF file; repeatable")
-    parser.add_argument("--trellis", required=True, help="the program trellis")
-    parser.add_argument("--peer", required=True, help="the program llama-bench")
-    parser.add_argument("-p", dest="prompt", type=int, default=512)
-    parser.add_argument("-n", dest="gen", type=int, default=64)
-    parser.add_argument("-d", dest="depths", default="0,4096")
-    parser.add_argument("-t", dest="threads", type=int, default=2)
-    parser.add_argument("-r", dest="repetitions", type=int, default=common.MIN_RUNS)
-    parser.add_argument("--out", default="build/bench/speed", help="writes OUT.md and OUT.json")
-    args = parser.parse_args()
-    args.trellis, args.peer = [args.trellis, "bench"], [args.peer]
-
-    facts = common.machine()
-    data = {"machine": facts, "threads": args.threads, "models": {}}
-    lines = []
-    for model in args.model:
-        name = pathlib.Path(model).name
-        data["models"][name] = results = measure(model, args)
-        for row in results:
-            lines.append(
-                [
-                    name.removesuffix(".gguf"),
-                    row["test"],
-                    f"{common.median(row['ours']):.1f}",
-                    f"{common.median(row['theirs']):.1f}",
-                    row["settings"],
-                    common.ratio_text(row),
-                    row["verdict"],
-                ]
-            )
-    header = ["model", "test", "trellis tok/s", "llama.cpp tok/s", "its best settings", "ratio", "verdict"]
-    text = (
-        f"{common.machine_text(facts)}, {args.threads} threads, medians of {args.repetitions} runs in turns\n\n"
-        + common.table(header, lines)
+    args = parse()
+    folder = args.out / ("quick" if args.quick else "full")
+    tools = Tools(
+        args.trellis, args.llama, args.llama_plain, args.openvino, args.threads, args.models, args.made
     )
-    common.save(args.out, text, data)
+    facts = machine.facts(tools)
+    # However it is stopped, the program that is being measured is stopped too, and Ctrl-C works in a background job.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    start, incomplete = time.monotonic(), []
+    for i, piece in enumerate(args.pieces):
+
+        def say(text):
+            minutes = (time.monotonic() - start) / 60
+            where = f"[{i + 1}/{len(args.pieces)}, {minutes:.0f} min] {piece.name}"
+            print(f"{where}: {text}", file=sys.stderr, flush=True)
+
+        try:
+            if not run_piece(piece, tools, facts, folder, args, say):
+                incomplete.append(piece.name)
+        except KeyboardInterrupt:
+            sys.exit("\nStopped. The same command goes on from here; bench/report.py reports what is there.")
+        except BenchError as error:
+            say(str(error))
+            incomplete.append(piece.name)
+    report.write(folder)
+    if incomplete:
+        sys.exit(f"not complete: {', '.join(incomplete)}")
 
 
 if __name__ == "__main__":

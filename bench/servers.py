@@ -1,0 +1,146 @@
+"""One HTTP server at a time, and a client that takes down when each token arrives."""
+
+import concurrent.futures
+import dataclasses
+import http.client
+import json
+import pathlib
+import socket
+import subprocess
+import tempfile
+import time
+
+
+class BenchError(Exception):
+    """A side could not do what it was asked; the message says what it said."""
+
+
+@dataclasses.dataclass
+class Completion:
+    sent: float
+    arrivals: list  # when text arrived
+    count: int  # of tokens
+    computed: int  # prompt tokens that the cache did not have; None if the server does not say
+
+    @property
+    def first(self):
+        return self.arrivals[0] - self.sent
+
+    @property
+    def wall(self):
+        return self.arrivals[-1] - self.sent
+
+
+def parse(sent, lines):
+    """A Completion from [(time, line)] of a stream of server-sent events."""
+    arrivals, count, computed = [], 0, None
+    for when, line in lines:
+        event = json.loads(line[6:])
+        if "error" in event:
+            raise BenchError(f"the stream says {event['error']}")
+        if any(choice.get("text") for choice in event.get("choices", [])):
+            arrivals.append(when)
+        count = (event.get("usage") or {}).get("completion_tokens", count)
+        computed = (event.get("timings") or {}).get("prompt_n", computed)
+    if not arrivals:
+        raise BenchError("a completion without text")
+    return Completion(sent, arrivals, count or len(arrivals), computed)
+
+
+def peak_mib(pid):
+    """The most memory that a process has had resident."""
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise BenchError(f"process {pid} has no VmHWM")
+
+
+class Server:
+    """One server process on a port of its own; a context manager that stops it."""
+
+    def __init__(self, command, environment=None):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.command = [str(part) for part in (*command, "--host", "127.0.0.1", "--port", self.port)]
+        self.environment = environment
+
+    def __enter__(self):
+        self.log = tempfile.TemporaryFile()
+        self.start = time.monotonic()
+        self.process = subprocess.Popen(
+            self.command, stdout=self.log, stderr=self.log, env=self.environment
+        )
+        try:
+            while not self.healthy():
+                if self.process.poll() is not None or time.monotonic() - self.start > 300:
+                    raise BenchError(f"{' '.join(self.command)} did not come up:\n{self.said()}")
+                time.sleep(0.01)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.log.close()
+
+    def said(self):
+        self.log.seek(0)
+        return self.log.read().decode(errors="replace")[-2000:]
+
+    def healthy(self):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def post(self, path, body):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=3600)
+        try:
+            text = json.dumps(body)
+            connection.request("POST", path, text, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            if answer.status != 200:
+                raise BenchError(f"{path}: {answer.status} {answer.read()[:500]}")
+        except (OSError, http.client.HTTPException) as error:
+            raise BenchError(f"{' '.join(self.command)}: {path}: {error}\n{self.said()}") from None
+        return answer
+
+    def tokenize(self, text):
+        return json.load(self.post("/tokenize", {"content": text}))["tokens"]
+
+    def complete(self, prompt, num_out, **fields):
+        """Streams one greedy completion of exactly `num_out` tokens."""
+        body = {
+            "prompt": prompt,
+            "max_tokens": num_out,
+            "temperature": 0,
+            "ignore_eos": True,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **fields,
+        }
+        sent, lines = time.monotonic(), []
+        # Nothing is parsed while it runs: the client has the server's own cores.
+        for line in self.post("/v1/completions", body):
+            if line.startswith(b"data: {"):
+                lines.append((time.monotonic(), line))
+        return parse(sent, lines)
+
+    def complete_all(self, prompts, num_out):
+        """All at once."""
+        with concurrent.futures.ThreadPoolExecutor(len(prompts)) as pool:
+            return list(pool.map(lambda prompt: self.complete(prompt, num_out), prompts))
+
+    def peak_mib(self):
+        return peak_mib(self.process.pid)
