@@ -15,7 +15,7 @@ test: ## set up and run every test
 test-long: ## the runs of hours: 10^7 operations on the cache, perplexity beside libllama
 	@scripts/test long
 
-bench: ## measure against llama.cpp from the same source; BENCH_ARGS=
+bench: ## measure beside llama.cpp and OpenVINO GenAI, for hours; BENCH_ARGS=--quick for minutes
 	@scripts/bench $(BENCH_ARGS)
 
 fuzz: ## run each libFuzzer target for FUZZ_SECONDS (60)

@@ -109,7 +109,8 @@ def value_cell(row, side):
     if side in row["missing"]:
         return "–"
     got = row["sides"][side]
-    return f"{number(got['median'])} ({number(got['min'])} to {number(got['max'])}, n={got['runs']})"
+    spread = f"{number(got['min'])} to {number(got['max'])}, " if got["runs"] > 1 else ""
+    return f"{number(got['median'])} ({spread}n={got['runs']})"
 
 
 def ratio_cell(row, side):

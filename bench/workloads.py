@@ -214,7 +214,9 @@ class Streams(Workload):
             context = count * rounded(trunk + own + sizes.stream_out)
             with tempfile.TemporaryDirectory() as folder:
                 if side == LLAMA:
-                    setting = dataclasses.replace(setting, args=(*setting.args, "--slot-save-path", folder))
+                    # An idle slot is to keep what was copied to it.
+                    more = ("--slot-save-path", folder, "--no-cache-idle-slots")
+                    setting = dataclasses.replace(setting, args=(*setting.args, *more))
                 with tools.serve(side, setting, model, context) as server:
                     done = self.decode(server, side, trunk, own, count, sizes.stream_out)
             streams = [(d.count, d.arrivals) for d in done]
