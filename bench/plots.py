@@ -24,7 +24,7 @@ def line(axes, points, side):
 
 def finish(figure, path):
     figure.tight_layout()
-    figure.savefig(path)
+    figure.savefig(path, bbox_inches="tight")
     pyplot.close(figure)
     return path
 
@@ -75,6 +75,7 @@ def ratios(rows, folder):
     ticks = [0.25, 0.5, 1, 2, 4, 8, 16]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_yticks(range(len(found)), [f"{r['model']}, {r['label']} / {s}" for r, s in found], fontsize=7)
+    axes.margins(y=0.01)
     axes.invert_yaxis()
     axes.set_xlabel("ratio: above 1 Trellis is better; hollow: no verdict")
     axes.grid(axis="x", alpha=0.3)
