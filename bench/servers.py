@@ -140,7 +140,12 @@ class Server:
     def complete_all(self, prompts, num_out):
         """All at once."""
         with concurrent.futures.ThreadPoolExecutor(len(prompts)) as pool:
-            return list(pool.map(lambda prompt: self.complete(prompt, num_out), prompts))
+            try:
+                return list(pool.map(lambda prompt: self.complete(prompt, num_out), prompts))
+            except KeyboardInterrupt:
+                # The pool waits for its threads, and they for a server that may take minutes.
+                self.process.kill()
+                raise
 
     def peak_mib(self):
         return peak_mib(self.process.pid)
