@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/half.h"
+#include "kernels/guarded_vector.h"
 #include "kernels/kernels.h"
 
 namespace trellis {
@@ -42,13 +43,13 @@ class Sequence {
   size_t q_width() const { return shape_.num_kv_heads * shape_.group * shape_.head_dim; }
 
   // Row `position` with its output at its place in `out`.
-  AttentionRow Row(size_t position, std::vector<float>* out) const {
+  AttentionRow Row(size_t position, GuardedVector<float>* out) const {
     return {.pages = pages_.data(),
             .position = position,
             .q = q_.data() + position * q_width(),
             .out = out->data() + position * q_width()};
   }
-  std::vector<AttentionRow> Rows(size_t first, size_t num, std::vector<float>* out) const {
+  std::vector<AttentionRow> Rows(size_t first, size_t num, GuardedVector<float>* out) const {
     std::vector<AttentionRow> rows;
     for (size_t p = first; p < first + num; p++) rows.push_back(Row(p, out));
     return rows;
@@ -64,7 +65,7 @@ class Sequence {
             .rows = rows.data()};
   }
 
-  double KeyValue(const std::vector<float>& m, size_t position, size_t kv_head, size_t d) const {
+  double KeyValue(const GuardedVector<float>& m, size_t position, size_t kv_head, size_t d) const {
     const float x = m[(position * shape_.num_kv_heads + kv_head) * shape_.head_dim + d];
     return shape_.type == KvType::kF16 ? HalfToFloat(FloatToHalf(x)) : Bf16ToFloat(FloatToBf16(x));
   }
@@ -140,30 +141,28 @@ class Sequence {
   Shape shape_;
   PageLayout layout_;
   size_t length_;
-  std::vector<float> k_, v_, q_;
-  std::vector<uint16_t> storage_;
+  GuardedVector<float> k_, v_, q_;
+  GuardedVector<uint16_t> storage_;
   std::vector<std::byte*> pages_;
 };
 
 struct Scratch {
-  explicit Scratch(size_t head_dim) : bytes(AttentionScratchBytes(head_dim) + 64) {}
-  std::byte* get() {
-    return bytes.data() + (64 - reinterpret_cast<uintptr_t>(bytes.data()) % 64) % 64;
-  }
-  std::vector<std::byte> bytes;
+  explicit Scratch(size_t head_dim) : bytes((AttentionScratchBytes(head_dim) + 63) / 64 * 64) {}
+  std::byte* get() { return bytes.data(); }
+  GuardedVector<std::byte> bytes;
 };
 
 // Rows [first, first + num_rows) in one task, into their places in `out`.
 void Attend(const KernelTable& kernels, const Sequence& sequence, size_t first, size_t num_rows,
-            std::vector<float>* out) {
+            GuardedVector<float>* out) {
   Scratch scratch(sequence.shape().head_dim);
   const std::vector<AttentionRow> rows = sequence.Rows(first, num_rows, out);
   for (size_t h = 0; h < sequence.shape().num_kv_heads; h++)
     kernels.attention.attend(sequence.Task(rows), h, 0, num_rows, scratch.get());
 }
 
-std::vector<float> AttendAll(const KernelTable& kernels, const Sequence& sequence, size_t chunk) {
-  std::vector<float> out(sequence.length() * sequence.q_width());
+GuardedVector<float> AttendAll(const KernelTable& kernels, const Sequence& sequence, size_t chunk) {
+  GuardedVector<float> out(sequence.length() * sequence.q_width());
   for (size_t first = 0; first < sequence.length(); first += chunk)
     Attend(kernels, sequence, first, std::min(chunk, sequence.length() - first), &out);
   return out;
@@ -201,7 +200,7 @@ std::vector<Shape> Shapes() {
 TEST_P(AttentionTest, MatchesDoublePrecision) {
   for (const Shape& shape : Shapes()) {
     const Sequence sequence(*GetParam(), shape, 1100);
-    std::vector<float> out(sequence.length() * sequence.q_width());
+    GuardedVector<float> out(sequence.length() * sequence.q_width());
     Attend(*GetParam(), sequence, 0, 34, &out);
     Attend(*GetParam(), sequence, 95, 1, &out);
     Attend(*GetParam(), sequence, 500, 20, &out);
@@ -221,9 +220,9 @@ TEST_P(AttentionTest, MatchesDoublePrecision) {
 TEST_P(AttentionTest, ChunksAndBlocksDoNotChangeABit) {
   for (const Shape& shape : Shapes()) {
     const Sequence sequence(*GetParam(), shape, GetParam()->isa == Isa::kScalar ? 140 : 560);
-    const std::vector<float> whole = AttendAll(*GetParam(), sequence, sequence.length());
+    const GuardedVector<float> whole = AttendAll(*GetParam(), sequence, sequence.length());
     for (size_t chunk : {1u, 5u, 32u, 33u, 64u}) {
-      const std::vector<float> cut = AttendAll(*GetParam(), sequence, chunk);
+      const GuardedVector<float> cut = AttendAll(*GetParam(), sequence, chunk);
       ASSERT_EQ(std::memcmp(cut.data(), whole.data(), whole.size() * sizeof(float)), 0)
           << GetParam()->name << " head_dim " << shape.head_dim << " chunk " << chunk;
     }
@@ -235,15 +234,15 @@ TEST_P(AttentionTest, ARowThatOverflowsDoesNotChangeABitOfOthers) {
     const size_t length = GetParam()->isa == Isa::kScalar ? 140 : 560;
     const Sequence modest(*GetParam(), shape, length);
     const Sequence sequence(*GetParam(), shape, length, Values::kSomeOverflow);
-    const std::vector<float> whole = AttendAll(*GetParam(), sequence, length);
+    const GuardedVector<float> whole = AttendAll(*GetParam(), sequence, length);
     EXPECT_TRUE(std::all_of(whole.begin(), whole.end(), [](float x) { return std::isfinite(x); }))
         << GetParam()->name << " head_dim " << shape.head_dim;
     for (size_t chunk : {1u, 5u, 33u}) {
-      const std::vector<float> cut = AttendAll(*GetParam(), sequence, chunk);
+      const GuardedVector<float> cut = AttendAll(*GetParam(), sequence, chunk);
       ASSERT_EQ(std::memcmp(cut.data(), whole.data(), whole.size() * sizeof(float)), 0)
           << GetParam()->name << " head_dim " << shape.head_dim << " chunk " << chunk;
     }
-    const std::vector<float> before = AttendAll(*GetParam(), modest, length);
+    const GuardedVector<float> before = AttendAll(*GetParam(), modest, length);
     ASSERT_EQ(std::memcmp(before.data(), whole.data(), 11 * sequence.q_width() * sizeof(float)), 0)
         << GetParam()->name << " head_dim " << shape.head_dim;
   }
@@ -259,7 +258,7 @@ void AttendInSegments(const KernelTable& kernels, const Shape& shape, const Atte
   }
   Scratch scratch(shape.head_dim);
   const size_t row_floats = shape.group * (2 + shape.head_dim), stride = num_rows * row_floats;
-  std::vector<float> partials((last - first + 1) * stride);
+  GuardedVector<float> partials((last - first + 1) * stride);
   for (size_t h = 0; h < shape.num_kv_heads; h++) {
     for (size_t s = last + 1; s-- > first;) {
       kernels.attention.attend_segment(task, h, 0, num_rows, s,
@@ -276,7 +275,7 @@ void AttendInSegments(const KernelTable& kernels, const Shape& shape, const Atte
 TEST_P(AttentionTest, SegmentsMergedAreTheWhole) {
   for (const Shape& shape : Shapes()) {
     const Sequence sequence(*GetParam(), shape, 1700);
-    std::vector<float> whole(sequence.length() * sequence.q_width()), merged(whole);
+    GuardedVector<float> whole(sequence.length() * sequence.q_width()), merged(whole);
     const std::vector<size_t> positions = {0, 40, 511, 512, 513, 1024, 1300, 1699};
     std::vector<AttentionRow> rows;
     for (size_t position : positions) {
@@ -293,7 +292,7 @@ TEST_P(AttentionTest, SegmentsMergedAreTheWhole) {
 struct Member {
   std::unique_ptr<Sequence> sequence;
   size_t first, num_rows;
-  std::vector<float> alone, together;
+  GuardedVector<float> alone, together;
 };
 
 // A trunk, branches off it and off a branch, and one that shares nothing, some decoding, some
@@ -305,7 +304,7 @@ std::vector<Member> Tree(const KernelTable& kernels, const Shape& shape) {
                         ? std::make_unique<Sequence>(kernels, shape, length)
                         : std::make_unique<Sequence>(kernels, shape, length, *tree[from].sequence,
                                                      shared_pages);
-    const std::vector<float> out(length * sequence->q_width());
+    const GuardedVector<float> out(length * sequence->q_width());
     tree.push_back({std::move(sequence), length - num_rows, num_rows, out, out});
   };
   add(640, 40, 0, 0);

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/half.h"
+#include "kernels/guarded_vector.h"
 #include "kernels/kernels.h"
 #include "kernels/pack.h"
 
@@ -61,22 +62,20 @@ class Weights {
       }
     }
     matrix_ = {PackedTypeFor(format.ggml_type), num_outputs, depth, nullptr};
-    storage_.resize(matrix_.num_panels() * matrix_.panel_bytes() + 64);
-    std::byte* panels =
-        storage_.data() + (64 - reinterpret_cast<uintptr_t>(storage_.data()) % 64) % 64;
-    matrix_.panels = panels;
+    storage_.resize(matrix_.num_panels() * matrix_.panel_bytes());  // a multiple of 64
+    matrix_.panels = storage_.data();
     const PackSource source{.ggml_type = format.ggml_type,
                             .rows = rows_.data(),
                             .row_bytes = depth / format.block_depth * format.block_bytes,
                             .num_outputs = num_outputs,
                             .depth = depth};
-    PackPanels(source, matrix_.type, 0, matrix_.num_panels(), panels);
+    PackPanels(source, matrix_.type, 0, matrix_.num_panels(), storage_.data());
   }
   const PackedMatrix& matrix() const { return matrix_; }
   size_t source_bytes() const { return rows_.size(); }
 
  private:
-  std::vector<std::byte> rows_, storage_;
+  GuardedVector<std::byte> rows_, storage_;
   PackedMatrix matrix_;
 };
 
@@ -126,24 +125,22 @@ class Rows {
 
  private:
   ActivationForm form_;
-  std::vector<float> f32_, scales_, scaled_sums_;
-  std::vector<int8_t> values_;
-  std::vector<int16_t> group_sums_, half_sums_;
+  GuardedVector<float> f32_, scales_, scaled_sums_;
+  GuardedVector<int8_t> values_;
+  GuardedVector<int16_t> group_sums_, half_sums_;
   QuantizedRows quantized_;
 };
 
-std::vector<float> Multiply(const KernelTable& kernels, const PackedMatrix& w, const Rows& x,
-                            size_t num_rows, size_t row_step, size_t panel_step,
-                            const float* bias = nullptr) {
-  std::vector<float> out(num_rows * w.num_outputs, NAN);
-  std::vector<std::byte> scratch(MatmulScratchBytes(w.depth) + 64);
-  std::byte* aligned =
-      scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64) % 64;
+GuardedVector<float> Multiply(const KernelTable& kernels, const PackedMatrix& w, const Rows& x,
+                              size_t num_rows, size_t row_step, size_t panel_step,
+                              const float* bias = nullptr) {
+  GuardedVector<float> out(num_rows * w.num_outputs, NAN);
+  GuardedVector<std::byte> scratch(MatmulScratchBytes(w.depth));
   for (size_t r = 0; r < num_rows; r += row_step) {
     for (size_t p = 0; p < w.num_panels(); p += panel_step) {
       kernels.matmul.matmul(w, x.View(), r, std::min(r + row_step, num_rows), p,
                             std::min(p + panel_step, w.num_panels()), bias, out.data(),
-                            w.num_outputs, aligned);
+                            w.num_outputs, scratch.data());
     }
   }
   return out;
@@ -163,11 +160,11 @@ TEST_P(MatmulTest, MatchesDoublePrecision) {
       const Weights weights(format, num_outputs, depth);
       const PackedMatrix& w = weights.matrix();
       const Rows x(*GetParam(), w.type, num_rows, depth);
-      std::vector<float> bias(num_outputs);
+      GuardedVector<float> bias(num_outputs);
       for (size_t o = 0; o < num_outputs; o++) bias[o] = static_cast<float>(o);
-      const std::vector<float> out =
+      const GuardedVector<float> out =
           Multiply(*GetParam(), w, x, num_rows, num_rows, 3, bias.data());
-      std::vector<float> values(num_outputs * depth);
+      GuardedVector<float> values(num_outputs * depth);
       UnpackWeights(w, values.data());
       for (size_t r = 0; r < num_rows; r++) {
         for (size_t o = 0; o < num_outputs; o++) {
@@ -191,10 +188,10 @@ TEST_P(MatmulTest, RowsAndPanelsTogetherOrApartGiveTheSameBits) {
     const size_t num_rows = 29;
     const Weights weights(format, 70, 768);
     const Rows x(*GetParam(), weights.matrix().type, num_rows, 768);
-    const std::vector<float> whole =
+    const GuardedVector<float> whole =
         Multiply(*GetParam(), weights.matrix(), x, num_rows, num_rows, 3);
     for (size_t row_step : {1u, 2u, 5u, 7u, 12u, 13u}) {
-      const std::vector<float> cut =
+      const GuardedVector<float> cut =
           Multiply(*GetParam(), weights.matrix(), x, num_rows, row_step, 1 + row_step % 2);
       ASSERT_EQ(std::memcmp(cut.data(), whole.data(), whole.size() * sizeof(float)), 0)
           << GetParam()->name << " type " << format.ggml_type << " rows " << row_step;
@@ -209,11 +206,11 @@ TEST_P(MatmulTest, MoreRowsThanScratchHoldsGiveTheSameBits) {
     const size_t num_rows = kScratchRows + 3;
     const Weights weights(format, 33, 256);
     const Rows x(*GetParam(), weights.matrix().type, num_rows, 256);
-    const std::vector<float> bias(33, 0.5f);
+    const GuardedVector<float> bias(33, 0.5f);
     const auto multiply = [&](size_t row_step) {
       return Multiply(*GetParam(), weights.matrix(), x, num_rows, row_step, 2, bias.data());
     };
-    const std::vector<float> whole = multiply(num_rows), cut = multiply(13);
+    const GuardedVector<float> whole = multiply(num_rows), cut = multiply(13);
     ASSERT_EQ(std::memcmp(cut.data(), whole.data(), whole.size() * sizeof(float)), 0) << type;
   }
 }
@@ -232,8 +229,8 @@ TEST_P(MatmulTest, BitsAreTheOraclesBits) {
       const PackedType type = weights.matrix().type;
       const Rows x(*GetParam(), type, 13, depth), oracle_x(oracle, type, 13, depth);
       ASSERT_TRUE(x == oracle_x) << GetParam()->name << " activations of depth " << depth;
-      const std::vector<float> got = Multiply(*GetParam(), weights.matrix(), x, 13, 13, 3);
-      const std::vector<float> want = Multiply(oracle, weights.matrix(), oracle_x, 13, 13, 3);
+      const GuardedVector<float> got = Multiply(*GetParam(), weights.matrix(), x, 13, 13, 3);
+      const GuardedVector<float> want = Multiply(oracle, weights.matrix(), oracle_x, 13, 13, 3);
       ASSERT_EQ(std::memcmp(got.data(), want.data(), want.size() * sizeof(float)), 0)
           << GetParam()->name << " type " << format.ggml_type << " depth " << depth;
     }
@@ -249,8 +246,8 @@ TEST_P(MatmulTest, TheLargestProductsDoNotOverflow) {
       const PackedType type = weights.matrix().type;
       for (float sign : {1.0f, -1.0f}) {
         const Rows x(*GetParam(), type, 5, 512, sign);
-        const std::vector<float> got = Multiply(*GetParam(), weights.matrix(), x, 5, 5, 1);
-        const std::vector<float> want = Multiply(oracle, weights.matrix(), x, 5, 5, 1);
+        const GuardedVector<float> got = Multiply(*GetParam(), weights.matrix(), x, 5, 5, 1);
+        const GuardedVector<float> want = Multiply(oracle, weights.matrix(), x, 5, 5, 1);
         ASSERT_EQ(std::memcmp(got.data(), want.data(), want.size() * sizeof(float)), 0)
             << GetParam()->name << " type " << format.ggml_type << " sign " << sign;
       }

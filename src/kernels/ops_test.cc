@@ -8,6 +8,7 @@
 #include <random>
 #include <vector>
 
+#include "kernels/guarded_vector.h"
 #include "kernels/kernels.h"
 #include "kernels/simd_math.h"
 #include "kernels/simd_scalar.h"
@@ -15,10 +16,10 @@
 namespace trellis {
 namespace {
 
-std::vector<float> RandomValues(size_t n, uint32_t seed, float range = 4) {
+GuardedVector<float> RandomValues(size_t n, uint32_t seed, float range = 4) {
   std::mt19937 random(seed);
   std::uniform_real_distribution<float> value(-range, range);
-  std::vector<float> out(n);
+  GuardedVector<float> out(n);
   for (float& v : out) v = value(random);
   return out;
 }
@@ -31,7 +32,7 @@ class OpsTest : public testing::TestWithParam<const KernelTable*> {
 TEST_P(OpsTest, RmsNormMatchesItsDefinitionAtEverySize) {
   for (size_t n : {1u, 7u, 8u, 15u, 16u, 33u, 64u, 100u, 576u, 896u}) {
     const auto x = RandomValues(3 * n, 1), w = RandomValues(n, 2);
-    std::vector<float> out(3 * n);
+    GuardedVector<float> out(3 * n);
     ops().rms_norm(x.data(), n, w.data(), 1e-5f, n, 3, out.data(), n);
     for (size_t r = 0; r < 3; r++) {
       double sum = 0;
@@ -50,7 +51,7 @@ TEST_P(OpsTest, GatesMatchTheirDefinitions) {
   const size_t n = 1003;
   auto gate = RandomValues(n, 3, 20), up = RandomValues(n, 4);
   gate[0] = 0, gate[1] = -200, gate[2] = 200, gate[3] = -87.5f;
-  std::vector<float> silu(n), gelu(n);
+  GuardedVector<float> silu(n), gelu(n);
   ops().silu_mul(gate.data(), up.data(), n, n, 1, silu.data(), n);
   ops().gelu_mul(gate.data(), up.data(), n, n, 1, gelu.data(), n);
   for (size_t i = 0; i < n; i++) {
@@ -77,7 +78,7 @@ TEST(SimdMathTest, Exp2OfNegativeIsAsExactAsItSays) {
 
 TEST_P(OpsTest, AValueDoesNotDependOnWhereItStands) {
   const auto gate = RandomValues(257, 5, 10), up = RandomValues(257, 6);
-  std::vector<float> whole(257), one(1);
+  GuardedVector<float> whole(257), one(1);
   ops().silu_mul(gate.data(), up.data(), 257, 257, 1, whole.data(), 257);
   for (size_t i = 0; i < 257; i++) {
     ops().silu_mul(&gate[i], &up[i], 1, 1, 1, one.data(), 1);
@@ -91,7 +92,7 @@ TEST_P(OpsTest, RopeRotatesBothPairings) {
       const size_t rope_dim = head_dim == 80 ? 32 : head_dim, half = rope_dim / 2;
       auto x = RandomValues(2 * 3 * head_dim, 7);
       const auto before = x, angles = RandomValues(2 * half, 8, 100);
-      std::vector<float> cos(2 * half), sin(2 * half);
+      GuardedVector<float> cos(2 * half), sin(2 * half);
       for (size_t i = 0; i < 2 * half; i++)
         cos[i] = std::cos(angles[i]), sin[i] = std::sin(angles[i]);
       ops().rope(x.data(), 3 * head_dim, 2, 3, head_dim, rope_dim, pairing, cos.data(), sin.data());

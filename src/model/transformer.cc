@@ -105,8 +105,9 @@ Status Transformer::AllocateScratch() {
     attended_ = rows(q_width);
     hidden_ = rows(s.feed_forward_length);
     thread_scratch_.clear();
-    const size_t bytes =
-        std::max(MatmulScratchBytes(MaxDepth(weights_)), AttentionScratchBytes(s.head_dim));
+    const size_t longest_row = std::max(s.embedding_length, s.feed_forward_length);
+    const size_t bytes = std::max({MatmulScratchBytes(MaxDepth(weights_)),
+                                   AttentionScratchBytes(s.head_dim), longest_row * sizeof(float)});
     for (size_t t = 0; t < pool_.num_threads(); t++)
       thread_scratch_.push_back(carver.Take<std::byte>(bytes));
   };
@@ -201,7 +202,7 @@ void Transformer::AddAndNormalize(Delta add, const float* post_norm, const float
                                   const Projection& next) {
   const size_t width = config_.spec.embedding_length;
   const float epsilon = config_.spec.rms_epsilon;
-  ForEach("add + norm + quantise", Uncounted, rows_.size(), [&](size_t r, size_t) {
+  ForEach("add + norm + quantise", Uncounted, rows_.size(), [&](size_t r, size_t thread) {
     float* x = residual_ + r * width;
     float* delta = delta_ + r * width;
     if (add == Delta::kAdd) {
@@ -209,13 +210,19 @@ void Transformer::AddAndNormalize(Delta add, const float* post_norm, const float
         kernels_.ops.rms_norm(delta, width, post_norm, epsilon, width, 1, delta, width);
       kernels_.ops.add(x, delta, width);
     }
-    kernels_.ops.rms_norm(x, width, norm, epsilon, width, 1, normed_.f32 + r * width, width);
-    QuantizeRow(normed_, r, next);
+    float* normed = RowFor(normed_, r, next, thread);
+    kernels_.ops.rms_norm(x, width, norm, epsilon, width, 1, normed, width);
+    QuantizeRow(normed, normed_, r, next);
   });
 }
 
-void Transformer::QuantizeRow(const Rows& rows, size_t row, const Projection& next) {
-  const float* x = rows.f32 + row * rows.width;
+float* Transformer::RowFor(const Rows& rows, size_t row, const Projection& next, size_t thread) {
+  if (next.Reads(ActivationForm::kF32)) return rows.f32 + row * rows.width;
+  return reinterpret_cast<float*>(thread_scratch_[thread]);
+}
+
+void Transformer::QuantizeRow(const float* x, const Rows& rows, size_t row,
+                              const Projection& next) {
   if (next.Reads(ActivationForm::kPerGroup))
     kernels_.matmul.quantize_rows(x, rows.width, 1, rows.per_group.From(row));
   if (next.Reads(ActivationForm::kPerBlock))
@@ -386,7 +393,9 @@ void Transformer::Attend(size_t index) {
       const float* states = attention_states_.data() + block.StateOf(head, first, r) * state_floats;
       kernels_.attention.merge_segments(task, head, r, states, block.num_rows() * state_floats);
     }
-    QuantizeRow(attended_, plan.source(r), weights_.layers[index].attention_output);
+    const size_t row = plan.source(r);
+    QuantizeRow(attended_.f32 + row * attended_.width, attended_, row,
+                weights_.layers[index].attention_output);
   });
 }
 
@@ -396,10 +405,11 @@ void Transformer::FeedForward(const LayerWeights& layer) {
   Project(layer.gate_up, normed_, gate_up_, 2 * hidden);
   const auto gate =
       config_.activation == Activation::kSilu ? kernels_.ops.silu_mul : kernels_.ops.gelu_mul;
-  ForEach("activation + quantise", Uncounted, rows_.size(), [&](size_t r, size_t) {
+  ForEach("activation + quantise", Uncounted, rows_.size(), [&](size_t r, size_t thread) {
     const float* row = gate_up_ + r * 2 * hidden;
-    gate(row, row + hidden, 2 * hidden, hidden, 1, hidden_.f32 + r * hidden, hidden);
-    QuantizeRow(hidden_, r, layer.down);
+    float* product = RowFor(hidden_, r, layer.down, thread);
+    gate(row, row + hidden, 2 * hidden, hidden, 1, product, hidden);
+    QuantizeRow(product, hidden_, r, layer.down);
   });
   Project(layer.down, hidden_, delta_, config_.spec.embedding_length);
 }

@@ -77,7 +77,11 @@ class Transformer : public Model {
   enum class Delta { kNone, kAdd };
   void AddAndNormalize(Delta add, const float* post_norm, const float* norm,
                        const Projection& next);
-  void QuantizeRow(const Rows& rows, size_t row, const Projection& next);
+  // Where a row of `rows` is to be made for `next`: in its place if that reads it in f32, else in
+  // the thread's scratch, as it is quantised at once.
+  float* RowFor(const Rows& rows, size_t row, const Projection& next, size_t thread);
+  // x as row `row` of `rows`, in the forms that `next` reads.
+  void QuantizeRow(const float* x, const Rows& rows, size_t row, const Projection& next);
   void Project(const Projection& projection, const Rows& x, float* out, size_t out_stride);
 
   const std::unique_ptr<GgufFile> gguf_;

@@ -86,10 +86,10 @@ def test_types_of_keys_and_values():
 
 def test_help_names_every_flag_and_version():
     flags = {
-        "serve": "--model --no-pack-cache --host --port --threads --ctx-size --kv-cache --kv-type --alias --no-prefix-cache --max-queue "
-        "--drain-timeout",
-        "run": "--model --no-pack-cache --chat --max-tokens --temperature --top-k --top-p --min-p --typical-p --repeat-penalty "
-        "--presence-penalty --frequency-penalty --repeat-last-n --seed --threads --ctx-size --kv-cache "
+        "serve": "--model --no-pack-cache --host --port --threads --ctx-size --kv-cache --kv-type --alias "
+        "--no-prefix-cache --max-queue --drain-timeout",
+        "run": "--model --no-pack-cache --chat --max-tokens --temperature --top-k --top-p --min-p --typical-p "
+        "--repeat-penalty --presence-penalty --frequency-penalty --repeat-last-n --seed --threads --ctx-size --kv-cache "
         "--kv-type",
         "bench": "--model --no-pack-cache --n-prompt --n-gen --n-depth --threads --kv-type --repetitions --output --profile",
         "inspect": "file",
