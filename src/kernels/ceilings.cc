@@ -8,9 +8,6 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
-#elif defined(__aarch64__) && defined(__linux__)
-#include <asm/hwcap.h>
-#include <sys/auxv.h>
 #endif
 
 namespace trellis {
@@ -152,19 +149,15 @@ void Fmla(size_t rounds) {
 #undef TRELLIS_OP
 }
 
-bool HasI8mm() {
-#if defined(__linux__)
-  return (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0;
-#else
-  return false;
-#endif
-}
-
 void AddProbes(Isa isa, std::vector<ArithmeticProbe>* probes) {
-  if (isa != Isa::kNeon) return;
-  probes->push_back({"neon", Arithmetic::kInt8, "sdot", 16 * 16, Sdot});
-  probes->push_back({"neon", Arithmetic::kF32, "fmla", 16 * 4, Fmla});
-  if (HasI8mm()) probes->push_back({"neon", Arithmetic::kInt8, "smmla", 16 * 32, Smmla});
+  if (isa == Isa::kNeon) {
+    probes->push_back({"neon", Arithmetic::kInt8, "sdot", 16 * 16, Sdot});
+    probes->push_back({"neon", Arithmetic::kF32, "fmla", 16 * 4, Fmla});
+  }
+  if (isa == Isa::kNeonI8mm) {
+    probes->push_back({"neon_i8mm", Arithmetic::kInt8, "smmla", 16 * 32, Smmla});
+    probes->push_back({"neon_i8mm", Arithmetic::kF32, "fmla", 16 * 4, Fmla});
+  }
 }
 
 #else

@@ -38,7 +38,15 @@ bool HasDotProduct() {
 #if defined(__linux__)
   return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
 #else
-  return true;  // every Apple M has it
+  return true;   // every Apple M has it
+#endif
+}
+
+bool HasI8mm() {
+#if defined(__linux__)
+  return (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0;
+#else
+  return false;  // the first Apple M has not
 #endif
 }
 #endif
@@ -62,6 +70,10 @@ std::vector<KernelTable> BuildTables() {
   if (HasDotProduct()) {
     tables.push_back(
         {Isa::kNeon, "neon", NeonMatmulKernels(), NeonAttentionKernels(), NeonOpKernels()});
+  }
+  if (HasDotProduct() && HasI8mm()) {
+    tables.push_back({Isa::kNeonI8mm, "neon_i8mm", NeonI8mmMatmulKernels(), NeonAttentionKernels(),
+                      NeonOpKernels()});
   }
 #endif
   return tables;

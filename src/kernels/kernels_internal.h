@@ -25,6 +25,8 @@ OpKernels Avx512OpKernels();
 MatmulKernels NeonMatmulKernels();
 AttentionKernels NeonAttentionKernels();
 OpKernels NeonOpKernels();
+
+MatmulKernels NeonI8mmMatmulKernels();  // the rest is NEON's
 #endif
 
 }  // namespace trellis
