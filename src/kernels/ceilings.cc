@@ -89,25 +89,25 @@ void Dpbf16512(size_t rounds) {
 #undef TRELLIS_OP
 }
 
-// Leaf 7, subleaf 1, EAX. The operating system's part (saved registers) is checked with the tables.
-bool HasLeaf7Feature(unsigned bit) {
+// The operating system's part (saved registers) is checked with the tables.
+bool HasAvx512Bf16() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax >> bit & 1) != 0;
+  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax >> 5 & 1) != 0;
 }
 
 void AddProbes(Isa isa, std::vector<ArithmeticProbe>* probes) {
-  constexpr unsigned kAvxVnni = 4, kAvx512Bf16 = 5;
   if (isa == Isa::kAvx2) {
     probes->push_back({"avx2", Arithmetic::kInt8, "vpmaddubsw + vpaddw", 12 * 32, Maddubs256});
     probes->push_back({"avx2", Arithmetic::kF32, "vfmadd231ps ymm", 12 * 8, Fma256});
-    if (!HasLeaf7Feature(kAvxVnni)) return;
+  }
+  if (isa == Isa::kAvxVnni) {
     probes->push_back({"avxvnni", Arithmetic::kInt8, "vpdpbusd ymm", 12 * 32, Dpbusd256});
     probes->push_back({"avxvnni", Arithmetic::kF32, "vfmadd231ps ymm", 12 * 8, Fma256});
   }
   if (isa == Isa::kAvx512) {
     probes->push_back({"avx512", Arithmetic::kInt8, "vpdpbusd zmm", 12 * 64, Dpbusd512});
     probes->push_back({"avx512", Arithmetic::kF32, "vfmadd231ps zmm", 12 * 16, Fma512});
-    if (!HasLeaf7Feature(kAvx512Bf16)) return;
+    if (!HasAvx512Bf16()) return;
     probes->push_back({"avx512", Arithmetic::kBf16, "vdpbf16ps zmm", 12 * 32, Dpbf16512});
   }
 }

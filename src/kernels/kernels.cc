@@ -26,6 +26,11 @@ bool HasAvx2() {
   return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0 && HasF16c();
 }
 
+bool HasAvxVnni() {  // clang 14's __builtin_cpu_supports does not know it
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return HasAvx2() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax >> 4 & 1) != 0;
+}
+
 bool HasAvx512() {
   return HasAvx2() && __builtin_cpu_supports("avx512f") != 0 &&
          __builtin_cpu_supports("avx512bw") != 0 && __builtin_cpu_supports("avx512dq") != 0 &&
@@ -60,6 +65,10 @@ std::vector<KernelTable> BuildTables() {
   if (HasAvx2()) {
     tables.push_back(
         {Isa::kAvx2, "avx2", Avx2MatmulKernels(), Avx2AttentionKernels(), Avx2OpKernels()});
+  }
+  if (HasAvxVnni()) {
+    tables.push_back({Isa::kAvxVnni, "avxvnni", AvxVnniMatmulKernels(), Avx2AttentionKernels(),
+                      Avx2OpKernels()});
   }
   if (HasAvx512()) {
     tables.push_back({Isa::kAvx512, "avx512", Avx512MatmulKernels(), Avx512AttentionKernels(),

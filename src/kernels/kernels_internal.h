@@ -16,6 +16,8 @@ MatmulKernels Avx2MatmulKernels();
 AttentionKernels Avx2AttentionKernels();
 OpKernels Avx2OpKernels();
 
+MatmulKernels AvxVnniMatmulKernels();  // the rest is AVX2's
+
 MatmulKernels Avx512MatmulKernels();
 AttentionKernels Avx512AttentionKernels();
 OpKernels Avx512OpKernels();

@@ -68,18 +68,23 @@ template <int kCount, typename F>
   (std::make_integer_sequence<int, kCount>{});
 }
 
-template <PackedType kType, int kHalf>
+// kDots: the arithmetic has a dot product of four bytes in 32 bits.
+template <PackedType kType, int kHalf, bool kDots>
 class PackedBlock {
  public:
   explicit PackedBlock(const std::byte* block) : block_(block) {}
 
-  // Quad kQuad of unit `unit`: two vectors of [output][4] unsigned weights. kQ8_0: the pair kQuad,
-  // 16 to a unit, of signed weights in 16 bits [output][2]: of each four depths first 0 and 2, then
-  // 1 and 3.
+  // Quad kQuad of unit `unit`: two vectors of [output][4] unsigned weights. kQ8_0 without kDots:
+  // the pair kQuad, 16 to a unit, of signed weights in 16 bits [output][2]: of each four depths
+  // first 0 and 2, then 1 and 3.
   template <int kQuad>
   [[gnu::always_inline]] void Weights(size_t unit, __m256i (&w)[2]) const {
     using namespace packed;
-    if constexpr (kType == PackedType::kQ8_0) {
+    if constexpr (kType == PackedType::kQ8_0 && kDots) {
+      const std::byte* q = Group(unit) + GroupQuantOffset(kType) + kQuad * kByteQuadBytes +
+                           kHalf * kByteQuadBytes / 2;
+      for (int i = 0; i < 2; i++) w[i] = Load(q + 32 * i);
+    } else if constexpr (kType == PackedType::kQ8_0) {
       const std::byte* q = Group(unit) + GroupQuantOffset(kType) + kQuad / 2 * kByteQuadBytes +
                            kHalf * kByteQuadBytes / 2;
       for (int i = 0; i < 2; i++) {
@@ -106,11 +111,11 @@ class PackedBlock {
     return LoadHalves(Group(unit) + packed::kHalfRow + At(2, i));
   }
 
-  // K-types, for vpmaddwd: the integer scale, twice.
+  // K-types: the integer scale; without kDots twice in 16 bits, for vpmaddwd.
   __m256i Scale(size_t unit, int i) const {
     const __m256i x = kType == PackedType::kQ6_K ? _mm256_cvtepi8_epi32(Load8(Scales(unit, i)))
                                                  : _mm256_cvtepu8_epi32(Load8(Scales(unit, i)));
-    return PairHalves(x, x);
+    return kDots ? x : PairHalves(x, x);
   }
   // What two units' sums of activations are multiplied by: their mins (kQ6_K: their scales).
   __m256i SumFactor(size_t pair, int i) const {
@@ -178,7 +183,7 @@ struct alignas(64) UnpackedHalf {
 };
 static_assert(2 * sizeof(UnpackedHalf) <= kUnpackedBlockBytes);
 
-template <PackedType kType, int kHalf>
+template <PackedType kType, int kHalf, bool kDots>
 class UnpackedBlock {
  public:
   explicit UnpackedBlock(const std::byte* unpacked)
@@ -195,18 +200,18 @@ class UnpackedBlock {
   __m256i SumFactor(size_t pair, int i) const { return half_.sum_factors[pair][i]; }
 
   static constexpr int WeightsPerUnit() {
-    return kType == PackedType::kQ8_0 ? 16 : UnitQuads(kType);
+    return kType == PackedType::kQ8_0 && !kDots ? 16 : UnitQuads(kType);
   }
 
  private:
   const UnpackedHalf& half_;
 };
 
-template <PackedType kType, int kHalf>
+template <PackedType kType, int kHalf, bool kDots>
 void UnpackHalf(const std::byte* block, size_t groups, UnpackedHalf* to) {
   constexpr bool kGrouped = FormFor(kType) == ActivationForm::kPerGroup;
-  constexpr int kWeights = UnpackedBlock<kType, kHalf>::WeightsPerUnit();
-  const PackedBlock<kType, kHalf> from(block);
+  constexpr int kWeights = UnpackedBlock<kType, kHalf, kDots>::WeightsPerUnit();
+  const PackedBlock<kType, kHalf, kDots> from(block);
   const size_t units = kType == PackedType::kQ6_K ? 2 * groups : groups;
   for (size_t unit = 0; unit < units; unit++) {
     Unrolled<kWeights>([&](auto quad) __attribute__((always_inline)) {
@@ -227,11 +232,11 @@ void UnpackHalf(const std::byte* block, size_t groups, UnpackedHalf* to) {
 }
 
 // `groups` groups of `block` to `unpacked`, kUnpackedBlockBytes long.
-template <PackedType kType>
+template <PackedType kType, bool kDots>
 void UnpackBlock(const std::byte* block, size_t groups, std::byte* unpacked) {
   auto* halves = reinterpret_cast<UnpackedHalf*>(unpacked);
-  UnpackHalf<kType, 0>(block, groups, &halves[0]);
-  UnpackHalf<kType, 1>(block, groups, &halves[1]);
+  UnpackHalf<kType, 0, kDots>(block, groups, &halves[0]);
+  UnpackHalf<kType, 1, kDots>(block, groups, &halves[1]);
 }
 
 }  // namespace

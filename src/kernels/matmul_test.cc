@@ -8,12 +8,14 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 #include <random>
 #include <vector>
 
 #include "base/half.h"
 #include "kernels/guarded_vector.h"
 #include "kernels/kernels.h"
+#include "kernels/matmul_avxvnni_emulated.h"
 #include "kernels/pack.h"
 
 namespace trellis {
@@ -255,10 +257,27 @@ TEST_P(MatmulTest, TheLargestProductsDoNotOverflow) {
   }
 }
 
+// The machine's tables; beside AVX2's, that of AVX-VNNI with its instruction emulated.
+std::vector<const KernelTable*> TestedKernels() {
+  std::vector<const KernelTable*> tested = AvailableKernels();
+#if defined(__x86_64__)
+  static const std::optional<KernelTable> emulated = []() -> std::optional<KernelTable> {
+    const Result<const KernelTable*> avx2 = SelectKernels("avx2");
+    if (!avx2.ok()) return std::nullopt;
+    KernelTable table = *avx2.value();
+    table.isa = Isa::kAvxVnni, table.name = "avxvnni_emulated";
+    table.matmul = EmulatedAvxVnniMatmulKernels();
+    return table;
+  }();
+  if (emulated.has_value()) tested.push_back(&*emulated);
+#endif
+  return tested;
+}
+
 std::string IsaName(const testing::TestParamInfo<const KernelTable*>& info) {
   return info.param->name;
 }
-INSTANTIATE_TEST_SUITE_P(Isa, MatmulTest, testing::ValuesIn(AvailableKernels()), IsaName);
+INSTANTIATE_TEST_SUITE_P(Isa, MatmulTest, testing::ValuesIn(TestedKernels()), IsaName);
 
 // What packing may cost in memory: decode is bound by it.
 TEST(PackTest, CommonTypesGrowByLessThanThreePercent) {
