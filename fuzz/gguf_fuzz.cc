@@ -51,7 +51,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     // One thread: what the fuzzer finds it finds again.
     static const auto pool = trellis::ComputePool::Create(1);
     TRELLIS_CHECK(pool.ok());
-    const auto weights = trellis::LoadWeights(**gguf, *config, **pool, nullptr);
+    const auto weights = trellis::LoadWeights(**gguf, *config, **pool, {});
     if (weights.ok()) {
       TRELLIS_CHECK(weights->layers.size() == config->spec.num_layers);
       TRELLIS_CHECK(weights->output.num_outputs == config->spec.vocab_size);
