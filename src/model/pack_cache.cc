@@ -55,7 +55,8 @@ std::vector<std::byte> MakeFront(const std::string& key, size_t image_bytes,
   header.image_offset = front.size();
   std::memcpy(front.data(), &header, sizeof(header));
   std::memcpy(front.data() + sizeof(header), key.data(), key.size());
-  std::memcpy(front.data() + sizeof(header) + key.size(), checksums.data(), sums_bytes);
+  if (sums_bytes > 0)
+    std::memcpy(front.data() + sizeof(header) + key.size(), checksums.data(), sums_bytes);
   header.checksum = XXH3_64bits(front.data(), front.size());
   std::memcpy(front.data(), &header, sizeof(header));
   return front;
@@ -116,8 +117,9 @@ std::optional<PackCache::Image> PackCache::Find(const std::string& key, size_t i
   const size_t front_bytes = MakeFront(key, image_bytes, checksums).size();
   if (bytes.size() != front_bytes + image_bytes) return std::nullopt;
   // The checksums are whatever the file says; the front that they make must be the file's.
-  std::memcpy(checksums.data(), bytes.data() + sizeof(Header) + key.size(),
-              checksums.size() * sizeof(uint64_t));
+  if (!checksums.empty())
+    std::memcpy(checksums.data(), bytes.data() + sizeof(Header) + key.size(),
+                checksums.size() * sizeof(uint64_t));
   const std::vector<std::byte> front = MakeFront(key, image_bytes, checksums);
   if (!std::equal(front.begin(), front.end(), bytes.begin())) return std::nullopt;
   const std::span<const std::byte> image = bytes.subspan(front_bytes);
