@@ -7,6 +7,7 @@
 #include "base/page_layout.h"
 #include "commands.h"
 #include "console.h"
+#include "kernels/kernels.h"
 #include "loading.h"
 #include "model/gguf_file.h"
 #include "model/transformer_config.h"
@@ -18,6 +19,7 @@ namespace {
 Status Inspect(const std::string& path) {
   TRELLIS_ASSIGN_OR_RETURN(std::unique_ptr<GgufFile> gguf, GgufFile::Open(path));
   TRELLIS_ASSIGN_OR_RETURN(TransformerConfig config, ReadTransformerConfig(*gguf));
+  TRELLIS_ASSIGN_OR_RETURN(const KernelTable* kernels, SelectKernelsFromEnvironment());
   const ModelSpec& s = config.spec;
   fmt::print("{}\n", s.name);
   fmt::print("  architecture     {}, {} layers, width {}, feed-forward {}\n", s.architecture,
@@ -40,7 +42,8 @@ Status Inspect(const std::string& path) {
   for (const auto& [type, count] : types) {
     fmt::print("  tensors {:<8} {:>5}  {}\n", type, count.tensors, FormatBytes(count.bytes));
   }
-  const PageLayout layout{s.num_layers, s.num_kv_heads, s.head_dim};
+  const PageLayout layout{s.num_layers, s.num_kv_heads, s.head_dim,
+                          kernels->attention.fastest_type};
   const double per_token = static_cast<double>(layout.page_bytes()) / kPageTokens;
   fmt::print("  KV cache         {} per 1,000 tokens\n",
              FormatBytes(static_cast<size_t>(per_token * 1000)));

@@ -86,8 +86,9 @@ Result<std::unique_ptr<Model>> LoadModel(const ModelOptions& options, const Kern
                                          ComputePool& pool,
                                          std::function<void(size_t, size_t)> progress) {
   LoadOptions load;
-  // bf16 pays where it is multiplied as it is, and no kernel does that: auto is f16.
-  load.kv_type = options.kv_type == "bf16" ? KvType::kBf16 : KvType::kF16;
+  if (options.kv_type == "f16") load.kv_type = KvType::kF16;
+  if (options.kv_type == "bf16") load.kv_type = KvType::kBf16;
+  if (options.kv_type == "i16") load.kv_type = KvType::kI16;
   load.progress = [&progress](size_t done, size_t total) {
     ShowProgress(done, total);
     if (progress) progress(done, total);

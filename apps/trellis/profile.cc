@@ -67,10 +67,6 @@ Result<Ceilings::Rate> MeasureRead(ComputePool& pool) {
                         .how = "front to back"};
 }
 
-const char* Name(Arithmetic arithmetic) {
-  return arithmetic == Arithmetic::kInt8 ? "int8" : arithmetic == Arithmetic::kF32 ? "f32" : "bf16";
-}
-
 class Sink : public GenerationSink {
  public:
   void OnToken(const SampledToken&) override {}
@@ -89,7 +85,7 @@ Bound BoundOf(const StepProfile::Part& part, const Ceilings& ceilings) {
   const auto ceiling = ceilings.arithmetic.find(part.work.arithmetic);
   const Bound memory{"read", part.work.bytes / ceilings.read.all / time};
   if (ceiling == ceilings.arithmetic.end()) return memory;
-  const Bound compute{Name(ceiling->first), part.work.macs / ceiling->second.all / time};
+  const Bound compute{ArithmeticName(ceiling->first), part.work.macs / ceiling->second.all / time};
   return compute.share > memory.share ? compute : memory;
 }
 
@@ -204,7 +200,7 @@ TestProfile Profiler::Fastest(std::vector<Run> runs, size_t steps) {
 void PrintCeilings(const Ceilings& ceilings, size_t threads) {
   fmt::print("\nCeilings, one thread and {}:", threads);
   for (const auto& [arithmetic, rate] : ceilings.arithmetic) {
-    fmt::print(" {} {:.0f} and {:.0f} GMAC/s ({}),", Name(arithmetic), rate.one / 1e9,
+    fmt::print(" {} {:.0f} and {:.0f} GMAC/s ({}),", ArithmeticName(arithmetic), rate.one / 1e9,
                rate.all / 1e9, rate.how);
   }
   fmt::print(" read {:.1f} and {:.1f} GB/s\n", ceilings.read.one / 1e9, ceilings.read.all / 1e9);
@@ -250,7 +246,7 @@ OrderedJson ProfileJson(const TestProfile& profile, const Ceilings& ceilings) {
   }
   OrderedJson limits;
   for (const auto& [arithmetic, rate] : ceilings.arithmetic) {
-    limits[Name(arithmetic)] = {{"one", rate.one}, {"all", rate.all}};
+    limits[ArithmeticName(arithmetic)] = {{"one", rate.one}, {"all", rate.all}};
   }
   limits["read"] = {{"one", ceilings.read.one}, {"all", ceilings.read.all}};
   return {{"ms", profile.wall * 1e3},

@@ -91,8 +91,8 @@ class FakeModel : public Model {
     const size_t layer = layout_.num_layers - 1;
     uint64_t hash = 0;
     for (size_t d = 0; d < 4; d++) {
-      const uint16_t v = page[layout_.v_offset(layer, 0) + row * layout_.head_dim + d];
-      const uint16_t k = page[layout_.k_offset(layer, 0) + d * kPageTokens + row];
+      const uint16_t v = page[layout_.v_offset(layer, 0) + layout_.v_index(row, d)];
+      const uint16_t k = page[layout_.k_offset(layer, 0) + layout_.k_index(row, d)];
       if (k != v) return 0xbad;  // a row that was copied in part
       hash |= static_cast<uint64_t>(v) << (16 * d);
     }
@@ -104,8 +104,8 @@ class FakeModel : public Model {
     const size_t layer = layout_.num_layers - 1;
     for (size_t d = 0; d < 4; d++) {
       const auto part = static_cast<uint16_t>(hash >> (16 * d));
-      page[layout_.v_offset(layer, 0) + row * layout_.head_dim + d] = part;
-      page[layout_.k_offset(layer, 0) + d * kPageTokens + row] = part;
+      page[layout_.v_offset(layer, 0) + layout_.v_index(row, d)] = part;
+      page[layout_.k_offset(layer, 0) + layout_.k_index(row, d)] = part;
     }
   }
 

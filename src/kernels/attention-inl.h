@@ -11,12 +11,12 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "base/check.h"
-#include "base/half.h"
 #include "kernels/attention.h"
 #include "kernels/attention_tile.h"
-#include "kernels/simd_math.h"
+#include "kernels/attention_tile_i16.h"
 
 namespace trellis {
 
@@ -28,8 +28,9 @@ inline constexpr size_t kQueryPad = 8;
 template <typename S, KvType kType>
 struct AttentionOf {
   using F = typename S::F;
-  using Tile = AttentionTile<S, kType>;
-  using Query = typename Tile::Query;
+  using Tile = std::conditional_t<kType == KvType::kI16, AttentionTileI16<S>,
+                                  AttentionTile<S, kType == KvType::kI16 ? KvType::kF16 : kType>>;
+  using Query = AttentionQuery;
   static constexpr size_t kLanes = S::kLanes;
 
   // Softmax state of one query over all segments merged so far.
@@ -39,16 +40,18 @@ struct AttentionOf {
   };
 
   struct Scratch {
-    float* scores;  // [kTileRows, kPageTokens]
-    float* q;       // [kBlockQueries, head_dim + kQueryPad]
-    float* accs;    // [kBlockQueries, 2, head_dim]: segment, total
+    float* scores;      // [kTileRows, kVisitTokens]
+    float* q;           // [kBlockQueries, head_dim + kQueryPad]
+    float* accs;        // [kBlockQueries, 2, head_dim]: segment, total
+    int16_t* integers;  // [kBlockQueries, head_dim + 2 * kQueryPad]: q
   };
 
   static Scratch Carve(std::byte* scratch, size_t head_dim) {
-    float* p = reinterpret_cast<float*>(scratch);
-    return {.scores = p,
-            .q = p + Tile::kRows * kPageTokens,
-            .accs = p + Tile::kRows * kPageTokens + kBlockQueries * (head_dim + kQueryPad)};
+    float* scores = reinterpret_cast<float*>(scratch);
+    float* q = scores + kMaxTileRows * kVisitTokens;
+    float* accs = q + kBlockQueries * (head_dim + kQueryPad);
+    float* end = accs + 2 * kBlockQueries * head_dim;
+    return {.scores = scores, .q = q, .accs = accs, .integers = reinterpret_cast<int16_t*>(end)};
   }
 
   // Rows of one block in one segment, and the visits of pages they come to.
@@ -60,25 +63,26 @@ struct AttentionOf {
         : task_(task), rows_(rows), num_rows_(num_rows), queries_(queries) {
       const PageLayout& layout = *task.layout;
       keys_ = layout.k_offset(task.layer, kv_head), values_ = layout.v_offset(task.layer, kv_head);
+      scales_ = layout.scale_offset(task.layer, kv_head);
       group_ = task.num_heads / layout.num_kv_heads;
       size_t begin = (segment + 1) * kSegmentTokens, end = 0;
       for (size_t r = 0; r < num_rows; r++) {
         begin = std::min(begin, queries[r * group_].begin);
         end = std::max(end, queries[r * group_].end);
       }
-      page_ = std::max(begin, segment * kSegmentTokens) / kPageTokens;
-      end_page_ = PagesFor(std::min(end, (segment + 1) * kSegmentTokens));
+      at_ = std::max(begin, segment * kSegmentTokens) / kVisitTokens;
+      end_ = (std::min(end, (segment + 1) * kSegmentTokens) + kVisitTokens - 1) / kVisitTokens;
     }
 
-    // A page and the queries that share it.
-    struct Visit {
-      PageView page;
+    // Pages and the queries that share them.
+    struct Visit : PageVisit {
       Query* queries[kBlockQueries];
       size_t num_queries;
+      float scales[kVisitTokens];  // of values
     };
     // False when there is none left.
     bool Next(Visit* visit) {
-      for (; page_ < end_page_; page_++, row_ = 0) {
+      for (; at_ < end_; at_++, row_ = 0) {
         while (row_ < num_rows_ && !Sees(row_)) row_++;
         if (row_ == num_rows_) continue;
         Take(visit);
@@ -90,54 +94,108 @@ struct AttentionOf {
    private:
     bool Sees(size_t row) const {
       const Query& query = queries_[row * group_];
-      return query.begin < (page_ + 1) * kPageTokens && query.end > page_ * kPageTokens;
+      return query.begin < (at_ + 1) * kVisitTokens && query.end > at_ * kVisitTokens;
+    }
+
+    // Whether the row can be of a visit to `pages`, null where none of its rows so far has one,
+    // to which its own are added.
+    bool Joins(size_t row, const std::byte* (&pages)[kVisitPages]) const {
+      const size_t end = PagesFor(queries_[row * group_].end);
+      for (size_t i = 0; i < kVisitPages; i++) {
+        const size_t page = at_ * kVisitPages + i;
+        if (page < end && pages[i] != nullptr && rows_[row].pages[page] != pages[i]) return false;
+      }
+      for (size_t i = 0; i < kVisitPages; i++) {
+        const size_t page = at_ * kVisitPages + i;
+        if (page < end) pages[i] = rows_[row].pages[page];
+      }
+      return true;
     }
 
     void Take(Visit* visit) {
-      const std::byte* data = rows_[row_].pages[page_];
-      const size_t first_position = page_ * kPageTokens;
+      const std::byte* pages[kVisitPages] = {};
       size_t end = 0;
       visit->num_queries = 0;
       for (; row_ < num_rows_; row_++) {
         if (!Sees(row_)) continue;
-        if (rows_[row_].pages[page_] != data) break;
+        if (!Joins(row_, pages)) break;
         end = std::max(end, queries_[row_ * group_].end);
         for (size_t g = 0; g < group_; g++)
           visit->queries[visit->num_queries++] = &queries_[row_ * group_ + g];
       }
-      const auto* elements = reinterpret_cast<const uint16_t*>(data);
-      visit->page = {.keys = elements + keys_,
-                     .values = elements + values_,
-                     .next_keys = elements + keys_,
-                     .next_values = elements + values_,
-                     .first_position = first_position,
-                     .num_valid = std::min(kPageTokens, end - first_position)};
+      visit->first_position = at_ * kVisitTokens;
+      visit->num_valid = std::min(kVisitTokens, end - visit->first_position);
+      visit->num_pages = PagesFor(visit->num_valid);
+      for (size_t i = 0; i < visit->num_pages; i++) {
+        const auto* elements = reinterpret_cast<const uint16_t*>(pages[i]);
+        visit->pages[i] = {.keys = elements + keys_,
+                           .values = elements + values_,
+                           .scales = reinterpret_cast<const float*>(elements + scales_)};
+      }
+      if constexpr (kType == KvType::kI16) {  // read a visit later
+        constexpr size_t kElements = 2 * kPageTokens * sizeof(float) / sizeof(uint16_t);
+        for (size_t i = 0; i < visit->num_pages; i++)
+          PrefetchElements<kElements>(reinterpret_cast<const uint16_t*>(visit->pages[i].scales));
+      }
     }
 
     const AttentionTask& task_;
     const AttentionRow* rows_;
     size_t num_rows_;
     Query* queries_;
-    size_t group_, keys_, values_;  // offsets in a page
-    size_t page_, end_page_, row_ = 0;
+    size_t group_, keys_, values_, scales_;  // offsets in a page
+    size_t at_, end_, row_ = 0;              // visits, counted from position 0
   };
 
   static void WalkSegment(const AttentionTask& task, size_t kv_head, const AttentionRow* rows,
                           size_t num_rows, size_t segment, Query* queries, const Scratch& s) {
     const size_t head_dim = task.layout->head_dim;
-    const typename Tile::Scaling scaling(task.scale, task.softcap);
+    const AttentionScaling scaling(task.scale, task.softcap);
     Walk walk(task, kv_head, rows, num_rows, segment, queries);
     typename Walk::Visit visits[2];
     size_t at = 0;
     for (bool more = walk.Next(&visits[0]); more; at = 1 - at) {
-      typename Walk::Visit& visit = visits[at];
       more = walk.Next(&visits[1 - at]);
-      if (more) {
-        visit.page.next_keys = visits[1 - at].page.keys;
-        visit.page.next_values = visits[1 - at].page.values;
-      }
-      Tile::Visit(scaling.cap, head_dim, visit.page, visit.queries, visit.num_queries, s.scores);
+      VisitPages(scaling.cap, head_dim, &visits[at], more ? &visits[1 - at] : nullptr, s.scores);
     }
+  }
+
+  static void SetScales(typename Walk::Visit* visit) {
+    std::fill_n(visit->scales, kVisitTokens, 0.0f);
+    for (size_t i = 0; i < visit->num_pages; i++) {
+      std::copy_n(visit->pages[i].scales + kPageTokens, visit->num_valid_of(i),
+                  visit->scales + i * kPageTokens);
+    }
+    visit->value_scales = visit->scales;
+  }
+
+  // All queries of the visit, tile by tile; the last brings in what the next visit reads. A lone
+  // tile brings in the page behind the one it reads: more would not stay in L1.
+  static void VisitPages(float cap, size_t head_dim, typename Walk::Visit* visit,
+                         const typename Walk::Visit* next, float* scores) {
+    constexpr size_t kRows = S::kTileRows;
+    const size_t num = visit->num_queries, num_tiles = (num + kRows - 1) / kRows;
+    if constexpr (kType == KvType::kI16) SetScales(visit);
+    PageView ahead[2 * kVisitPages];
+    PageView* end = std::copy_n(visit->pages, visit->num_pages, ahead);
+    end = next != nullptr ? std::copy_n(next->pages, next->num_pages, end) : end;
+    std::fill(end, std::end(ahead), end[-1]);
+    std::copy_n(ahead, kVisitPages, visit->next);
+    for (size_t tile = 0; tile < num_tiles; tile++) {
+      const size_t begin = num * tile / num_tiles, end = num * (tile + 1) / num_tiles;
+      if (tile + 1 == num_tiles)
+        std::copy_n(ahead + (num_tiles == 1 ? 1 : kVisitPages), kVisitPages, visit->next);
+      VisitTile<kRows>(cap, head_dim, *visit, visit->queries + begin, end - begin, scores);
+    }
+  }
+
+  template <size_t kN>
+  static void VisitTile(float cap, size_t head_dim, const PageVisit& visit, Query* const* queries,
+                        size_t num, float* scores) {
+    if constexpr (kN > 1) {
+      if (num < kN) return VisitTile<kN - 1>(cap, head_dim, visit, queries, num, scores);
+    }
+    Tile::template Visit<kN>(cap, head_dim, visit, queries, scores);
   }
 
   static void Fill(float* p, size_t n, float value) {
@@ -172,15 +230,20 @@ struct AttentionOf {
     for (size_t d = 0; d < head_dim; d++) out[d] = total.acc[d] * inverse + 0.0f;
   }
 
+  // The queries of row `index` of a block.
   static void MakeQueries(const AttentionTask& task, size_t kv_head, const AttentionRow& row,
-                          float* q, Query* queries) {
+                          size_t index, const Scratch& s, Query* queries) {
     const size_t head_dim = task.layout->head_dim, group = GroupOf(task);
-    const typename Tile::Scaling scaling(task.scale, task.softcap);
+    float* q = s.q + index * group * (head_dim + kQueryPad);
+    int16_t* integers = s.integers + index * group * (head_dim + 2 * kQueryPad);
+    queries += index * group;
+    const AttentionScaling scaling(task.scale, task.softcap);
     for (size_t g = 0; g < group; g++) {
       const float* from = row.q + (kv_head * group + g) * head_dim;
       for (size_t d = 0; d < head_dim; d++) q[d] = from[d] * scaling.query;
       queries[g].q = q;
-      q += head_dim + kQueryPad;
+      Tile::Prepare(head_dim, integers, &queries[g]);
+      q += head_dim + kQueryPad, integers += head_dim + 2 * kQueryPad;
       queries[g].begin =
           task.window == 0 || row.position < task.window ? 0 : row.position + 1 - task.window;
       queries[g].end = row.position + 1;
@@ -198,8 +261,7 @@ struct AttentionOf {
     Total totals[kBlockQueries];
     size_t first = SIZE_MAX, last = 0;
     for (size_t r = 0; r < num_rows; r++) {
-      MakeQueries(task, kv_head, rows[r], s.q + r * group * (head_dim + kQueryPad),
-                  queries + r * group);
+      MakeQueries(task, kv_head, rows[r], r, s, queries);
       const SegmentRange range = VisibleSegments(rows[r].position, task.window);
       first = std::min(first, range.first), last = std::max(last, range.last);
     }
@@ -242,8 +304,7 @@ struct AttentionOf {
       const size_t num_rows = std::min(block_rows, row_end - row);
       float* partial = partials + (row - row_begin) * group * stride;
       for (size_t r = 0; r < num_rows; r++)
-        MakeQueries(task, kv_head, task.rows[row + r], s.q + r * group * (head_dim + kQueryPad),
-                    queries + r * group);
+        MakeQueries(task, kv_head, task.rows[row + r], r, s, queries);
       for (size_t q = 0; q < num_rows * group; q++) {
         queries[q].acc = partial + q * stride + 2;
         Reset(&queries[q].max, &queries[q].sum, queries[q].acc, head_dim);
@@ -275,73 +336,51 @@ struct AttentionOf {
   static void WriteRows(const PagedKv& kv, size_t layer, size_t first_position, size_t num_rows,
                         const float* k, const float* v, size_t stride) {
     const PageLayout& layout = *kv.layout;
-    const size_t head_dim = layout.head_dim;
     for (size_t row = 0; row < num_rows; row++) {
       const size_t position = first_position + row, t = position % kPageTokens;
       auto* page = reinterpret_cast<uint16_t*>(kv.pages[position / kPageTokens]);
       for (size_t head = 0; head < layout.num_kv_heads; head++) {
-        uint16_t* k_to = page + layout.k_offset(layer, head) + t;
-        uint16_t* v_to = page + layout.v_offset(layer, head) + t * head_dim;
-        for (size_t d = 0; d < head_dim; d += kLanes) {
-          const size_t n = std::min(kLanes, head_dim - d);
-          Narrow(k + row * stride + head * head_dim + d, n,
-                 [&](size_t i, uint16_t h) { k_to[(d + i) * kPageTokens] = h; });
-          Narrow(v + row * stride + head * head_dim + d, n,
-                 [&](size_t i, uint16_t h) { v_to[d + i] = h; });
-        }
+        const size_t from = row * stride + head * layout.head_dim;
+        Tile::Write(layout, t, k + from, v + from, page + layout.k_offset(layer, head),
+                    page + layout.v_offset(layer, head),
+                    reinterpret_cast<float*>(page + layout.scale_offset(layer, head)));
       }
     }
-  }
-
-  static F Saturate(F x) {
-    constexpr float kMost = kType == KvType::kF16 ? kMaxHalf : kMaxBf16Kv;
-    const F number = S::IfGreaterEqual(x, x, x);  // NaN is not
-    return S::Max(S::Min(number, S::Set(kMost)), S::Set(-kMost));
-  }
-
-  // Gives put(i, bits) element i of x, i < n <= kLanes.
-  template <typename Put>
-  static void Narrow(const float* x, size_t n, const Put& put) {
-    float padded[kLanes] = {};
-    uint16_t bits[kLanes];
-    for (size_t i = 0; i < n && n < kLanes; i++) padded[i] = x[i];
-    const F kept = Saturate(S::Load(n == kLanes ? x : padded));
-    if constexpr (kType == KvType::kF16) {
-      S::StoreHalf(bits, kept);
-    } else {
-      S::Store(padded, kept);
-      for (size_t i = 0; i < kLanes; i++) bits[i] = FloatToBf16(padded[i]);
-    }
-    for (size_t i = 0; i < n; i++) put(i, bits[i]);
   }
 };
 
 // The kernels, which look up the type of the pages that they are given.
 template <typename S>
 struct AttentionTable {
-  using F16 = AttentionOf<S, KvType::kF16>;
-  using Bf16 = AttentionOf<S, KvType::kBf16>;
+  // Calls `use` with the AttentionOf of the type.
+  template <typename Use>
+  static void Pick(KvType type, const Use& use) {
+    if (type == KvType::kF16) return use(AttentionOf<S, KvType::kF16>());
+    if (type == KvType::kBf16) return use(AttentionOf<S, KvType::kBf16>());
+    use(AttentionOf<S, KvType::kI16>());
+  }
 
   static void Attend(const AttentionTask& task, size_t kv_head, size_t row_begin, size_t row_end,
                      std::byte* scratch) {
-    const bool is_f16 = task.layout->type == KvType::kF16;
-    (is_f16 ? F16::Attend : Bf16::Attend)(task, kv_head, row_begin, row_end, scratch);
+    Pick(task.layout->type,
+         [&](auto of) { of.Attend(task, kv_head, row_begin, row_end, scratch); });
   }
   static void AttendSegment(const AttentionTask& task, size_t kv_head, size_t row_begin,
                             size_t row_end, size_t segment, float* partials, std::byte* scratch) {
-    const bool is_f16 = task.layout->type == KvType::kF16;
-    (is_f16 ? F16::AttendSegment : Bf16::AttendSegment)(task, kv_head, row_begin, row_end, segment,
-                                                        partials, scratch);
+    Pick(task.layout->type, [&](auto of) {
+      of.AttendSegment(task, kv_head, row_begin, row_end, segment, partials, scratch);
+    });
   }
   static void WriteRows(const PagedKv& kv, size_t layer, size_t first_position, size_t num_rows,
                         const float* k, const float* v, size_t stride) {
-    const bool is_f16 = kv.layout->type == KvType::kF16;
-    (is_f16 ? F16::WriteRows : Bf16::WriteRows)(kv, layer, first_position, num_rows, k, v, stride);
+    Pick(kv.layout->type,
+         [&](auto of) { of.WriteRows(kv, layer, first_position, num_rows, k, v, stride); });
   }
-  static AttentionKernels Table() {
-    return {.attend = Attend,
+  static AttentionKernels Table(KvType fastest_type) {
+    return {.fastest_type = fastest_type,
+            .attend = Attend,
             .attend_segment = AttendSegment,
-            .merge_segments = F16::MergeSegments,  // states are f32
+            .merge_segments = AttentionOf<S, KvType::kF16>::MergeSegments,  // states are f32
             .write_rows = WriteRows};
   }
 };

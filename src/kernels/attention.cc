@@ -5,8 +5,9 @@
 namespace trellis {
 
 size_t AttentionScratchBytes(size_t head_dim) {
-  const size_t floats = kMaxTileRows * kPageTokens + kBlockQueries * (3 * head_dim + kQueryPad);
-  return floats * sizeof(float);
+  const size_t floats = kMaxTileRows * kVisitTokens + kBlockQueries * (3 * head_dim + kQueryPad);
+  const size_t integers = kBlockQueries * (head_dim + 2 * kQueryPad);
+  return floats * sizeof(float) + integers * sizeof(int16_t);
 }
 
 size_t AttentionBlockRows(size_t group) {

@@ -1,11 +1,11 @@
 // Attention of new rows over paged keys and values, and writing rows into pages. Page layout:
 // base/page_layout.h.
 //
-// ORDER. A query walks the pages of its sequence in absolute position order. The sequence is cut
-// into segments of kSegmentTokens at fixed absolute positions; within a segment there is one
-// running (max, sum, acc) state, and segments are merged in order. So the bits of a query's output
-// depend on its position and the rows it sees, never on chunking, batch or threads; prefill and
-// decode are the same function.
+// ORDER. A query walks the pages of its sequence in absolute position order, two at a time. The
+// sequence is cut into segments of kSegmentTokens at fixed absolute positions; within a segment
+// there is one running (max, sum, acc) state, and segments are merged in order. So the bits of a
+// query's output depend on its position and the rows it sees, never on chunking, batch or threads;
+// prefill and decode are the same function.
 #pragma once
 
 #include <cstddef>
@@ -47,6 +47,9 @@ struct AttentionTask {
 };
 
 struct AttentionKernels {
+  // What pages should hold where nobody says otherwise.
+  KvType fastest_type;
+
   // Rows [row_begin, row_end) of `task`, the query heads of kv head `kv_head`, whole context.
   // `scratch` is the calling thread's own, 64-byte aligned, AttentionScratchBytes(head_dim) long.
   void (*attend)(const AttentionTask& task, size_t kv_head, size_t row_begin, size_t row_end,
@@ -65,9 +68,9 @@ struct AttentionKernels {
 
   // Writes k and v rows ([num_rows, stride] f32, kv head h at h * head_dim) as the layout's type
   // (round to nearest even) into the pages at positions first_position .. + num_rows - 1 of
-  // `layer`, all kv heads. Pages hold finite numbers only: what is beyond +-65504 in f16 or +-2^60
-  // in bf16 becomes that, NaN becomes 0: a query meets the values of later rows of its block with
-  // weight 0, and 0 * Inf is NaN.
+  // `layer`, all kv heads. Pages hold finite numbers only: what is beyond +-65504 (bf16: +-2^60)
+  // becomes that, NaN becomes 0: a query meets the values of later rows of its block with weight 0,
+  // and 0 * Inf is NaN.
   void (*write_rows)(const PagedKv& kv, size_t layer, size_t first_position, size_t num_rows,
                      const float* k, const float* v, size_t stride);
 };

@@ -6,7 +6,7 @@
 namespace trellis {
 
 AttentionKernels Avx2AttentionKernels() {
-  return AttentionTable<SimdAvx2>::Table();
+  return AttentionTable<SimdAvx2>::Table(KvType::kI16);
 }
 
 }  // namespace trellis

@@ -6,7 +6,7 @@
 namespace trellis {
 
 AttentionKernels Avx512AttentionKernels() {
-  return AttentionTable<SimdAvx512>::Table();
+  return AttentionTable<SimdAvx512>::Table(KvType::kI16);
 }
 
 }  // namespace trellis

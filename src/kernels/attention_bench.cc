@@ -3,9 +3,13 @@
 #include "kernels/attention.h"
 
 #include <benchmark/benchmark.h>
+#include <sys/mman.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -23,15 +27,16 @@ constexpr Shape kShapes[] = {
     {"Qwen2.5-1.5B", 2, 6, 128, 0}, {"head-dim-80", 4, 8, 80, 0},
     {"Gemma3-270M", 1, 4, 256, 0},  {"Gemma3-270M-window", 1, 4, 256, 512}};
 
-// Pages of one layer, all halves of 0.5: timing needs no more. As in a pool of many layers, no two
-// pages of a sequence are neighbours.
+// Pages of one layer, all halves of 0.5 (scales of 0.5, too): timing needs no more. As in a pool of
+// many layers, no two pages of a sequence are neighbours.
 class Pages {
  public:
-  Pages(const Shape& shape, size_t num)
-      : layout_{kLayers, shape.num_kv_heads, shape.head_dim},
-        storage_(num * layout_.page_bytes() / sizeof(uint16_t) + 32, 0x3800) {
-    auto* first = reinterpret_cast<std::byte*>(storage_.data());
-    next_ = first + (64 - reinterpret_cast<uintptr_t>(first) % 64) % 64;
+  Pages(const Shape& shape, KvType type, size_t num)
+      : layout_{kLayers, shape.num_kv_heads, shape.head_dim, type},
+        storage_(static_cast<uint16_t*>(std::aligned_alloc(kHugePage, Bytes(num))), &std::free),
+        next_(reinterpret_cast<std::byte*>(storage_.get())) {
+    madvise(storage_.get(), Bytes(num), MADV_HUGEPAGE);  // as a pool
+    std::fill_n(storage_.get(), Bytes(num) / sizeof(uint16_t), 0x3800);
   }
   const PageLayout& layout() const { return layout_; }
   void Take(size_t num, std::vector<std::byte*>* to) {
@@ -39,9 +44,13 @@ class Pages {
   }
 
  private:
-  static constexpr size_t kLayers = 4;
+  static constexpr size_t kLayers = 24;
   PageLayout layout_;
-  std::vector<uint16_t> storage_;
+  static constexpr size_t kHugePage = size_t{2} << 20;
+  size_t Bytes(size_t num) const {
+    return (num * layout_.page_bytes() + kHugePage - 1) / kHugePage * kHugePage;
+  }
+  std::unique_ptr<uint16_t, decltype(&std::free)> storage_;
   std::byte* next_;
 };
 
@@ -65,12 +74,14 @@ void Run(benchmark::State& state, const KernelTable* kernels, const Shape& shape
     const size_t all = rows[r].position + 1;
     seen += static_cast<double>(shape.window == 0 ? all : std::min(all, shape.window));
   }
-  const AttentionTask task{.layout = &layout,
-                           .window = shape.window,
-                           .num_heads = shape.num_kv_heads * shape.group,
-                           .scale = 1 / std::sqrt(static_cast<float>(shape.head_dim)),
-                           .rows = rows.data()};
+  // Layer after layer, as a step has them: what is read once a step comes from memory.
+  AttentionTask task{.layout = &layout,
+                     .window = shape.window,
+                     .num_heads = shape.num_kv_heads * shape.group,
+                     .scale = 1 / std::sqrt(static_cast<float>(shape.head_dim)),
+                     .rows = rows.data()};
   for (auto _ : state) {
+    task.layer = (task.layer + 1) % layout.num_layers;
     for (size_t h = 0; h < shape.num_kv_heads; h++) {
       kernels->attention.attend(task, h, 0, rows.size(), scratch.get());
     }
@@ -82,15 +93,15 @@ void Run(benchmark::State& state, const KernelTable* kernels, const Shape& shape
   };
   state.counters["GMAC/s"] = rate(2 * seen * static_cast<double>(width));
   if (positions_read > 0) {
-    const size_t bytes = 2 * sizeof(uint16_t) * shape.num_kv_heads * shape.head_dim;
+    const size_t bytes = layout.page_bytes() / layout.num_layers / kPageTokens;
     state.counters["GB/s"] = rate(static_cast<double>(positions_read * bytes));
   }
 }
 
 // New rows of one sequence.
-void Attend(benchmark::State& state, const KernelTable* kernels, const Shape& shape, size_t depth,
-            size_t num_rows) {
-  Pages storage(shape, PagesFor(depth + num_rows));
+void Attend(benchmark::State& state, const KernelTable* kernels, const Shape& shape, KvType type,
+            size_t depth, size_t num_rows) {
+  Pages storage(shape, type, PagesFor(depth + num_rows));
   std::vector<std::byte*> pages;
   storage.Take(PagesFor(depth + num_rows), &pages);
   std::vector<AttentionRow> rows;
@@ -102,9 +113,10 @@ void Attend(benchmark::State& state, const KernelTable* kernels, const Shape& sh
 
 // One row each of several sequences, `own` tokens behind a trunk that they share or have each.
 enum class Trunk { kShared, kOwn };
-void Decode(benchmark::State& state, const KernelTable* kernels, const Shape& shape, Trunk trunk) {
+void Decode(benchmark::State& state, const KernelTable* kernels, const Shape& shape, KvType type,
+            Trunk trunk) {
   constexpr size_t kSequences = 8, kTrunk = 2048, kOwn = 32;
-  Pages storage(shape, kSequences * PagesFor(kTrunk + kOwn));
+  Pages storage(shape, type, kSequences * PagesFor(kTrunk + kOwn));
   std::vector<std::vector<std::byte*>> pages(kSequences);
   std::vector<AttentionRow> rows;
   for (auto& own : pages) {
@@ -120,9 +132,10 @@ void Decode(benchmark::State& state, const KernelTable* kernels, const Shape& sh
   Run(state, kernels, shape, storage.layout(), rows, trunks * kTrunk + kSequences * kOwn);
 }
 
-void WriteRows(benchmark::State& state, const KernelTable* kernels, const Shape& shape) {
+void WriteRows(benchmark::State& state, const KernelTable* kernels, const Shape& shape,
+               KvType type) {
   const size_t rows = 512, width = shape.num_kv_heads * shape.head_dim;
-  Pages storage(shape, PagesFor(rows));
+  Pages storage(shape, type, PagesFor(rows));
   std::vector<std::byte*> pages;
   storage.Take(PagesFor(rows), &pages);
   std::vector<float> k(rows * width, 0.5f), v(rows * width, 0.25f);
@@ -134,26 +147,31 @@ void WriteRows(benchmark::State& state, const KernelTable* kernels, const Shape&
   state.SetItemsProcessed(state.iterations() * static_cast<int64_t>(2 * rows * width));
 }
 
+void Register(const KernelTable* kernels, const Shape& shape, KvType type,
+              const std::string& name) {
+  for (const auto& [depth, rows] : {std::pair<size_t, size_t>{0, 512}, {4096, 512}, {4096, 1}}) {
+    if (kernels->isa == Isa::kScalar && rows > 1) continue;
+    benchmark::RegisterBenchmark(
+        ("Attend/" + name + "/depth:" + std::to_string(depth) + "/rows:" + std::to_string(rows))
+            .c_str(),
+        [=, &shape](benchmark::State& s) { Attend(s, kernels, shape, type, depth, rows); });
+  }
+  for (const Trunk trunk : {Trunk::kShared, Trunk::kOwn}) {
+    benchmark::RegisterBenchmark(
+        ("Decode8/" + name + (trunk == Trunk::kShared ? "/shared" : "/unshared")).c_str(),
+        [=, &shape](benchmark::State& s) { Decode(s, kernels, shape, type, trunk); });
+  }
+  benchmark::RegisterBenchmark(("WriteRows/" + name).c_str(), [=, &shape](benchmark::State& s) {
+    WriteRows(s, kernels, shape, type);
+  });
+}
+
 void RegisterAll() {
   for (const KernelTable* kernels : AvailableKernels()) {
     for (const Shape& shape : kShapes) {
-      const std::string name = std::string(kernels->name) + "/" + shape.model;
-      for (const auto& [depth, rows] :
-           {std::pair<size_t, size_t>{0, 512}, {4096, 512}, {4096, 1}}) {
-        if (kernels->isa == Isa::kScalar && rows > 1) continue;
-        benchmark::RegisterBenchmark(
-            ("Attend/" + name + "/depth:" + std::to_string(depth) + "/rows:" + std::to_string(rows))
-                .c_str(),
-            [=, &shape](benchmark::State& s) { Attend(s, kernels, shape, depth, rows); });
-      }
-      for (const Trunk trunk : {Trunk::kShared, Trunk::kOwn}) {
-        benchmark::RegisterBenchmark(
-            ("Decode8/" + name + (trunk == Trunk::kShared ? "/shared" : "/unshared")).c_str(),
-            [=, &shape](benchmark::State& s) { Decode(s, kernels, shape, trunk); });
-      }
-      benchmark::RegisterBenchmark(("WriteRows/" + name).c_str(), [=, &shape](benchmark::State& s) {
-        WriteRows(s, kernels, shape);
-      });
+      for (const auto& [type, label] : {std::pair{KvType::kF16, "f16"}, {KvType::kI16, "i16"}})
+        Register(kernels, shape, type,
+                 std::string(kernels->name) + "/" + shape.model + "/" + label);
     }
   }
 }

@@ -6,7 +6,7 @@
 namespace trellis {
 
 AttentionKernels NeonAttentionKernels() {
-  return AttentionTable<SimdNeon>::Table();
+  return AttentionTable<SimdNeon>::Table(KvType::kF16);
 }
 
 }  // namespace trellis

@@ -18,22 +18,40 @@ struct State {
   std::vector<float> acc;
 };
 
-const uint16_t* PageData(const AttentionRow& row, size_t position) {
-  return reinterpret_cast<const uint16_t*>(row.pages[position / kPageTokens]);
-}
+// One kv head of a page.
+struct Head {
+  Head(const PageLayout& layout, const std::byte* page, size_t layer, size_t kv_head)
+      : layout(layout),
+        k(reinterpret_cast<const uint16_t*>(page) + layout.k_offset(layer, kv_head)),
+        v(k + layout.matrix_elements()),
+        scales(reinterpret_cast<const float*>(v + layout.matrix_elements())) {}
 
-float ToFloat(KvType type, uint16_t bits) {
-  return type == KvType::kF16 ? HalfToFloat(bits) : Bf16ToFloat(bits);
+  float Key(size_t t, size_t d) const { return ToFloat(k[layout.k_index(t, d)], t); }
+  float Value(size_t t, size_t d) const {
+    return ToFloat(v[layout.v_index(t, d)], kPageTokens + t);
+  }
+  float ToFloat(uint16_t bits, size_t scale) const {
+    if (layout.type == KvType::kF16) return HalfToFloat(bits);
+    if (layout.type == KvType::kBf16) return Bf16ToFloat(bits);
+    return scales[scale] * static_cast<int16_t>(bits);
+  }
+
+  const PageLayout& layout;
+  const uint16_t* k;
+  const uint16_t* v;
+  const float* scales;
+};
+
+Head HeadAt(const AttentionTask& task, size_t kv_head, const AttentionRow& row, size_t position) {
+  return Head(*task.layout, row.pages[position / kPageTokens], task.layer, kv_head);
 }
 
 float Score(const AttentionTask& task, size_t kv_head, const AttentionRow& row, const float* q,
             size_t position) {
-  const PageLayout& layout = *task.layout;
-  const uint16_t* k =
-      PageData(row, position) + layout.k_offset(task.layer, kv_head) + position % kPageTokens;
+  const Head head = HeadAt(task, kv_head, row, position);
   float dot = 0;
-  for (size_t d = 0; d < layout.head_dim; d++)
-    dot = std::fma(q[d], ToFloat(layout.type, k[d * kPageTokens]), dot);
+  for (size_t d = 0; d < task.layout->head_dim; d++)
+    dot = std::fma(q[d], head.Key(position % kPageTokens, d), dot);
   const float score = dot * task.scale;
   return task.softcap > 0 ? std::tanh(score / task.softcap) * task.softcap : score;
 }
@@ -41,7 +59,7 @@ float Score(const AttentionTask& task, size_t kv_head, const AttentionRow& row, 
 // Positions [from, to), all in one page.
 void AttendPage(const AttentionTask& task, size_t kv_head, const AttentionRow& row, const float* q,
                 size_t from, size_t to, State* state) {
-  const PageLayout& layout = *task.layout;
+  const Head head = HeadAt(task, kv_head, row, from);
   float scores[kPageTokens];
   float max = state->max;
   for (size_t p = from; p < to; p++) {
@@ -54,12 +72,9 @@ void AttendPage(const AttentionTask& task, size_t kv_head, const AttentionRow& r
   for (float& a : state->acc) a *= alpha;
   for (size_t p = from; p < to; p++) {
     const float weight = std::exp(scores[p - from] - max);
-    const uint16_t* v =
-        PageData(row, p) + layout.v_offset(task.layer, kv_head) + p % kPageTokens * layout.head_dim;
     state->sum += weight;
-    for (size_t d = 0; d < layout.head_dim; d++) {
-      state->acc[d] = std::fma(weight, ToFloat(layout.type, v[d]), state->acc[d]);
-    }
+    for (size_t d = 0; d < task.layout->head_dim; d++)
+      state->acc[d] = std::fma(weight, head.Value(p % kPageTokens, d), state->acc[d]);
   }
 }
 
@@ -145,25 +160,54 @@ void MergeSegments(const AttentionTask& task, size_t kv_head, size_t row, const 
   }
 }
 
-uint16_t FromFloat(KvType type, float x) {
-  if (std::isnan(x)) return 0;
-  return type == KvType::kF16 ? FloatToHalf(std::clamp(x, -kMaxHalf, kMaxHalf))
-                              : FloatToBf16(std::clamp(x, -kMaxBf16Kv, kMaxBf16Kv));
+float Finite(KvType type, float x) {
+  const float most = type == KvType::kBf16 ? kMaxBf16Kv : kMaxHalf;
+  return std::isnan(x) ? 0 : std::clamp(x, -most, most);
+}
+
+uint16_t FromFloat(KvType type, float x, float scale) {
+  if (type == KvType::kF16) return FloatToHalf(x);
+  if (type == KvType::kBf16) return FloatToBf16(x);
+  return static_cast<uint16_t>(static_cast<int16_t>(std::nearbyint(x / scale)));
+}
+
+// What integers of a key or a value are multiplied by. Those of a key are 16 bits and have a norm
+// of 65,000 at most, those of a value are 15 bits (attention_tile_i16.h).
+float ScaleOf(const float* x, size_t head_dim, bool is_key) {
+  float most = 0, squares = 0;
+  for (size_t d = 0; d < head_dim; d++) {
+    const float kept = Finite(KvType::kI16, x[d]);
+    most = std::max(most, std::abs(kept));
+    squares += kept * kept;
+  }
+  return std::max(
+      {most / (is_key ? 32767 : 16383), is_key ? std::sqrt(squares) / 65000 : 0, 1e-30f});
+}
+
+void WriteHead(const PageLayout& layout, size_t t, const float* k, const float* v, uint16_t* head) {
+  uint16_t* values = head + layout.matrix_elements();
+  float k_scale = 1, v_scale = 1;
+  if (layout.type == KvType::kI16) {
+    auto* scales = reinterpret_cast<float*>(values + layout.matrix_elements());
+    k_scale = scales[t] = ScaleOf(k, layout.head_dim, true);
+    v_scale = scales[kPageTokens + t] = ScaleOf(v, layout.head_dim, false);
+  }
+  for (size_t d = 0; d < layout.head_dim; d++) {
+    head[layout.k_index(t, d)] = FromFloat(layout.type, Finite(layout.type, k[d]), k_scale);
+    values[layout.v_index(t, d)] = FromFloat(layout.type, Finite(layout.type, v[d]), v_scale);
+  }
 }
 
 void WriteRows(const PagedKv& kv, size_t layer, size_t first_position, size_t num_rows,
                const float* k, const float* v, size_t stride) {
   const PageLayout& layout = *kv.layout;
   for (size_t row = 0; row < num_rows; row++) {
-    const size_t position = first_position + row, t = position % kPageTokens;
+    const size_t position = first_position + row;
     auto* page = reinterpret_cast<uint16_t*>(kv.pages[position / kPageTokens]);
     for (size_t head = 0; head < layout.num_kv_heads; head++) {
-      for (size_t d = 0; d < layout.head_dim; d++) {
-        const size_t from = row * stride + head * layout.head_dim + d;
-        page[layout.k_offset(layer, head) + d * kPageTokens + t] = FromFloat(layout.type, k[from]);
-        page[layout.v_offset(layer, head) + t * layout.head_dim + d] =
-            FromFloat(layout.type, v[from]);
-      }
+      const size_t from = row * stride + head * layout.head_dim;
+      WriteHead(layout, position % kPageTokens, k + from, v + from,
+                page + layout.k_offset(layer, head));
     }
   }
 }
@@ -171,7 +215,8 @@ void WriteRows(const PagedKv& kv, size_t layer, size_t first_position, size_t nu
 }  // namespace
 
 AttentionKernels ScalarAttentionKernels() {
-  return {.attend = Attend,
+  return {.fastest_type = KvType::kF16,
+          .attend = Attend,
           .attend_segment = AttendSegment,
           .merge_segments = MergeSegments,
           .write_rows = WriteRows};

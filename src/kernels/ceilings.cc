@@ -59,6 +59,14 @@ void Maddubs256(size_t rounds) {
 #undef TRELLIS_OP
 }
 
+void Maddwd256(size_t rounds) {
+#define TRELLIS_OP(r)                    \
+  "vpmaddwd %%ymm12, %%ymm13, %%ymm14\n" \
+  "vpaddd %%ymm14, %%ymm" r ", %%ymm" r "\n"
+  TRELLIS_X86_LOOP(TRELLIS_TIMES_12(TRELLIS_ZERO), "ymm", "vmovups", TRELLIS_TIMES_12(TRELLIS_OP));
+#undef TRELLIS_OP
+}
+
 void Fma256(size_t rounds) {
 #define TRELLIS_OP(r) "vfmadd231ps %%ymm12, %%ymm13, %%ymm" r "\n"
   TRELLIS_X86_LOOP(TRELLIS_TIMES_12(TRELLIS_ZERO), "ymm", "vmovups", TRELLIS_TIMES_12(TRELLIS_OP));
@@ -73,6 +81,12 @@ void Dpbusd256(size_t rounds) {
 
 void Dpbusd512(size_t rounds) {
 #define TRELLIS_OP(r) "vpdpbusd %%zmm12, %%zmm13, %%zmm" r "\n"
+  TRELLIS_X86_LOOP(TRELLIS_TIMES_12(TRELLIS_ZERO), "zmm", "vmovups", TRELLIS_TIMES_12(TRELLIS_OP));
+#undef TRELLIS_OP
+}
+
+void Dpwssd512(size_t rounds) {
+#define TRELLIS_OP(r) "vpdpwssd %%zmm12, %%zmm13, %%zmm" r "\n"
   TRELLIS_X86_LOOP(TRELLIS_TIMES_12(TRELLIS_ZERO), "zmm", "vmovups", TRELLIS_TIMES_12(TRELLIS_OP));
 #undef TRELLIS_OP
 }
@@ -98,14 +112,17 @@ bool HasAvx512Bf16() {
 void AddProbes(Isa isa, std::vector<ArithmeticProbe>* probes) {
   if (isa == Isa::kAvx2) {
     probes->push_back({"avx2", Arithmetic::kInt8, "vpmaddubsw + vpaddw", 12 * 32, Maddubs256});
+    probes->push_back({"avx2", Arithmetic::kInt16, "vpmaddwd + vpaddd", 12 * 16, Maddwd256});
     probes->push_back({"avx2", Arithmetic::kF32, "vfmadd231ps ymm", 12 * 8, Fma256});
   }
   if (isa == Isa::kAvxVnni) {
     probes->push_back({"avxvnni", Arithmetic::kInt8, "vpdpbusd ymm", 12 * 32, Dpbusd256});
+    probes->push_back({"avxvnni", Arithmetic::kInt16, "vpmaddwd + vpaddd", 12 * 16, Maddwd256});
     probes->push_back({"avxvnni", Arithmetic::kF32, "vfmadd231ps ymm", 12 * 8, Fma256});
   }
   if (isa == Isa::kAvx512) {
     probes->push_back({"avx512", Arithmetic::kInt8, "vpdpbusd zmm", 12 * 64, Dpbusd512});
+    probes->push_back({"avx512", Arithmetic::kInt16, "vpdpwssd zmm", 12 * 32, Dpwssd512});
     probes->push_back({"avx512", Arithmetic::kF32, "vfmadd231ps zmm", 12 * 16, Fma512});
     if (!HasAvx512Bf16()) return;
     probes->push_back({"avx512", Arithmetic::kBf16, "vdpbf16ps zmm", 12 * 32, Dpbf16512});
@@ -167,6 +184,20 @@ void AddProbes(Isa, std::vector<ArithmeticProbe>*) {}
 #endif
 
 }  // namespace
+
+const char* ArithmeticName(Arithmetic arithmetic) {
+  switch (arithmetic) {
+    case Arithmetic::kInt8:
+      return "int8";
+    case Arithmetic::kInt16:
+      return "int16";
+    case Arithmetic::kF32:
+      return "f32";
+    case Arithmetic::kBf16:
+      return "bf16";
+  }
+  return "";
+}
 
 std::vector<ArithmeticProbe> AvailableProbes() {
   std::vector<ArithmeticProbe> probes = {

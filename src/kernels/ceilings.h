@@ -9,7 +9,8 @@
 
 namespace trellis {
 
-enum class Arithmetic { kInt8, kF32, kBf16 };
+enum class Arithmetic { kInt8, kInt16, kF32, kBf16 };
+const char* ArithmeticName(Arithmetic arithmetic);  // int8 ..
 
 struct ArithmeticProbe {
   const char* isa;  // the instruction set, by the name of its kernel table

@@ -36,10 +36,6 @@ void Reading(benchmark::State& state) {
   state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(kReadBytes));
 }
 
-const char* Name(Arithmetic arithmetic) {
-  return arithmetic == Arithmetic::kInt8 ? "int8" : arithmetic == Arithmetic::kF32 ? "f32" : "bf16";
-}
-
 [[maybe_unused]] const bool kRegistered = [] {
   const int all = static_cast<int>(std::thread::hardware_concurrency());
   const auto add = [all](const std::string& name, auto&&... work) {
@@ -47,7 +43,7 @@ const char* Name(Arithmetic arithmetic) {
     if (all > 1) bench->Threads(all);
   };
   for (const ArithmeticProbe& probe : AvailableProbes()) {
-    add(std::string("BM_Ceiling/") + probe.isa + "/" + Name(probe.arithmetic) + "/" +
+    add(std::string("BM_Ceiling/") + probe.isa + "/" + ArithmeticName(probe.arithmetic) + "/" +
             probe.instructions,
         Arithmetics, probe);
   }

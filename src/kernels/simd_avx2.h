@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 namespace trellis {
 
@@ -12,6 +13,8 @@ struct SimdAvx2 {
   static constexpr size_t kLanes = 8;
   static constexpr int kTileRows = 6, kAccumulators = 12;
   using F = __m256;
+  using I = __m256i;      // kLanes integers of 32 bits
+  using Pairs = __m256i;  // kLanes pairs of 16 bits
 
   static F Load(const float* p) { return _mm256_loadu_ps(p); }
   static void Store(float* p, F v) { _mm256_storeu_ps(p, v); }
@@ -42,6 +45,33 @@ struct SimdAvx2 {
   static F IfGreaterEqual(F a, F b, F v) {
     return _mm256_and_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ), v);
   }
+  static I ZeroI() { return _mm256_setzero_si256(); }
+  static Pairs LoadPairs(const uint16_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  }
+  // Assembly because order counts, as in matmul_avx2.cc: g++ spills what it does not keep apart,
+  // and a product that its own sum follows at once takes the unit that the next product needs.
+  static void AddPairs(const int16_t* a, Pairs b0, Pairs b1, I& sum0, I& sum1) {
+    __m256i t0, t1;
+    asm("vpbroadcastd %[a], %[t0]\n\t"
+        "vpmaddwd %[t0], %[b0], %[t1]\n\t"
+        "vpmaddwd %[t0], %[b1], %[t0]\n\t"
+        "vpaddd %[t1], %[s0], %[s0]\n\t"
+        "vpaddd %[t0], %[s1], %[s1]"
+        : [s0] "+x"(sum0), [s1] "+x"(sum1), [t0] "=&x"(t0), [t1] "=&x"(t1)
+        : [a] "m"(*reinterpret_cast<const Pair*>(a)), [b0] "x"(b0), [b1] "x"(b1));
+  }
+  static void AddPairs(const int16_t* a, Pairs b, I& sum) {
+    int32_t pair;
+    std::memcpy(&pair, a, sizeof(pair));
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_set1_epi32(pair), b));
+  }
+  static F ToFloat(I v) { return _mm256_cvtepi32_ps(v); }
+  static void StoreInt16(int16_t* p, F v) {
+    const __m256i n = _mm256_cvtps_epi32(v);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                     _mm_packs_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256(n, 1)));
+  }
   static float Sum(F v) {
     __m128 x = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     x = _mm_add_ps(x, _mm_movehl_ps(x, x));
@@ -52,6 +82,35 @@ struct SimdAvx2 {
     x = _mm_max_ps(x, _mm_movehl_ps(x, x));
     return _mm_cvtss_f32(_mm_max_ss(x, _mm_shuffle_ps(x, x, 1)));
   }
+  template <size_t kN>
+  static void SumOfEach(const F (&v)[kN], float* to) {
+    Store(to, OfEach(v, [](F a, F b) { return Add(a, b); }));
+  }
+  template <size_t kN>
+  static void MaxOfEach(const F (&v)[kN], float* to) {
+    Store(to, OfEach(v, [](F a, F b) { return Max(a, b); }));
+  }
+
+ private:
+  // Lane i: what `op` makes of the lanes of v[i]; the same tree for each.
+  template <size_t kN, typename Op>
+  static F OfEach(const F (&v)[kN], const Op& op) {
+    static_assert(kN <= kLanes);
+    const auto at = [&](size_t i) { return v[i < kN ? i : kN - 1]; };
+    const auto two = [&](size_t i) {  // of 4 lanes each: v[i], v[i + 1] by turns
+      return op(_mm256_unpacklo_ps(at(i), at(i + 1)), _mm256_unpackhi_ps(at(i), at(i + 1)));
+    };
+    const auto four = [&](size_t i) {
+      const F low = two(i), high = two(i + 2);
+      return op(_mm256_shuffle_ps(low, high, 0x44), _mm256_shuffle_ps(low, high, 0xee));
+    };
+    const F low = four(0), high = kN > 4 ? four(4) : low;
+    return op(_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31));
+  }
+
+  struct [[gnu::may_alias]] Pair {
+    int16_t values[2];
+  };
 };
 
 }  // namespace trellis

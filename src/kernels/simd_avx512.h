@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 namespace trellis {
 
@@ -14,6 +15,8 @@ struct SimdAvx512 {
   // Register tiles of attention: queries at most, vectors of accumulators at most.
   static constexpr int kTileRows = 6, kAccumulators = 24;
   using F = __m512;
+  using I = __m512i;      // kLanes integers of 32 bits
+  using Pairs = __m512i;  // kLanes pairs of 16 bits
 
   static F Load(const float* p) { return _mm512_loadu_ps(p); }
   static void Store(float* p, F v) { _mm512_storeu_ps(p, v); }
@@ -49,8 +52,56 @@ struct SimdAvx512 {
   static F IfGreaterEqual(F a, F b, F v) {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, b, _CMP_GE_OQ), v);
   }
+  static I ZeroI() { return _mm512_setzero_si512(); }
+  static Pairs LoadPairs(const uint16_t* p) { return _mm512_loadu_si512(p); }
+  // sum[i] += a[0] * b[2 i] + a[1] * b[2 i + 1]; with one vector of b, or with two.
+  static void AddPairs(const int16_t* a, Pairs b, I& sum) {
+    int32_t pair;
+    std::memcpy(&pair, a, sizeof(pair));
+    sum = _mm512_dpwssd_epi32(sum, _mm512_set1_epi32(pair), b);
+  }
+  static void AddPairs(const int16_t* a, Pairs b0, Pairs b1, I& sum0, I& sum1) {
+    AddPairs(a, b0, sum0);
+    AddPairs(a, b1, sum1);
+  }
+  static F ToFloat(I v) { return _mm512_cvtepi32_ps(v); }
+  // Rounded to nearest even; what no int16 can hold is the nearest that there is.
+  static void StoreInt16(int16_t* p, F v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(v)));
+  }
   static float Sum(F v) { return _mm512_reduce_add_ps(v); }
   static float MaxOf(F v) { return _mm512_reduce_max_ps(v); }
+  // to[i] = Sum(v[i]), all lanes of a vector written; in the order of one tree, which may be
+  // another than Sum()'s
+  template <size_t kN>
+  static void SumOfEach(const F (&v)[kN], float* to) {
+    Store(to, OfEach(v, [](F a, F b) { return Add(a, b); }));
+  }
+  template <size_t kN>
+  static void MaxOfEach(const F (&v)[kN], float* to) {
+    Store(to, OfEach(v, [](F a, F b) { return Max(a, b); }));
+  }
+
+ private:
+  // Lane i: what `op` makes of the lanes of v[i].
+  template <size_t kN, typename Op>
+  static F OfEach(const F (&v)[kN], const Op& op) {
+    static_assert(kN <= 8);
+    const auto at = [&](size_t i) { return v[i < kN ? i : kN - 1]; };
+    const auto two = [&](size_t i) {  // of 4 lanes each: v[i], v[i + 1] by turns
+      return op(_mm512_unpacklo_ps(at(i), at(i + 1)), _mm512_unpackhi_ps(at(i), at(i + 1)));
+    };
+    const auto four = [&](size_t i) {
+      const F low = two(i), high = two(i + 2);
+      return op(_mm512_shuffle_ps(low, high, 0x44), _mm512_shuffle_ps(low, high, 0xee));
+    };
+    const F low = four(0), high = kN > 4 ? four(4) : low;
+    // Fours of lanes: low 0, 2, high 0, 2 with low 1, 3, high 1, 3; then neighbours.
+    const F pairs =
+        op(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd));
+    return op(_mm512_shuffle_f32x4(pairs, pairs, 0x88), _mm512_shuffle_f32x4(pairs, pairs, 0xdd));
+  }
 };
 
 }  // namespace trellis

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 namespace trellis {
 
@@ -12,6 +13,8 @@ struct SimdNeon {
   static constexpr size_t kLanes = 4;
   static constexpr int kTileRows = 4, kAccumulators = 16;
   using F = float32x4_t;
+  using I = int32x4_t;
+  using Pairs = int16x8_t;
 
   static F Load(const float* p) { return vld1q_f32(p); }
   static void Store(float* p, F v) { vst1q_f32(p, v); }
@@ -36,8 +39,33 @@ struct SimdNeon {
   static F IfGreaterEqual(F a, F b, F v) {
     return vreinterpretq_f32_u32(vandq_u32(vcgeq_f32(a, b), vreinterpretq_u32_f32(v)));
   }
+  static I ZeroI() { return vdupq_n_s32(0); }
+  static Pairs LoadPairs(const uint16_t* p) { return vreinterpretq_s16_u16(vld1q_u16(p)); }
+  static void AddPairs(const int16_t* a, Pairs b, I& sum) {
+    int32_t pair;
+    std::memcpy(&pair, a, sizeof(pair));
+    const int16x8_t pairs = vreinterpretq_s16_s32(vdupq_n_s32(pair));
+    const int32x4_t low = vmull_s16(vget_low_s16(pairs), vget_low_s16(b));
+    sum = vaddq_s32(sum, vpaddq_s32(low, vmull_high_s16(pairs, b)));
+  }
+  static void AddPairs(const int16_t* a, Pairs b0, Pairs b1, I& sum0, I& sum1) {
+    AddPairs(a, b0, sum0);
+    AddPairs(a, b1, sum1);
+  }
+  static F ToFloat(I v) { return vcvtq_f32_s32(v); }
+  static void StoreInt16(int16_t* p, F v) { vst1_s16(p, vqmovn_s32(vcvtnq_s32_f32(v))); }
   static float Sum(F v) { return vaddvq_f32(v); }
   static float MaxOf(F v) { return vmaxvq_f32(v); }
+  template <size_t kN>
+  static void SumOfEach(const F (&v)[kN], float* to) {
+    const auto at = [&](size_t i) { return v[i < kN ? i : kN - 1]; };
+    Store(to, vpaddq_f32(vpaddq_f32(at(0), at(1)), vpaddq_f32(at(2), at(3))));
+  }
+  template <size_t kN>
+  static void MaxOfEach(const F (&v)[kN], float* to) {
+    const auto at = [&](size_t i) { return v[i < kN ? i : kN - 1]; };
+    Store(to, vpmaxq_f32(vpmaxq_f32(at(0), at(1)), vpmaxq_f32(at(2), at(3))));
+  }
 };
 
 }  // namespace trellis

@@ -42,9 +42,9 @@ void ForEachElement(const PageLayout& layout, std::span<std::byte* const> pages,
     for (size_t head = 0; head < layout.num_kv_heads; head++) {
       for (size_t d = 0; d < layout.head_dim; d++) {
         const uint64_t value = MixRow(hash, (layer * layout.num_kv_heads + head) * 64 + d);
-        visit(page[layout.k_offset(layer, head) + d * kPageTokens + in_page],
+        visit(page[layout.k_offset(layer, head) + layout.k_index(in_page, d)],
               static_cast<uint16_t>(value));
-        visit(page[layout.v_offset(layer, head) + in_page * layout.head_dim + d],
+        visit(page[layout.v_offset(layer, head) + layout.v_index(in_page, d)],
               static_cast<uint16_t>(value >> 16));
       }
     }

@@ -1,5 +1,6 @@
 #include "model/model.h"
 
+#include "kernels/kernels.h"
 #include "model/gguf_file.h"
 #include "model/transformer.h"
 #include "model/transformer_config.h"
@@ -15,9 +16,10 @@ Result<std::unique_ptr<Model>> Model::Load(const std::string& path, const Kernel
   TRELLIS_ASSIGN_OR_RETURN(Weights weights, LoadWeights(*gguf, config, pool, options));
   config.spec.packed_bytes = weights.packed_bytes;
   config.spec.packed_before = weights.mapped.has_value();
+  const KvType kv_type = options.kv_type.value_or(kernels.attention.fastest_type);
   TRELLIS_ASSIGN_OR_RETURN(std::unique_ptr<Transformer> model,
                            Transformer::Create(std::move(gguf), std::move(config),
-                                               std::move(weights), kernels, pool, options.kv_type));
+                                               std::move(weights), kernels, pool, kv_type));
   return std::unique_ptr<Model>(std::move(model));
 }
 

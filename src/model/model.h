@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -38,7 +39,8 @@ struct SequenceRows {
 };
 
 struct LoadOptions {
-  KvType kv_type = KvType::kF16;  // what pages hold
+  // What pages hold; nothing: what the kernels are fastest with.
+  std::optional<KvType> kv_type = {};
   // Called with done and total bytes as packing goes; may be empty.
   std::function<void(size_t done, size_t total)> progress = {};
   // Folder for packed weights, which makes the next start faster; empty: none.

@@ -80,7 +80,8 @@ TEST_F(ModelTest, SpecSaysWhatTheFileSays) {
   for (const TinyTensor& tensor : gguf.tensors) parameters += tensor.values.size();
   EXPECT_EQ(spec.num_parameters, parameters);
   EXPECT_EQ(spec.file_bytes, fs::file_size(path_));
-  EXPECT_EQ((*model)->page_layout(), (PageLayout{2, 2, 24}));
+  EXPECT_EQ((*model)->page_layout(),
+            (PageLayout{2, 2, 24, AvailableKernels().back()->attention.fastest_type}));
 }
 
 TEST_F(ModelTest, PagesHoldTheTypeAskedFor) {

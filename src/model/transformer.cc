@@ -352,9 +352,9 @@ StepWork Transformer::WorkOfAttention(const AttentionPlan& plan, size_t window) 
     }
     before = &row;
   }
-  const size_t page_bytes = 2 * kPageTokens * s.num_kv_heads * s.head_dim * sizeof(uint16_t);
   return {.macs = static_cast<double>(2 * pairs * s.num_heads * s.head_dim),
-          .bytes = static_cast<double>(pages * page_bytes)};
+          .arithmetic = layout_.type == KvType::kI16 ? Arithmetic::kInt16 : Arithmetic::kF32,
+          .bytes = static_cast<double>(pages * layout_.page_bytes() / s.num_layers)};
 }
 
 void Transformer::Attend(size_t index) {

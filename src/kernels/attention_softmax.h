@@ -1,0 +1,229 @@
+// What tiles of every type of page share: queries, the page at hand, scores -> weights with a
+// running maximum. For a vector type S of simd_*.h.
+//
+// Scores are kept in powers of two: a weight is 2^(score * scale * log2 e - maximum).
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+
+#include "base/page_layout.h"
+#include "base/types.h"
+#include "kernels/simd_math.h"
+#include "kernels/unroll.h"
+
+namespace trellis {
+
+// Below every real score, and finite: differences of it are numbers.
+inline constexpr float kNoScore = -1e30f;
+
+// Queries of a tile, on any instruction set.
+inline constexpr size_t kMaxTileRows = 6;
+
+struct AttentionQuery {
+  const float* q;           // [head_dim], times AttentionScaling::query
+  const int16_t* integers;  // [head_dim], for pages of integers: q in units of `unit`
+  float unit;
+  size_t begin, end;  // positions it sees
+  float max, sum;     // softmax state of the segment at hand
+  float* acc;         // [head_dim]
+};
+
+// Keys and values of one kv head in one page; base/page_layout.h has their order.
+struct PageView {
+  const uint16_t* keys;
+  const uint16_t* values;
+  const float* scales;  // [2, kPageTokens], where the type has them
+};
+
+// Queries visit pages in pairs that begin at even ones, which halves what a visit costs beside its
+// multiply-adds.
+inline constexpr size_t kVisitPages = 2, kVisitTokens = kVisitPages * kPageTokens;
+
+// Pages that queries visit at once.
+struct PageVisit {
+  PageView pages[kVisitPages];
+  PageView next[kVisitPages];  // those of the visit that follows, to be brought into the cache
+  size_t num_pages;
+  size_t first_position;
+  size_t num_valid;           // rows; what lies beyond them may be anything
+  const float* value_scales;  // [kVisitTokens], where the type has them; 0 beyond num_valid
+
+  size_t num_valid_of(size_t page) const {
+    return std::min(num_valid - page * kPageTokens, kPageTokens);
+  }
+};
+
+// Makes scores exponents of two: queries are multiplied by `query`; where there is a cap, a score
+// then becomes cap * tanh(score).
+struct AttentionScaling {
+  AttentionScaling(float scale, float softcap)
+      : query(softcap > 0 ? scale / softcap : scale * kLog2E), cap(softcap * kLog2E) {}
+  static constexpr float kLog2E = 1.44269504089f;
+  float query, cap;
+};
+
+// A tile prefetches as much in a step as it reads, in the order of memory: hardware goes on from
+// there.
+template <size_t kElements>
+inline void PrefetchElements(const uint16_t* p) {
+  TRELLIS_UNROLL
+  for (size_t i = 0; i < kElements; i += 32) __builtin_prefetch(p + i);
+}
+
+// Vectors of accumulators beside each of `rows` queries: as many as registers hold, a power of 2.
+constexpr size_t TileVectors(size_t rows, size_t budget, size_t most) {
+  size_t vectors = 1;
+  while (vectors * 2 <= most && vectors * 2 * rows <= budget) vectors *= 2;
+  return vectors;
+}
+
+// acc[r][v] <- add(acc[r][v], a[r], b[v]), the fewer of a and b held in registers.
+template <size_t kN, size_t kV, typename Acc, typename LoadA, typename LoadB, typename AddProduct>
+inline void TileStep(Acc (&acc)[kN][kV], const LoadA& load_a, const LoadB& load_b,
+                     const AddProduct& add) {
+  if constexpr (kV <= kN) {
+    decltype(load_b(0)) b[kV];
+    TRELLIS_UNROLL
+    for (size_t v = 0; v < kV; v++) b[v] = load_b(v);
+    TRELLIS_UNROLL
+    for (size_t r = 0; r < kN; r++) {
+      const auto a = load_a(r);
+      TRELLIS_UNROLL
+      for (size_t v = 0; v < kV; v++) acc[r][v] = add(acc[r][v], a, b[v]);
+    }
+  } else {
+    decltype(load_a(0)) a[kN];
+    TRELLIS_UNROLL
+    for (size_t r = 0; r < kN; r++) a[r] = load_a(r);
+    TRELLIS_UNROLL
+    for (size_t v = 0; v < kV; v++) {
+      const auto b = load_b(v);
+      TRELLIS_UNROLL
+      for (size_t r = 0; r < kN; r++) acc[r][v] = add(acc[r][v], a[r], b);
+    }
+  }
+}
+
+template <typename S>
+struct AttentionSoftmax {
+  using F = typename S::F;
+  static constexpr size_t kLanes = S::kLanes;
+  static constexpr size_t kVectors = kVisitTokens / kLanes;
+  // One number for each query of a tile, in whole vectors.
+  static constexpr size_t kPadded = (kMaxTileRows + kLanes - 1) / kLanes * kLanes;
+  using Each = float[kPadded];
+
+  // `scores` [kN, kVisitTokens] -> weights in place, 0 for keys that a query does not see; updates
+  // maxima and sums. alphas: what the queries' sums so far are to be scaled by.
+  template <size_t kN>
+  [[gnu::noinline]] static void Weigh(float cap, const PageVisit& visit,
+                                      AttentionQuery* const* queries, float* scores, Each& alphas) {
+    Each maxima;
+    Maxima<kN>(cap, visit, queries, scores, maxima, alphas);
+    F sums[kN];
+    TRELLIS_UNROLL
+    for (size_t r = 0; r < kN; r++) {
+      const F max = S::Set(maxima[r]);
+      F sum = S::Set(0);
+      TRELLIS_UNROLL
+      for (size_t v = 0; v < kVectors; v++) {
+        float* at = scores + r * kVisitTokens + v * kLanes;
+        const F weight = Exp2OfNegative<S>(S::Sub(S::Load(at), max));
+        S::Store(at, weight);
+        sum = S::Add(sum, weight);
+      }
+      sums[r] = sum;
+    }
+    AddSums<kN>(sums, alphas, queries);
+  }
+
+  // Weigh(); then weights are multiplied by the scales of their values. sums, largest: of these.
+  template <size_t kN>
+  [[gnu::noinline]] static void WeighAndScale(float cap, const PageVisit& visit,
+                                              AttentionQuery* const* queries, float* scores,
+                                              Each& alphas, Each& sums, Each& largest) {
+    Each maxima;
+    Maxima<kN>(cap, visit, queries, scores, maxima, alphas);
+    F weight_sums[kN], scaled_sums[kN], scaled_most[kN];
+    TRELLIS_UNROLL
+    for (size_t r = 0; r < kN; r++) {
+      const F max = S::Set(maxima[r]);
+      F sum = S::Set(0), scaled_sum = S::Set(0), most = S::Set(0);
+      TRELLIS_UNROLL
+      for (size_t v = 0; v < kVectors; v++) {
+        float* at = scores + r * kVisitTokens + v * kLanes;
+        const F weight = Exp2OfNegative<S>(S::Sub(S::Load(at), max));
+        const F scaled = S::Mul(weight, S::Load(visit.value_scales + v * kLanes));
+        S::Store(at, scaled);
+        sum = S::Add(sum, weight);
+        scaled_sum = S::Add(scaled_sum, scaled);
+        most = S::Max(most, scaled);
+      }
+      weight_sums[r] = sum, scaled_sums[r] = scaled_sum, scaled_most[r] = most;
+    }
+    AddSums<kN>(weight_sums, alphas, queries);
+    S::template SumOfEach<kN>(scaled_sums, sums);
+    S::template MaxOfEach<kN>(scaled_most, largest);
+  }
+
+ private:
+  // New maxima; masks scores.
+  template <size_t kN>
+  [[gnu::always_inline]] static void Maxima(float cap, const PageVisit& visit,
+                                            AttentionQuery* const* queries, float* scores,
+                                            Each& maxima, Each& alphas) {
+    if (cap > 0) Cap(cap, scores, kN * kVisitTokens);
+    F max[kN];
+    Each before = {};
+    TRELLIS_UNROLL
+    for (size_t r = 0; r < kN; r++) {
+      float* row = scores + r * kVisitTokens;
+      if (!SeesAll(*queries[r], visit)) Mask(*queries[r], visit.first_position, row);
+      max[r] = S::Load(row);
+      TRELLIS_UNROLL
+      for (size_t v = 1; v < kVectors; v++) max[r] = S::Max(max[r], S::Load(row + v * kLanes));
+      before[r] = queries[r]->max;
+    }
+    S::template MaxOfEach<kN>(max, maxima);
+    TRELLIS_UNROLL
+    for (size_t r = 0; r < kN; r += kLanes) {
+      const F old = S::Load(before + r), now = S::Max(old, S::Load(maxima + r));
+      S::Store(maxima + r, now);
+      S::Store(alphas + r, Exp2OfNegative<S>(S::Sub(old, now)));
+    }
+    TRELLIS_UNROLL
+    for (size_t r = 0; r < kN; r++) queries[r]->max = maxima[r];
+  }
+
+  template <size_t kN>
+  [[gnu::always_inline]] static void AddSums(const F (&vectors)[kN], const Each& alphas,
+                                             AttentionQuery* const* queries) {
+    Each sums;
+    S::template SumOfEach<kN>(vectors, sums);
+    TRELLIS_UNROLL
+    for (size_t r = 0; r < kN; r++) queries[r]->sum = std::fma(queries[r]->sum, alphas[r], sums[r]);
+  }
+
+  [[gnu::noinline]] static void Cap(float cap, float* scores, size_t n) {
+    for (size_t t = 0; t < n; t += kLanes)
+      S::Store(scores + t, S::Mul(Tanh<S>(S::Load(scores + t)), S::Set(cap)));
+  }
+
+  static bool SeesAll(const AttentionQuery& query, const PageVisit& visit) {
+    return query.begin <= visit.first_position && query.end >= visit.first_position + kVisitTokens;
+  }
+
+  // Keys outside what the query sees weigh nothing.
+  [[gnu::noinline]] static void Mask(const AttentionQuery& query, size_t first_position,
+                                     float* scores) {
+    for (size_t t = 0; t < kVisitTokens; t++) {
+      const size_t position = first_position + t;
+      if (position < query.begin || position >= query.end) scores[t] = -INFINITY;
+    }
+  }
+};
+
+}  // namespace trellis

@@ -1,0 +1,229 @@
+// A few queries over one page of 16-bit integers, for a vector type S of simd_*.h; as
+// attention_tile.h, which it takes the place of for such pages.
+//
+// A key is 15 bits and sign in units of its row's own scale, and so is a query; x86 multiplies
+// pairs of them and adds the two products at twice the rate of f32. Sums are exact: integers of 32
+// bits that cannot overflow, as |q . k| <= |q| |k| < 2^31. A value is 14 bits and sign; weights
+// times the scales of their values are integers, too, as large as their sum over a visit allows;
+// what visits come to is added up in f32. So rows are kept as exactly as in f16, whose numbers are
+// off by 2^-12 of themselves, and those of keys with a large bias better.
+#pragma once
+
+#include "base/half.h"
+#include "kernels/attention_softmax.h"
+
+namespace trellis {
+
+template <typename S>
+struct AttentionTileI16 {
+  using F = typename S::F;
+  using I = typename S::I;
+  static constexpr size_t kLanes = S::kLanes;
+  static_assert(kPageTokens % kLanes == 0 && S::kTileRows <= kMaxTileRows);
+
+  // The largest integer, and Euclidean norms, whose product with what rounding adds, sqrt(head_dim)
+  // / 2 each, is below 2^31.
+  static constexpr float kMost = 32767, kQueryNorm = 32500, kKeyNorm = 65000;
+  // As of the sum of a visit's weights and the largest integer of a value.
+  static constexpr float kWeightSum = 130000, kValueMost = 16383;
+  // Rows of a norm below this are taken for zeros.
+  static constexpr float kTiny = 1e-30f;
+
+  // query->q -> integers, which are written to `to`.
+  static void Prepare(size_t head_dim, int16_t* to, AttentionQuery* query) {
+    const float norm = std::max(SizeOf(query->q, head_dim).norm, kTiny);
+    Round(query->q, head_dim, kQueryNorm / norm, [&](size_t d, int16_t x) { to[d] = x; });
+    query->integers = to;
+    query->unit = norm / kQueryNorm;
+  }
+
+  // kN queries, all of which see something of the page. scores: [kN, kVisitTokens].
+  template <size_t kN>
+  static void Visit(float cap, size_t head_dim, const PageVisit& visit,
+                    AttentionQuery* const* queries, float* scores) {
+    typename AttentionSoftmax<S>::Each alphas, sums, largest, units;
+    int16_t weights[kN * kVisitTokens];
+    Scores<kN>(head_dim, visit, queries, scores);
+    AttentionSoftmax<S>::template WeighAndScale<kN>(cap, visit, queries, scores, alphas, sums,
+                                                    largest);
+    RoundWeights<kN>(scores, sums, largest, weights, units);
+    Accumulate<kN>(head_dim, visit, queries, weights, units, alphas);
+  }
+
+  // Row t of the page's K and V, [head_dim] each.
+  static void Write(const PageLayout& layout, size_t t, const float* k, const float* v,
+                    uint16_t* keys, uint16_t* values, float* scales) {
+    const size_t head_dim = layout.head_dim;
+    const Size k_size = SizeOf(k, head_dim), v_size = SizeOf(v, head_dim);
+    scales[t] = std::max({k_size.most / kMost, k_size.norm / kKeyNorm, kTiny});
+    scales[kPageTokens + t] = std::max(v_size.most / kValueMost, kTiny);
+    Round(k, head_dim, 1 / scales[t],
+          [&](size_t d, int16_t x) { keys[layout.k_index(t, d)] = static_cast<uint16_t>(x); });
+    Round(v, head_dim, 1 / scales[kPageTokens + t],
+          [&](size_t d, int16_t x) { values[layout.v_index(t, d)] = static_cast<uint16_t>(x); });
+  }
+
+ private:
+  template <size_t kN, size_t kV>
+  static void Clear(I (&acc)[kN][kV]) {
+    TRELLIS_UNROLL
+    for (size_t r = 0; r < kN; r++) {
+      TRELLIS_UNROLL
+      for (size_t v = 0; v < kV; v++) acc[r][v] = S::ZeroI();
+    }
+  }
+
+  // acc[r][v] += the pair at a[r] + offset times the pairs of vector v of b.
+  template <size_t kN, size_t kV>
+  [[gnu::always_inline]] static void Step(I (&acc)[kN][kV], const int16_t* const (&a)[kN],
+                                          size_t offset, const uint16_t* b) {
+    if constexpr (kV == 1) {
+      const auto b0 = S::LoadPairs(b);
+      TRELLIS_UNROLL
+      for (size_t r = 0; r < kN; r++) S::AddPairs(a[r] + offset, b0, acc[r][0]);
+    } else {
+      TRELLIS_UNROLL
+      for (size_t v = 0; v < kV; v += 2) {
+        const auto b0 = S::LoadPairs(b + 2 * v * kLanes);
+        const auto b1 = S::LoadPairs(b + 2 * (v + 1) * kLanes);
+        TRELLIS_UNROLL
+        for (size_t r = 0; r < kN; r++)
+          S::AddPairs(a[r] + offset, b0, b1, acc[r][v], acc[r][v + 1]);
+      }
+    }
+  }
+
+  template <size_t kN>
+  [[gnu::noinline]] static void Scores(size_t head_dim, const PageVisit& visit,
+                                       AttentionQuery* const* queries, float* scores) {
+    constexpr size_t kV = TileVectors(kN, S::kAccumulators, kPageTokens / kLanes);
+    const int16_t* q[kN];
+    TRELLIS_UNROLL
+    for (size_t r = 0; r < kN; r++) q[r] = queries[r]->integers;
+    for (size_t key = 0; key < visit.num_pages * kPageTokens; key += kV * kLanes) {
+      I acc[kN][kV];
+      Clear(acc);
+      const PageView& page = visit.pages[key / kPageTokens];
+      const uint16_t* keys = page.keys + 2 * (key % kPageTokens);
+      const uint16_t* next = visit.next[key / kPageTokens].keys + key % kPageTokens * head_dim;
+      for (size_t d = 0; d < head_dim; d += 2, next += 2 * kV * kLanes) {
+        PrefetchElements<2 * kV * kLanes>(next);
+        Step(acc, q, d, keys + d * kPageTokens);
+      }
+      TRELLIS_UNROLL
+      for (size_t v = 0; v < kV; v++) {
+        const F scale = S::Load(page.scales + key % kPageTokens + v * kLanes);
+        TRELLIS_UNROLL
+        for (size_t r = 0; r < kN; r++) {
+          const F unit = S::Mul(scale, S::Set(queries[r]->unit));
+          S::Store(scores + r * kVisitTokens + key + v * kLanes,
+                   S::Mul(S::ToFloat(acc[r][v]), unit));
+        }
+      }
+    }
+  }
+
+  // Scaled weights [kN, kVisitTokens] -> integers, and what one of them stands for.
+  template <size_t kN>
+  [[gnu::noinline]] static void RoundWeights(const float* weights, const float* sums,
+                                             const float* largest, int16_t* integers,
+                                             float* units) {
+    TRELLIS_UNROLL
+    for (size_t r = 0; r < kN; r++) {
+      units[r] = std::max({sums[r] / kWeightSum, largest[r] / kMost, kTiny});
+      const F factor = S::Set(1 / units[r]);
+      TRELLIS_UNROLL
+      for (size_t v = 0; v < kVisitTokens; v += kLanes) {
+        const size_t at = r * kVisitTokens + v;
+        S::StoreInt16(integers + at, S::Mul(S::Load(weights + at), factor));
+      }
+    }
+  }
+
+  template <size_t kN, size_t kV>
+  static void AccumulateColumns(size_t head_dim, size_t* d, const PageVisit& visit,
+                                AttentionQuery* const* queries, const int16_t* weights,
+                                const float* units, const float* alphas) {
+    const int16_t* rows[kN];
+    TRELLIS_UNROLL
+    for (size_t r = 0; r < kN; r++) rows[r] = weights + r * kVisitTokens;
+    for (; *d + kV * kLanes <= head_dim; *d += kV * kLanes) {
+      I acc[kN][kV];
+      Clear(acc);
+      for (size_t page = 0; page < visit.num_pages; page++) {
+        const uint16_t* values = visit.pages[page].values + 2 * *d;
+        const uint16_t* next = visit.next[page].values + *d * kPageTokens;
+        for (size_t t = 0; t < visit.num_valid_of(page); t += 2, next += 2 * kV * kLanes) {
+          PrefetchElements<2 * kV * kLanes>(next);
+          Step(acc, rows, page * kPageTokens + t, values + t * head_dim);
+        }
+      }
+      TRELLIS_UNROLL
+      for (size_t r = 0; r < kN; r++) {
+        const F alpha = S::Set(alphas[r]), unit = S::Set(units[r]);
+        TRELLIS_UNROLL
+        for (size_t v = 0; v < kV; v++) {
+          float* sum = queries[r]->acc + *d + v * kLanes;
+          S::Store(sum, S::MulAdd(S::ToFloat(acc[r][v]), unit, S::Mul(S::Load(sum), alpha)));
+        }
+      }
+    }
+    if constexpr (kV > 1)
+      AccumulateColumns<kN, kV / 2>(head_dim, d, visit, queries, weights, units, alphas);
+  }
+
+  template <size_t kN>
+  [[gnu::noinline]] static void Accumulate(size_t head_dim, const PageVisit& visit,
+                                           AttentionQuery* const* queries, const int16_t* weights,
+                                           const float* units, const float* alphas) {
+    constexpr size_t kV = TileVectors(kN, S::kAccumulators, 8);
+    size_t d = 0;
+    AccumulateColumns<kN, kV>(head_dim, &d, visit, queries, weights, units, alphas);
+    for (; d < head_dim; d++) {  // head_dim 8 or 24 on 16 lanes
+      for (size_t r = 0; r < kN; r++) {
+        int32_t sum = 0;
+        for (size_t t = 0; t < visit.num_valid; t++) {
+          const uint16_t* values = visit.pages[t / kPageTokens].values;
+          const size_t at = t % kPageTokens / 2 * 2 * head_dim + 2 * d + t % 2;
+          sum += weights[r * kVisitTokens + t] * static_cast<int16_t>(values[at]);
+        }
+        float* acc = queries[r]->acc + d;
+        *acc = std::fma(static_cast<float>(sum), units[r], *acc * alphas[r]);
+      }
+    }
+  }
+
+  struct Size {
+    float most, norm;  // largest magnitude, Euclidean
+  };
+  static Size SizeOf(const float* x, size_t n) {
+    F most = S::Set(0), squares = S::Set(0);
+    for (size_t i = 0; i < n; i += kLanes) {
+      const F v = Kept(x, n, i);
+      most = S::Max(most, S::Max(v, S::Sub(S::Set(0), v)));
+      squares = S::MulAdd(v, v, squares);
+    }
+    return {S::MaxOf(most), std::sqrt(S::Sum(squares))};
+  }
+
+  // Gives put(i, integer) x[i] * factor, i < n.
+  template <typename Put>
+  static void Round(const float* x, size_t n, float factor, const Put& put) {
+    int16_t integers[kLanes];
+    for (size_t i = 0; i < n; i += kLanes) {
+      S::StoreInt16(integers, S::Mul(Kept(x, n, i), S::Set(factor)));
+      for (size_t j = 0; j < kLanes && i + j < n; j++) put(i + j, integers[j]);
+    }
+  }
+
+  // Elements i .. of x [n] within the range of f16; NaN, and what is beyond the end, as 0.
+  static F Kept(const float* x, size_t n, size_t i) {
+    float padded[kLanes] = {};
+    if (i + kLanes > n) std::copy(x + i, x + n, padded);
+    const F v = S::Load(i + kLanes > n ? padded : x + i);
+    const F number = S::IfGreaterEqual(v, v, v);  // NaN is not
+    return S::Max(S::Min(number, S::Set(kMaxHalf)), S::Set(-kMaxHalf));
+  }
+};
+
+}  // namespace trellis
