@@ -1,17 +1,15 @@
 // Paged attention for a vector type S of simd_*.h. Included once by each attention_<isa>.cc.
 //
-// A block of query rows, times the heads that share one kv head, walks the pages of a segment, page
-// index by page index. Neighbouring rows whose page at an index is the same one share the visit: it
-// is read once and used by all of their queries, in register tiles (attention_tile.h). Every query
-// visits exactly the pages that it sees something of, in order, so what else is in the block
-// changes nothing.
+// A block of query rows, times the heads that share one kv head, walks the pages of a segment, two
+// at a time. Neighbouring rows whose pages there are the same share the visit: pages are read once
+// and used by all of their queries, in register tiles (attention_tile.h). Every query visits the
+// pages that it sees something of, in order, and what it does not see weighs nothing, so what else
+// is in the block changes nothing.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
-#include <type_traits>
 
 #include "base/check.h"
 #include "kernels/attention.h"
@@ -28,8 +26,7 @@ inline constexpr size_t kQueryPad = 8;
 template <typename S, KvType kType>
 struct AttentionOf {
   using F = typename S::F;
-  using Tile = std::conditional_t<kType == KvType::kI16, AttentionTileI16<S>,
-                                  AttentionTile<S, kType == KvType::kI16 ? KvType::kF16 : kType>>;
+  using Tile = AttentionTile<S, kType>;
   using Query = AttentionQuery;
   static constexpr size_t kLanes = S::kLanes;
 
@@ -97,8 +94,8 @@ struct AttentionOf {
       return query.begin < (at_ + 1) * kVisitTokens && query.end > at_ * kVisitTokens;
     }
 
-    // Whether the row can be of a visit to `pages`, null where none of its rows so far has one,
-    // to which its own are added.
+    // Whether the row can be part of a visit to `pages`, null where no row of it has one so far. If
+    // so, pages of its own fill these.
     bool Joins(size_t row, const std::byte* (&pages)[kVisitPages]) const {
       const size_t end = PagesFor(queries_[row * group_].end);
       for (size_t i = 0; i < kVisitPages; i++) {

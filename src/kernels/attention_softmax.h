@@ -80,33 +80,6 @@ constexpr size_t TileVectors(size_t rows, size_t budget, size_t most) {
   return vectors;
 }
 
-// acc[r][v] <- add(acc[r][v], a[r], b[v]), the fewer of a and b held in registers.
-template <size_t kN, size_t kV, typename Acc, typename LoadA, typename LoadB, typename AddProduct>
-inline void TileStep(Acc (&acc)[kN][kV], const LoadA& load_a, const LoadB& load_b,
-                     const AddProduct& add) {
-  if constexpr (kV <= kN) {
-    decltype(load_b(0)) b[kV];
-    TRELLIS_UNROLL
-    for (size_t v = 0; v < kV; v++) b[v] = load_b(v);
-    TRELLIS_UNROLL
-    for (size_t r = 0; r < kN; r++) {
-      const auto a = load_a(r);
-      TRELLIS_UNROLL
-      for (size_t v = 0; v < kV; v++) acc[r][v] = add(acc[r][v], a, b[v]);
-    }
-  } else {
-    decltype(load_a(0)) a[kN];
-    TRELLIS_UNROLL
-    for (size_t r = 0; r < kN; r++) a[r] = load_a(r);
-    TRELLIS_UNROLL
-    for (size_t v = 0; v < kV; v++) {
-      const auto b = load_b(v);
-      TRELLIS_UNROLL
-      for (size_t r = 0; r < kN; r++) acc[r][v] = add(acc[r][v], a[r], b);
-    }
-  }
-}
-
 template <typename S>
 struct AttentionSoftmax {
   using F = typename S::F;
@@ -116,57 +89,45 @@ struct AttentionSoftmax {
   static constexpr size_t kPadded = (kMaxTileRows + kLanes - 1) / kLanes * kLanes;
   using Each = float[kPadded];
 
-  // `scores` [kN, kVisitTokens] -> weights in place, 0 for keys that a query does not see; updates
-  // maxima and sums. alphas: what the queries' sums so far are to be scaled by.
-  template <size_t kN>
-  [[gnu::noinline]] static void Weigh(float cap, const PageVisit& visit,
-                                      AttentionQuery* const* queries, float* scores, Each& alphas) {
-    Each maxima;
-    Maxima<kN>(cap, visit, queries, scores, maxima, alphas);
-    F sums[kN];
-    TRELLIS_UNROLL
-    for (size_t r = 0; r < kN; r++) {
-      const F max = S::Set(maxima[r]);
-      F sum = S::Set(0);
-      TRELLIS_UNROLL
-      for (size_t v = 0; v < kVectors; v++) {
-        float* at = scores + r * kVisitTokens + v * kLanes;
-        const F weight = Exp2OfNegative<S>(S::Sub(S::Load(at), max));
-        S::Store(at, weight);
-        sum = S::Add(sum, weight);
-      }
-      sums[r] = sum;
-    }
-    AddSums<kN>(sums, alphas, queries);
-  }
+  // Of weights times the scales of their values.
+  struct Scaled {
+    Each sums, largest;
+  };
 
-  // Weigh(); then weights are multiplied by the scales of their values. sums, largest: of these.
-  template <size_t kN>
-  [[gnu::noinline]] static void WeighAndScale(float cap, const PageVisit& visit,
-                                              AttentionQuery* const* queries, float* scores,
-                                              Each& alphas, Each& sums, Each& largest) {
-    Each maxima;
+  // `scores` [kN, kVisitTokens] -> weights in place, 0 for keys that a query does not see; updates
+  // maxima and sums. alphas: what the queries' sums so far are to be scaled by. kScaled: then
+  // weights are multiplied by the scales of their values.
+  template <size_t kN, bool kScaled>
+  [[gnu::noinline]] static void Weigh(float cap, const PageVisit& visit,
+                                      AttentionQuery* const* queries, float* scores, Each& alphas,
+                                      Scaled* scaled) {
+    Each maxima, sums;
     Maxima<kN>(cap, visit, queries, scores, maxima, alphas);
-    F weight_sums[kN], scaled_sums[kN], scaled_most[kN];
+    F sum[kN], scaled_sum[kN], scaled_most[kN];
     TRELLIS_UNROLL
     for (size_t r = 0; r < kN; r++) {
       const F max = S::Set(maxima[r]);
-      F sum = S::Set(0), scaled_sum = S::Set(0), most = S::Set(0);
+      sum[r] = scaled_sum[r] = scaled_most[r] = S::Set(0);
       TRELLIS_UNROLL
       for (size_t v = 0; v < kVectors; v++) {
         float* at = scores + r * kVisitTokens + v * kLanes;
-        const F weight = Exp2OfNegative<S>(S::Sub(S::Load(at), max));
-        const F scaled = S::Mul(weight, S::Load(visit.value_scales + v * kLanes));
-        S::Store(at, scaled);
-        sum = S::Add(sum, weight);
-        scaled_sum = S::Add(scaled_sum, scaled);
-        most = S::Max(most, scaled);
+        F weight = Exp2OfNegative<S>(S::Sub(S::Load(at), max));
+        sum[r] = S::Add(sum[r], weight);
+        if constexpr (kScaled) {
+          weight = S::Mul(weight, S::Load(visit.value_scales + v * kLanes));
+          scaled_sum[r] = S::Add(scaled_sum[r], weight);
+          scaled_most[r] = S::Max(scaled_most[r], weight);
+        }
+        S::Store(at, weight);
       }
-      weight_sums[r] = sum, scaled_sums[r] = scaled_sum, scaled_most[r] = most;
     }
-    AddSums<kN>(weight_sums, alphas, queries);
-    S::template SumOfEach<kN>(scaled_sums, sums);
-    S::template MaxOfEach<kN>(scaled_most, largest);
+    S::template SumOfEach<kN>(sum, sums);
+    TRELLIS_UNROLL
+    for (size_t r = 0; r < kN; r++) queries[r]->sum = std::fma(queries[r]->sum, alphas[r], sums[r]);
+    if constexpr (kScaled) {
+      S::template SumOfEach<kN>(scaled_sum, scaled->sums);
+      S::template MaxOfEach<kN>(scaled_most, scaled->largest);
+    }
   }
 
  private:
@@ -196,15 +157,6 @@ struct AttentionSoftmax {
     }
     TRELLIS_UNROLL
     for (size_t r = 0; r < kN; r++) queries[r]->max = maxima[r];
-  }
-
-  template <size_t kN>
-  [[gnu::always_inline]] static void AddSums(const F (&vectors)[kN], const Each& alphas,
-                                             AttentionQuery* const* queries) {
-    Each sums;
-    S::template SumOfEach<kN>(vectors, sums);
-    TRELLIS_UNROLL
-    for (size_t r = 0; r < kN; r++) queries[r]->sum = std::fma(queries[r]->sum, alphas[r], sums[r]);
   }
 
   [[gnu::noinline]] static void Cap(float cap, float* scores, size_t n) {

@@ -1,5 +1,6 @@
-// A few queries over one page of f16 or bf16 keys and values, for a vector type S of simd_*.h:
-// scores, softmax (attention_softmax.h), weighted sum of values; and how such pages are written.
+// A few queries over the pages of a visit, of f16 or bf16 keys and values, for a vector type S of
+// simd_*.h: scores, softmax (attention_softmax.h), weighted sum of values; and how such pages are
+// written.
 //
 // A tile is up to S::kTileRows queries, in registers. What a query computes is the same for every
 // tile it may be part of: each score is one chain of multiply-adds over the dimensions, each
@@ -13,7 +14,7 @@
 
 namespace trellis {
 
-template <typename S, KvType kType>
+template <typename S, KvType kType>  // kI16: attention_tile_i16.h
 struct AttentionTile {
   using F = typename S::F;
   static constexpr size_t kLanes = S::kLanes;
@@ -21,13 +22,13 @@ struct AttentionTile {
 
   static void Prepare(size_t, int16_t*, AttentionQuery*) {}
 
-  // kN queries, all of which see something of the page. scores: [kN, kVisitTokens].
+  // kN queries, all of which see something of the visit. scores: [kN, kVisitTokens].
   template <size_t kN>
   static void Visit(float cap, size_t head_dim, const PageVisit& visit,
                     AttentionQuery* const* queries, float* scores) {
     typename AttentionSoftmax<S>::Each alphas;
     Scores<kN>(head_dim, visit, queries, scores);
-    AttentionSoftmax<S>::template Weigh<kN>(cap, visit, queries, scores, alphas);
+    AttentionSoftmax<S>::template Weigh<kN, false>(cap, visit, queries, scores, alphas, nullptr);
     Accumulate<kN>(head_dim, visit, queries, scores, alphas);
   }
 
@@ -48,7 +49,32 @@ struct AttentionTile {
   static float LoadOne(uint16_t bits) {
     return kType == KvType::kF16 ? HalfToFloat(bits) : Bf16ToFloat(bits);
   }
-  static F AddProduct(F sum, F a, F b) { return S::MulAdd(a, b, sum); }
+
+  // acc[r][v] += a[r] * b[v] for one step of the depth, the fewer of a and b held in registers.
+  template <size_t kN, size_t kV, typename LoadA, typename LoadB>
+  static void Step(F (&acc)[kN][kV], const LoadA& load_a, const LoadB& load_b) {
+    if constexpr (kV <= kN) {
+      F b[kV];
+      TRELLIS_UNROLL
+      for (size_t v = 0; v < kV; v++) b[v] = load_b(v);
+      TRELLIS_UNROLL
+      for (size_t r = 0; r < kN; r++) {
+        const F a = load_a(r);
+        TRELLIS_UNROLL
+        for (size_t v = 0; v < kV; v++) acc[r][v] = S::MulAdd(a, b[v], acc[r][v]);
+      }
+    } else {
+      F a[kN];
+      TRELLIS_UNROLL
+      for (size_t r = 0; r < kN; r++) a[r] = load_a(r);
+      TRELLIS_UNROLL
+      for (size_t v = 0; v < kV; v++) {
+        const F b = load_b(v);
+        TRELLIS_UNROLL
+        for (size_t r = 0; r < kN; r++) acc[r][v] = S::MulAdd(a[r], b, acc[r][v]);
+      }
+    }
+  }
 
   template <size_t kN>
   [[gnu::noinline]] static void Scores(size_t head_dim, const PageVisit& visit,
@@ -68,9 +94,9 @@ struct AttentionTile {
       const uint16_t* next = visit.next[key / kPageTokens].keys + key % kPageTokens * head_dim;
       for (size_t d = 0; d < head_dim; d++, next += kV * kLanes) {
         PrefetchElements<kV * kLanes>(next);
-        TileStep(
+        Step(
             acc, [&](size_t r) { return S::Set(q[r][d]); },
-            [&](size_t v) { return Load(keys + d * kPageTokens + v * kLanes); }, AddProduct);
+            [&](size_t v) { return Load(keys + d * kPageTokens + v * kLanes); });
       }
       TRELLIS_UNROLL
       for (size_t r = 0; r < kN; r++) {
@@ -100,9 +126,9 @@ struct AttentionTile {
         const float* from = weights + page * kPageTokens;
         for (size_t t = 0; t < visit.num_valid_of(page); t++, next += kV * kLanes) {
           PrefetchElements<kV * kLanes>(next);
-          TileStep(
+          Step(
               acc, [&](size_t r) { return S::Set(from[r * kVisitTokens + t]); },
-              [&](size_t v) { return Load(values + t * head_dim + v * kLanes); }, AddProduct);
+              [&](size_t v) { return Load(values + t * head_dim + v * kLanes); });
         }
       }
       TRELLIS_UNROLL

@@ -1,5 +1,4 @@
-// A few queries over one page of 16-bit integers, for a vector type S of simd_*.h; as
-// attention_tile.h, which it takes the place of for such pages.
+// attention_tile.h for pages of 16-bit integers.
 //
 // A key is 15 bits and sign in units of its row's own scale, and so is a query; x86 multiplies
 // pairs of them and adds the two products at twice the rate of f32. Sums are exact: integers of 32
@@ -10,12 +9,12 @@
 #pragma once
 
 #include "base/half.h"
-#include "kernels/attention_softmax.h"
+#include "kernels/attention_tile.h"
 
 namespace trellis {
 
 template <typename S>
-struct AttentionTileI16 {
+struct AttentionTile<S, KvType::kI16> {
   using F = typename S::F;
   using I = typename S::I;
   static constexpr size_t kLanes = S::kLanes;
@@ -24,7 +23,7 @@ struct AttentionTileI16 {
   // The largest integer, and Euclidean norms, whose product with what rounding adds, sqrt(head_dim)
   // / 2 each, is below 2^31.
   static constexpr float kMost = 32767, kQueryNorm = 32500, kKeyNorm = 65000;
-  // As of the sum of a visit's weights and the largest integer of a value.
+  // As much for the sum of a visit's weights and the largest integer of a value.
   static constexpr float kWeightSum = 130000, kValueMost = 16383;
   // Rows of a norm below this are taken for zeros.
   static constexpr float kTiny = 1e-30f;
@@ -37,16 +36,17 @@ struct AttentionTileI16 {
     query->unit = norm / kQueryNorm;
   }
 
-  // kN queries, all of which see something of the page. scores: [kN, kVisitTokens].
+  // kN queries, all of which see something of the visit. scores: [kN, kVisitTokens].
   template <size_t kN>
   static void Visit(float cap, size_t head_dim, const PageVisit& visit,
                     AttentionQuery* const* queries, float* scores) {
-    typename AttentionSoftmax<S>::Each alphas, sums, largest, units;
+    using Softmax = AttentionSoftmax<S>;
+    typename Softmax::Each alphas, units;
+    typename Softmax::Scaled scaled;
     int16_t weights[kN * kVisitTokens];
     Scores<kN>(head_dim, visit, queries, scores);
-    AttentionSoftmax<S>::template WeighAndScale<kN>(cap, visit, queries, scores, alphas, sums,
-                                                    largest);
-    RoundWeights<kN>(scores, sums, largest, weights, units);
+    Softmax::template Weigh<kN, true>(cap, visit, queries, scores, alphas, &scaled);
+    RoundWeights<kN>(scores, scaled, weights, units);
     Accumulate<kN>(head_dim, visit, queries, weights, units, alphas);
   }
 
@@ -125,12 +125,12 @@ struct AttentionTileI16 {
 
   // Scaled weights [kN, kVisitTokens] -> integers, and what one of them stands for.
   template <size_t kN>
-  [[gnu::noinline]] static void RoundWeights(const float* weights, const float* sums,
-                                             const float* largest, int16_t* integers,
-                                             float* units) {
+  [[gnu::noinline]] static void RoundWeights(const float* weights,
+                                             const typename AttentionSoftmax<S>::Scaled& scaled,
+                                             int16_t* integers, float* units) {
     TRELLIS_UNROLL
     for (size_t r = 0; r < kN; r++) {
-      units[r] = std::max({sums[r] / kWeightSum, largest[r] / kMost, kTiny});
+      units[r] = std::max({scaled.sums[r] / kWeightSum, scaled.largest[r] / kMost, kTiny});
       const F factor = S::Set(1 / units[r]);
       TRELLIS_UNROLL
       for (size_t v = 0; v < kVisitTokens; v += kLanes) {
