@@ -65,12 +65,12 @@ struct AttentionScaling {
   float query, cap;
 };
 
-// A tile prefetches as much in a step as it reads, in the order of memory: hardware goes on from
-// there.
+// A tile prefetches as much in a step as it reads, to L2, as L1 may be full of the pages at hand,
+// and in the order of memory: hardware goes on from there.
 template <size_t kElements>
 inline void PrefetchElements(const uint16_t* p) {
   TRELLIS_UNROLL
-  for (size_t i = 0; i < kElements; i += 32) __builtin_prefetch(p + i);
+  for (size_t i = 0; i < kElements; i += 32) __builtin_prefetch(p + i, 0, 2);
 }
 
 // Vectors of accumulators beside each of `rows` queries: as many as registers hold, a power of 2.
