@@ -58,6 +58,8 @@ class TestTest(unittest.TestCase):
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # Who starts tests in the background ignores it, and a shell cannot undo that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def run_test(self, *stages, **environment):
