@@ -29,6 +29,13 @@ namespace trellis {
 // What an element is.
 enum class KvType { kF16, kBf16, kI16 };
 
+// Rows of kI16: the largest integer of a key and their Euclidean norm, so that sums of products
+// with a query's cannot overflow; the largest of a value; the smallest scale.
+struct I16Rows {
+  static constexpr float kKeyMost = 32767, kKeyNorm = 65000, kValueMost = 16383;
+  static constexpr float kLeastScale = 1e-15f;
+};
+
 struct PageLayout {
   size_t num_layers = 0;
   size_t num_kv_heads = 0;

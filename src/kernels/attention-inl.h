@@ -3,8 +3,8 @@
 // A block of query rows, times the heads that share one kv head, walks the pages of a segment, two
 // at a time. Neighbouring rows whose pages there are the same share the visit: pages are read once
 // and used by all of their queries, in register tiles (attention_tile.h). Every query visits the
-// pages that it sees something of, in order, and what it does not see weighs nothing, so what else
-// is in the block changes nothing.
+// pairs of pages that it sees something of, in order, and what it does not see weighs nothing, so
+// what else is in the block changes nothing.
 #pragma once
 
 #include <algorithm>
@@ -37,7 +37,7 @@ struct AttentionOf {
   };
 
   struct Scratch {
-    float* scores;      // [kTileRows, kVisitTokens]
+    float* scores;      // [kMaxTileRows, kVisitTokens]
     float* q;           // [kBlockQueries, head_dim + kQueryPad]
     float* accs;        // [kBlockQueries, 2, head_dim]: segment, total
     int16_t* integers;  // [kBlockQueries, head_dim + 2 * kQueryPad]: q
@@ -75,7 +75,6 @@ struct AttentionOf {
     struct Visit : PageVisit {
       Query* queries[kBlockQueries];
       size_t num_queries;
-      float scales[kVisitTokens];  // of values
     };
     // False when there is none left.
     bool Next(Visit* visit) {
@@ -130,7 +129,7 @@ struct AttentionOf {
                            .scales = reinterpret_cast<const float*>(elements + scales_)};
       }
       if constexpr (kType == KvType::kI16) {  // read a visit later
-        constexpr size_t kElements = 2 * kPageTokens * sizeof(float) / sizeof(uint16_t);
+        constexpr size_t kElements = PageLayout{.type = kType}.scale_elements();
         for (size_t i = 0; i < visit->num_pages; i++)
           PrefetchElements<kElements>(reinterpret_cast<const uint16_t*>(visit->pages[i].scales));
       }
@@ -158,12 +157,11 @@ struct AttentionOf {
   }
 
   static void SetScales(typename Walk::Visit* visit) {
-    std::fill_n(visit->scales, kVisitTokens, 0.0f);
+    std::fill_n(visit->value_scales, kVisitTokens, 0.0f);
     for (size_t i = 0; i < visit->num_pages; i++) {
       std::copy_n(visit->pages[i].scales + kPageTokens, visit->num_valid_of(i),
-                  visit->scales + i * kPageTokens);
+                  visit->value_scales + i * kPageTokens);
     }
-    visit->value_scales = visit->scales;
   }
 
   // All queries of the visit, tile by tile; the last brings in what the next visit reads. A lone
@@ -174,14 +172,14 @@ struct AttentionOf {
     const size_t num = visit->num_queries, num_tiles = (num + kRows - 1) / kRows;
     if constexpr (kType == KvType::kI16) SetScales(visit);
     PageView ahead[2 * kVisitPages];
-    PageView* end = std::copy_n(visit->pages, visit->num_pages, ahead);
-    end = next != nullptr ? std::copy_n(next->pages, next->num_pages, end) : end;
-    std::fill(end, std::end(ahead), end[-1]);
+    PageView* last = std::copy_n(visit->pages, visit->num_pages, ahead);
+    last = next != nullptr ? std::copy_n(next->pages, next->num_pages, last) : last;
+    std::fill(last, std::end(ahead), last[-1]);
     std::copy_n(ahead, kVisitPages, visit->next);
     for (size_t tile = 0; tile < num_tiles; tile++) {
       const size_t begin = num * tile / num_tiles, end = num * (tile + 1) / num_tiles;
       if (tile + 1 == num_tiles)
-        std::copy_n(ahead + (num_tiles == 1 ? 1 : kVisitPages), kVisitPages, visit->next);
+        std::copy_n(ahead + (num_tiles == 1 ? 1 : visit->num_pages), kVisitPages, visit->next);
       VisitTile<kRows>(cap, head_dim, *visit, visit->queries + begin, end - begin, scores);
     }
   }

@@ -26,7 +26,9 @@ struct PagedKv {
 
 // A query row: one position of one sequence. Its own key and value are already in the pages.
 struct AttentionRow {
-  std::byte* const* pages = nullptr;  // of its sequence, [PagesFor(position + 1)]
+  // Of its sequence, [PagesFor(position + 1)]. Of a pair of pages that a window reaches into, both
+  // are read.
+  std::byte* const* pages = nullptr;
   size_t position = 0;
   const float* q = nullptr;  // head h at h * head_dim
   float* out = nullptr;      // head h at h * head_dim

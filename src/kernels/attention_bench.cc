@@ -27,8 +27,8 @@ constexpr Shape kShapes[] = {
     {"Qwen2.5-1.5B", 2, 6, 128, 0}, {"head-dim-80", 4, 8, 80, 0},
     {"Gemma3-270M", 1, 4, 256, 0},  {"Gemma3-270M-window", 1, 4, 256, 512}};
 
-// Pages of one layer, all halves of 0.5 (scales of 0.5, too): timing needs no more. As in a pool of
-// many layers, no two pages of a sequence are neighbours.
+// Pages, all halves of 0.5, or integers of 128 and scales of 1 / 256: timing needs no more. As in a
+// pool of many layers, no two pages of a sequence are neighbours.
 class Pages {
  public:
   Pages(const Shape& shape, KvType type, size_t num)
@@ -36,7 +36,13 @@ class Pages {
         storage_(static_cast<uint16_t*>(std::aligned_alloc(kHugePage, Bytes(num))), &std::free),
         next_(reinterpret_cast<std::byte*>(storage_.get())) {
     madvise(storage_.get(), Bytes(num), MADV_HUGEPAGE);  // as a pool
-    std::fill_n(storage_.get(), Bytes(num) / sizeof(uint16_t), 0x3800);
+    std::fill_n(storage_.get(), Bytes(num) / sizeof(uint16_t), type == KvType::kI16 ? 128 : 0x3800);
+    if (type != KvType::kI16) return;
+    for (size_t head = 0; head < num * kLayers * shape.num_kv_heads; head++) {
+      uint16_t* scales =
+          storage_.get() + head * layout_.head_elements() + layout_.scale_offset(0, 0);
+      std::fill_n(reinterpret_cast<float*>(scales), 2 * kPageTokens, 1.0f / 256);
+    }
   }
   const PageLayout& layout() const { return layout_; }
   void Take(size_t num, std::vector<std::byte*>* to) {

@@ -171,8 +171,7 @@ uint16_t FromFloat(KvType type, float x, float scale) {
   return static_cast<uint16_t>(static_cast<int16_t>(std::nearbyint(x / scale)));
 }
 
-// What integers of a key or a value are multiplied by. Those of a key are 16 bits and have a norm
-// of 65,000 at most, those of a value are 15 bits (attention_tile_i16.h).
+// What integers of a key or a value are multiplied by.
 float ScaleOf(const float* x, size_t head_dim, bool is_key) {
   float most = 0, squares = 0;
   for (size_t d = 0; d < head_dim; d++) {
@@ -180,8 +179,9 @@ float ScaleOf(const float* x, size_t head_dim, bool is_key) {
     most = std::max(most, std::abs(kept));
     squares += kept * kept;
   }
+  if (!is_key) return std::max(most / I16Rows::kValueMost, I16Rows::kLeastScale);
   return std::max(
-      {most / (is_key ? 32767 : 16383), is_key ? std::sqrt(squares) / 65000 : 0, 1e-30f});
+      {most / I16Rows::kKeyMost, std::sqrt(squares) / I16Rows::kKeyNorm, I16Rows::kLeastScale});
 }
 
 void WriteHead(const PageLayout& layout, size_t t, const float* k, const float* v, uint16_t* head) {

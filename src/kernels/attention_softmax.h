@@ -11,6 +11,7 @@
 
 #include "base/page_layout.h"
 #include "base/types.h"
+#include "kernels/attention.h"
 #include "kernels/simd_math.h"
 #include "kernels/unroll.h"
 
@@ -41,15 +42,16 @@ struct PageView {
 // Queries visit pages in pairs that begin at even ones, which halves what a visit costs beside its
 // multiply-adds.
 inline constexpr size_t kVisitPages = 2, kVisitTokens = kVisitPages * kPageTokens;
+static_assert(kSegmentTokens % kVisitTokens == 0);
 
 // Pages that queries visit at once.
 struct PageVisit {
   PageView pages[kVisitPages];
-  PageView next[kVisitPages];  // those of the visit that follows, to be brought into the cache
+  PageView next[kVisitPages];  // to be brought into the cache
   size_t num_pages;
   size_t first_position;
-  size_t num_valid;           // rows; what lies beyond them may be anything
-  const float* value_scales;  // [kVisitTokens], where the type has them; 0 beyond num_valid
+  size_t num_valid;                  // rows; what lies beyond them may be anything
+  float value_scales[kVisitTokens];  // where the type has them; 0 beyond num_valid
 
   size_t num_valid_of(size_t page) const {
     return std::min(num_valid - page * kPageTokens, kPageTokens);
@@ -136,12 +138,12 @@ struct AttentionSoftmax {
   [[gnu::always_inline]] static void Maxima(float cap, const PageVisit& visit,
                                             AttentionQuery* const* queries, float* scores,
                                             Each& maxima, Each& alphas) {
-    if (cap > 0) Cap(cap, scores, kN * kVisitTokens);
     F max[kN];
     Each before = {};
     TRELLIS_UNROLL
     for (size_t r = 0; r < kN; r++) {
       float* row = scores + r * kVisitTokens;
+      if (cap > 0) Cap(cap, row, visit.num_pages * kPageTokens);
       if (!SeesAll(*queries[r], visit)) Mask(*queries[r], visit.first_position, row);
       max[r] = S::Load(row);
       TRELLIS_UNROLL

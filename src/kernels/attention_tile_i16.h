@@ -4,8 +4,8 @@
 // pairs of them and adds the two products at twice the rate of f32. Sums are exact: integers of 32
 // bits that cannot overflow, as |q . k| <= |q| |k| < 2^31. A value is 14 bits and sign; weights
 // times the scales of their values are integers, too, as large as their sum over a visit allows;
-// what visits come to is added up in f32. So rows are kept as exactly as in f16, whose numbers are
-// off by 2^-12 of themselves, and those of keys with a large bias better.
+// what visits come to is added up in f32. Rows without outliers are kept about as exactly as in
+// f16, whose numbers are off by 2^-11 of themselves at most, and keys with a large bias better.
 #pragma once
 
 #include "base/half.h"
@@ -20,20 +20,22 @@ struct AttentionTile<S, KvType::kI16> {
   static constexpr size_t kLanes = S::kLanes;
   static_assert(kPageTokens % kLanes == 0 && S::kTileRows <= kMaxTileRows);
 
-  // The largest integer, and Euclidean norms, whose product with what rounding adds, sqrt(head_dim)
-  // / 2 each, is below 2^31.
-  static constexpr float kMost = 32767, kQueryNorm = 32500, kKeyNorm = 65000;
-  // As much for the sum of a visit's weights and the largest integer of a value.
-  static constexpr float kWeightSum = 130000, kValueMost = 16383;
-  // Rows of a norm below this are taken for zeros.
-  static constexpr float kTiny = 1e-30f;
+  // Times kKeyNorm, with what rounding adds, sqrt(head_dim) / 2 each, this is below 2^31.
+  static constexpr float kQueryNorm = 32500;
+  // So is this times kValueMost: the sum of a visit's weights, and the largest of them.
+  static constexpr float kWeightSum = 130000, kWeightMost = 32767;
+  // Queries of a smaller norm are taken for zeros, and weights of a smaller sum.
+  static constexpr float kTinyNorm = 1e-15f, kTinyWeight = 1e-30f;
 
-  // query->q -> integers, which are written to `to`.
+  // query->q -> integers, which are written to `to`. A NaN or Inf makes all scores NaN, as with
+  // floats.
   static void Prepare(size_t head_dim, int16_t* to, AttentionQuery* query) {
-    const float norm = std::max(SizeOf(query->q, head_dim).norm, kTiny);
+    const float norm = std::max(SizeOf(query->q, head_dim).norm, kTinyNorm);
+    float nothing = 0;
+    for (size_t d = 0; d < head_dim; d++) nothing += query->q[d] * 0.0f;
     Round(query->q, head_dim, kQueryNorm / norm, [&](size_t d, int16_t x) { to[d] = x; });
     query->integers = to;
-    query->unit = norm / kQueryNorm;
+    query->unit = norm / kQueryNorm + nothing;
   }
 
   // kN queries, all of which see something of the visit. scores: [kN, kVisitTokens].
@@ -55,8 +57,9 @@ struct AttentionTile<S, KvType::kI16> {
                     uint16_t* keys, uint16_t* values, float* scales) {
     const size_t head_dim = layout.head_dim;
     const Size k_size = SizeOf(k, head_dim), v_size = SizeOf(v, head_dim);
-    scales[t] = std::max({k_size.most / kMost, k_size.norm / kKeyNorm, kTiny});
-    scales[kPageTokens + t] = std::max(v_size.most / kValueMost, kTiny);
+    scales[t] = std::max(
+        {k_size.most / I16Rows::kKeyMost, k_size.norm / I16Rows::kKeyNorm, I16Rows::kLeastScale});
+    scales[kPageTokens + t] = std::max(v_size.most / I16Rows::kValueMost, I16Rows::kLeastScale);
     Round(k, head_dim, 1 / scales[t],
           [&](size_t d, int16_t x) { keys[layout.k_index(t, d)] = static_cast<uint16_t>(x); });
     Round(v, head_dim, 1 / scales[kPageTokens + t],
@@ -130,7 +133,8 @@ struct AttentionTile<S, KvType::kI16> {
                                              int16_t* integers, float* units) {
     TRELLIS_UNROLL
     for (size_t r = 0; r < kN; r++) {
-      units[r] = std::max({scaled.sums[r] / kWeightSum, scaled.largest[r] / kMost, kTiny});
+      units[r] =
+          std::max({scaled.sums[r] / kWeightSum, scaled.largest[r] / kWeightMost, kTinyWeight});
       const F factor = S::Set(1 / units[r]);
       TRELLIS_UNROLL
       for (size_t v = 0; v < kVisitTokens; v += kLanes) {

@@ -110,7 +110,7 @@ Result<Subject> LoadSubject(const SubjectId& id, size_t num_threads) {
                     ("trellis_equality_" + std::to_string(getpid()) + ".gguf");
   WriteGguf(is_gemma3 ? MakeTinyModel(TinyGemma3()) : MakeTinyKTypes(), path.string());
   LoadOptions options;
-  options.kv_type = is_gemma3 ? KvType::kF16 : KvType::kBf16;
+  options.kv_type = is_gemma3 ? KvType::kI16 : KvType::kBf16;
   TRELLIS_ASSIGN_OR_RETURN(subject.model,
                            Model::Load(path.string(), *id.kernels, *subject.pool, options));
   std::filesystem::remove(path);  // it stays mapped
