@@ -67,6 +67,13 @@ struct AttentionScaling {
   float query, cap;
 };
 
+// What pages hold of x: NaN is 0, the rest lies within +-most.
+template <typename S>
+inline typename S::F FiniteWithin(typename S::F x, float most) {
+  const typename S::F number = S::IfGreaterEqual(x, x, x);  // NaN is not
+  return S::Max(S::Min(number, S::Set(most)), S::Set(-most));
+}
+
 // A tile prefetches as much in a step as it reads, to L2, as L1 may be full of the pages at hand,
 // and in the order of memory: hardware goes on from there.
 template <size_t kElements>

@@ -161,19 +161,14 @@ struct AttentionTile {
     }
   }
 
-  static F Saturate(F x) {
-    constexpr float kMost = kType == KvType::kF16 ? kMaxHalf : kMaxBf16Kv;
-    const F number = S::IfGreaterEqual(x, x, x);  // NaN is not
-    return S::Max(S::Min(number, S::Set(kMost)), S::Set(-kMost));
-  }
-
   // Gives put(i, bits) element i of x, i < n <= kLanes.
   template <typename Put>
   static void Narrow(const float* x, size_t n, const Put& put) {
     float padded[kLanes] = {};
     uint16_t bits[kLanes];
     for (size_t i = 0; i < n && n < kLanes; i++) padded[i] = x[i];
-    const F kept = Saturate(S::Load(n == kLanes ? x : padded));
+    constexpr float kMost = kType == KvType::kF16 ? kMaxHalf : kMaxBf16Kv;
+    const F kept = FiniteWithin<S>(S::Load(n == kLanes ? x : padded), kMost);
     if constexpr (kType == KvType::kF16) {
       S::StoreHalf(bits, kept);
     } else {

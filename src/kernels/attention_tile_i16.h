@@ -181,6 +181,7 @@ struct AttentionTile<S, KvType::kI16> {
                                            AttentionQuery* const* queries, const int16_t* weights,
                                            const float* units, const float* alphas) {
     constexpr size_t kV = TileVectors(kN, S::kAccumulators, 8);
+    const PageLayout layout{.head_dim = head_dim, .type = KvType::kI16};
     size_t d = 0;
     AccumulateColumns<kN, kV>(head_dim, &d, visit, queries, weights, units, alphas);
     for (; d < head_dim; d++) {  // head_dim 8 or 24 on 16 lanes
@@ -188,8 +189,8 @@ struct AttentionTile<S, KvType::kI16> {
         int32_t sum = 0;
         for (size_t t = 0; t < visit.num_valid; t++) {
           const uint16_t* values = visit.pages[t / kPageTokens].values;
-          const size_t at = t % kPageTokens / 2 * 2 * head_dim + 2 * d + t % 2;
-          sum += weights[r * kVisitTokens + t] * static_cast<int16_t>(values[at]);
+          const auto value = static_cast<int16_t>(values[layout.v_index(t % kPageTokens, d)]);
+          sum += weights[r * kVisitTokens + t] * value;
         }
         float* acc = queries[r]->acc + d;
         *acc = std::fma(static_cast<float>(sum), units[r], *acc * alphas[r]);
@@ -224,9 +225,7 @@ struct AttentionTile<S, KvType::kI16> {
   static F Kept(const float* x, size_t n, size_t i) {
     float padded[kLanes] = {};
     if (i + kLanes > n) std::copy(x + i, x + n, padded);
-    const F v = S::Load(i + kLanes > n ? padded : x + i);
-    const F number = S::IfGreaterEqual(v, v, v);  // NaN is not
-    return S::Max(S::Min(number, S::Set(kMaxHalf)), S::Set(-kMaxHalf));
+    return FiniteWithin<S>(S::Load(i + kLanes > n ? padded : x + i), kMaxHalf);
   }
 };
 
