@@ -130,16 +130,25 @@ struct AttentionSoftmax {
         S::Store(at, weight);
       }
     }
-    S::template SumOfEach<kN>(sum, sums);
+    SumOfEach(sum, sums);
     TRELLIS_UNROLL
     for (size_t r = 0; r < kN; r++) queries[r]->sum = std::fma(queries[r]->sum, alphas[r], sums[r]);
     if constexpr (kScaled) {
-      S::template SumOfEach<kN>(scaled_sum, scaled->sums);
-      S::template MaxOfEach<kN>(scaled_most, scaled->largest);
+      SumOfEach(scaled_sum, scaled->sums);
+      MaxOfEach(scaled_most, scaled->largest);
     }
   }
 
  private:
+  template <size_t kN>
+  static void SumOfEach(const F (&v)[kN], Each& to) {
+    S::Store(to, S::OfEach(v, [](F a, F b) { return S::Add(a, b); }));
+  }
+  template <size_t kN>
+  static void MaxOfEach(const F (&v)[kN], Each& to) {
+    S::Store(to, S::OfEach(v, [](F a, F b) { return S::Max(a, b); }));
+  }
+
   // New maxima; masks scores.
   template <size_t kN>
   [[gnu::always_inline]] static void Maxima(float cap, const PageVisit& visit,
@@ -157,7 +166,7 @@ struct AttentionSoftmax {
       for (size_t v = 1; v < kVectors; v++) max[r] = S::Max(max[r], S::Load(row + v * kLanes));
       before[r] = queries[r]->max;
     }
-    S::template MaxOfEach<kN>(max, maxima);
+    MaxOfEach(max, maxima);
     TRELLIS_UNROLL
     for (size_t r = 0; r < kN; r += kLanes) {
       const F old = S::Load(before + r), now = S::Max(old, S::Load(maxima + r));

@@ -82,17 +82,6 @@ struct SimdAvx2 {
     x = _mm_max_ps(x, _mm_movehl_ps(x, x));
     return _mm_cvtss_f32(_mm_max_ss(x, _mm_shuffle_ps(x, x, 1)));
   }
-  template <size_t kN>
-  static void SumOfEach(const F (&v)[kN], float* to) {
-    Store(to, OfEach(v, [](F a, F b) { return Add(a, b); }));
-  }
-  template <size_t kN>
-  static void MaxOfEach(const F (&v)[kN], float* to) {
-    Store(to, OfEach(v, [](F a, F b) { return Max(a, b); }));
-  }
-
- private:
-  // Lane i: what `op` makes of the lanes of v[i]; the same tree for each.
   template <size_t kN, typename Op>
   static F OfEach(const F (&v)[kN], const Op& op) {
     static_assert(kN <= kLanes);
@@ -108,6 +97,7 @@ struct SimdAvx2 {
     return op(_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31));
   }
 
+ private:
   struct [[gnu::may_alias]] Pair {
     int16_t values[2];
   };

@@ -72,19 +72,8 @@ struct SimdAvx512 {
   }
   static float Sum(F v) { return _mm512_reduce_add_ps(v); }
   static float MaxOf(F v) { return _mm512_reduce_max_ps(v); }
-  // to[i] = Sum(v[i]), all lanes of a vector written; in the order of one tree, which may be
-  // another than Sum()'s
-  template <size_t kN>
-  static void SumOfEach(const F (&v)[kN], float* to) {
-    Store(to, OfEach(v, [](F a, F b) { return Add(a, b); }));
-  }
-  template <size_t kN>
-  static void MaxOfEach(const F (&v)[kN], float* to) {
-    Store(to, OfEach(v, [](F a, F b) { return Max(a, b); }));
-  }
-
- private:
-  // Lane i: what `op` makes of the lanes of v[i].
+  // Lane i: what `op`, a sum or a maximum, makes of the lanes of v[i]; the same tree for each,
+  // which may be another than Sum()'s.
   template <size_t kN, typename Op>
   static F OfEach(const F (&v)[kN], const Op& op) {
     static_assert(kN <= 8);

@@ -56,15 +56,12 @@ struct SimdNeon {
   static void StoreInt16(int16_t* p, F v) { vst1_s16(p, vqmovn_s32(vcvtnq_s32_f32(v))); }
   static float Sum(F v) { return vaddvq_f32(v); }
   static float MaxOf(F v) { return vmaxvq_f32(v); }
-  template <size_t kN>
-  static void SumOfEach(const F (&v)[kN], float* to) {
+  template <size_t kN, typename Op>
+  static F OfEach(const F (&v)[kN], const Op& op) {
+    static_assert(kN <= kLanes);
     const auto at = [&](size_t i) { return v[i < kN ? i : kN - 1]; };
-    Store(to, vpaddq_f32(vpaddq_f32(at(0), at(1)), vpaddq_f32(at(2), at(3))));
-  }
-  template <size_t kN>
-  static void MaxOfEach(const F (&v)[kN], float* to) {
-    const auto at = [&](size_t i) { return v[i < kN ? i : kN - 1]; };
-    Store(to, vpmaxq_f32(vpmaxq_f32(at(0), at(1)), vpmaxq_f32(at(2), at(3))));
+    const auto halve = [&](F a, F b) { return op(vuzp1q_f32(a, b), vuzp2q_f32(a, b)); };
+    return halve(halve(at(0), at(1)), halve(at(2), at(3)));
   }
 };
 
