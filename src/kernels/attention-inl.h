@@ -1,9 +1,9 @@
 // Paged attention for a vector type S of simd_*.h. Included once by each attention_<isa>.cc.
 //
-// A block of query rows, times the heads that share one kv head, walks the pages of a segment, two
-// at a time. Neighbouring rows whose pages there are the same share the visit: pages are read once
-// and used by all of their queries, in register tiles (attention_tile.h). Every query visits the
-// pairs of pages that it sees something of, in order, and what it does not see weighs nothing, so
+// A block of query rows, times the heads that share one kv head, walks the pages of a segment,
+// kVisitPages at a time. Neighbouring rows whose pages there are the same share the visit: pages
+// are read once and used by all of their queries, in register tiles (attention_tile.h). Every query
+// visits the pages that it sees something of, in order, and what it does not see weighs nothing, so
 // what else is in the block changes nothing.
 #pragma once
 
@@ -30,11 +30,14 @@ struct AttentionOf {
   using Query = AttentionQuery;
   static constexpr size_t kLanes = S::kLanes;
 
-  // Softmax state of one query over all segments merged so far.
-  struct Total {
+  // Softmax state of one query over some segments.
+  template <typename Acc>
+  struct State {
     float max, sum;
-    float* acc;  // [head_dim]
+    Acc* acc;  // [head_dim]
   };
+  using Total = State<float>;
+  using Partial = State<const float>;  // over one
 
   struct Scratch {
     float* scores;      // [kMaxTileRows, kVisitTokens]
@@ -110,19 +113,19 @@ struct AttentionOf {
 
     void Take(Visit* visit) {
       const std::byte* pages[kVisitPages] = {};
-      size_t end = 0;
+      size_t begin = SIZE_MAX, end = 0;
       visit->num_queries = 0;
       for (; row_ < num_rows_; row_++) {
         if (!Sees(row_)) continue;
         if (!Joins(row_, pages)) break;
+        begin = std::min(begin, queries_[row_ * group_].begin);
         end = std::max(end, queries_[row_ * group_].end);
         for (size_t g = 0; g < group_; g++)
           visit->queries[visit->num_queries++] = &queries_[row_ * group_ + g];
       }
       visit->first_position = at_ * kVisitTokens;
-      visit->num_valid = std::min(kVisitTokens, end - visit->first_position);
-      visit->num_pages = PagesFor(visit->num_valid);
-      for (size_t i = 0; i < visit->num_pages; i++) {
+      visit->LimitTo(begin, end);
+      for (size_t i = visit->first_page; i < visit->num_pages; i++) {
         const auto* elements = reinterpret_cast<const uint16_t*>(pages[i]);
         visit->pages[i] = {.keys = elements + keys_,
                            .values = elements + values_,
@@ -130,7 +133,7 @@ struct AttentionOf {
       }
       if constexpr (kType == KvType::kI16) {  // read a visit later
         constexpr size_t kElements = PageLayout{.type = kType}.scale_elements();
-        for (size_t i = 0; i < visit->num_pages; i++)
+        for (size_t i = visit->first_page; i < visit->num_pages; i++)
           PrefetchElements<kElements>(reinterpret_cast<const uint16_t*>(visit->pages[i].scales));
       }
     }
@@ -158,29 +161,40 @@ struct AttentionOf {
 
   static void SetScales(typename Walk::Visit* visit) {
     std::fill_n(visit->value_scales, kVisitTokens, 0.0f);
-    for (size_t i = 0; i < visit->num_pages; i++) {
+    for (size_t i = visit->first_page; i < visit->num_pages; i++) {
       std::copy_n(visit->pages[i].scales + kPageTokens, visit->num_valid_of(i),
                   visit->value_scales + i * kPageTokens);
     }
   }
 
-  // All queries of the visit, tile by tile; the last brings in what the next visit reads. A lone
-  // tile brings in the page behind the one it reads: more would not stay in L1.
+  // All queries of the visit, tile by tile, each with the pages that it sees something of; the last
+  // brings in what the next visit reads. A lone tile brings in the page behind the one it reads:
+  // more would not stay in L1.
   static void VisitPages(float cap, size_t head_dim, typename Walk::Visit* visit,
                          const typename Walk::Visit* next, float* scores) {
     constexpr size_t kRows = S::kTileRows;
     const size_t num = visit->num_queries, num_tiles = (num + kRows - 1) / kRows;
+    const size_t first_page = visit->first_page, num_pages = visit->num_pages;
     if constexpr (kType == KvType::kI16) SetScales(visit);
     PageView ahead[2 * kVisitPages];
-    PageView* last = std::copy_n(visit->pages, visit->num_pages, ahead);
-    last = next != nullptr ? std::copy_n(next->pages, next->num_pages, last) : last;
+    PageView* last = std::copy(visit->pages + first_page, visit->pages + num_pages, ahead);
+    const size_t num_here = num_pages - first_page;
+    if (next != nullptr)
+      last = std::copy(next->pages + next->first_page, next->pages + next->num_pages, last);
     std::fill(last, std::end(ahead), last[-1]);
-    std::copy_n(ahead, kVisitPages, visit->next);
+    const auto prefetch_from = [&](size_t i) {
+      std::copy_n(ahead + i, kVisitPages - first_page, visit->next + first_page);
+    };
+    prefetch_from(0);
     for (size_t tile = 0; tile < num_tiles; tile++) {
-      const size_t begin = num * tile / num_tiles, end = num * (tile + 1) / num_tiles;
-      if (tile + 1 == num_tiles)
-        std::copy_n(ahead + (num_tiles == 1 ? 1 : visit->num_pages), kVisitPages, visit->next);
-      VisitTile<kRows>(cap, head_dim, *visit, visit->queries + begin, end - begin, scores);
+      Query* const* queries = visit->queries + num * tile / num_tiles;
+      Query* const* end = visit->queries + num * (tile + 1) / num_tiles;
+      if (tile + 1 == num_tiles) prefetch_from(num_tiles == 1 ? 1 : num_here);
+      size_t from = SIZE_MAX, to = 0;
+      for (Query* const* q = queries; q != end; q++)
+        from = std::min(from, (*q)->begin), to = std::max(to, (*q)->end);
+      visit->LimitTo(from, to);
+      VisitTile<kRows>(cap, head_dim, *visit, queries, static_cast<size_t>(end - queries), scores);
     }
   }
 
@@ -202,21 +216,31 @@ struct AttentionOf {
     Fill(acc, head_dim, 0);
   }
 
-  // total <- total then segment, in this order.
-  static void Merge(float max, float sum, const float* acc, Total* total, size_t head_dim) {
-    const float new_max = std::max(total->max, max);
-    float fall[kLanes < 2 ? 2 : kLanes] = {total->max - new_max, max - new_max};
-    S::Store(fall, Exp2OfNegative<S>(S::Load(fall)));
-    const float a = fall[0], b = fall[1];
-    total->sum = std::fma(total->sum, a, sum * b);
-    total->max = new_max;
-    const F va = S::Set(a), vb = S::Set(b);
-    size_t d = 0;
-    for (; d + kLanes <= head_dim; d += kLanes) {
-      S::Store(total->acc + d,
-               S::MulAdd(S::Load(total->acc + d), va, S::Mul(S::Load(acc + d), vb)));
+  // Softmax states of as many queries: totals <- totals, then segments.
+  static void Merge(const Partial* segments, Total* const* totals, size_t num, size_t head_dim) {
+    float falls[2 * kBlockQueries] = {};
+    static_assert(2 * kBlockQueries % kLanes == 0);
+    for (size_t i = 0; i < num; i++) {
+      const float max = std::max(totals[i]->max, segments[i].max);
+      falls[2 * i] = totals[i]->max - max, falls[2 * i + 1] = segments[i].max - max;
+      totals[i]->max = max;
     }
-    for (; d < head_dim; d++) total->acc[d] = std::fma(total->acc[d], a, acc[d] * b);
+    for (size_t i = 0; i < 2 * num; i += kLanes)
+      S::Store(falls + i, Exp2OfNegative<S>(S::Load(falls + i)));
+    for (size_t i = 0; i < num; i++) {
+      const float a = falls[2 * i], b = falls[2 * i + 1];
+      totals[i]->sum = std::fma(totals[i]->sum, a, segments[i].sum * b);
+      Blend(totals[i]->acc, a, segments[i].acc, b, head_dim);
+    }
+  }
+
+  // to <- to * a + from * b.
+  static void Blend(float* to, float a, const float* from, float b, size_t n) {
+    const F va = S::Set(a), vb = S::Set(b);
+    size_t i = 0;
+    for (; i + kLanes <= n; i += kLanes)
+      S::Store(to + i, S::MulAdd(S::Load(to + i), va, S::Mul(S::Load(from + i), vb)));
+    for (; i < n; i++) to[i] = std::fma(to[i], a, from[i] * b);
   }
 
   // A zero's sign may tell of weights of 0 that another block did not multiply by: + 0 drops it.
@@ -269,11 +293,16 @@ struct AttentionOf {
       for (size_t q = 0; q < num; q++)
         Reset(&queries[q].max, &queries[q].sum, queries[q].acc, head_dim);
       WalkSegment(task, kv_head, rows, num_rows, segment, queries, s);
+      Partial states[kBlockQueries];
+      Total* of[kBlockQueries];
+      size_t seeing = 0;
       for (size_t q = 0; q < num; q++) {
         const SegmentRange range = VisibleSegments(rows[q / group].position, task.window);
         if (segment < range.first || segment > range.last) continue;
-        Merge(queries[q].max, queries[q].sum, queries[q].acc, &totals[q], head_dim);
+        states[seeing] = {.max = queries[q].max, .sum = queries[q].sum, .acc = queries[q].acc};
+        of[seeing++] = &totals[q];
       }
+      Merge(states, of, seeing, head_dim);
     }
     for (size_t q = 0; q < num; q++) {
       WriteOut(totals[q], head_dim, rows[q / group].out + (kv_head * group + q % group) * head_dim);
@@ -316,16 +345,22 @@ struct AttentionOf {
                             const float* partials, size_t segment_stride) {
     const size_t head_dim = task.layout->head_dim, group = GroupOf(task);
     const SegmentRange range = VisibleSegments(task.rows[row].position, task.window);
+    Total totals[kBlockQueries];
+    Partial segments[kBlockQueries];
+    Total* of[kBlockQueries];
     for (size_t g = 0; g < group; g++) {
-      float* out = task.rows[row].out + (kv_head * group + g) * head_dim;
-      Total total{.max = 0, .sum = 0, .acc = out};
-      Reset(&total.max, &total.sum, out, head_dim);
-      for (size_t i = 0; i <= range.last - range.first; i++) {
-        const float* p = partials + i * segment_stride + g * (2 + head_dim);
-        Merge(p[0], p[1], p + 2, &total, head_dim);
-      }
-      WriteOut(total, head_dim, out);
+      totals[g].acc = task.rows[row].out + (kv_head * group + g) * head_dim;
+      Reset(&totals[g].max, &totals[g].sum, totals[g].acc, head_dim);
+      of[g] = &totals[g];
     }
+    for (size_t i = 0; i <= range.last - range.first; i++) {
+      for (size_t g = 0; g < group; g++) {
+        const float* p = partials + i * segment_stride + g * (2 + head_dim);
+        segments[g] = {.max = p[0], .sum = p[1], .acc = p + 2};
+      }
+      Merge(segments, of, group, head_dim);
+    }
+    for (size_t g = 0; g < group; g++) WriteOut(totals[g], head_dim, totals[g].acc);
   }
 
   static void WriteRows(const PagedKv& kv, size_t layer, size_t first_position, size_t num_rows,

@@ -1,7 +1,7 @@
 // Attention of new rows over paged keys and values, and writing rows into pages. Page layout:
 // base/page_layout.h.
 //
-// ORDER. A query walks the pages of its sequence in absolute position order, two at a time. The
+// ORDER. A query walks the pages of its sequence in absolute position order, a few at a time. The
 // sequence is cut into segments of kSegmentTokens at fixed absolute positions; within a segment
 // there is one running (max, sum, acc) state, and segments are merged in order. So the bits of a
 // query's output depend on its position and the rows it sees, never on chunking, batch or threads;
@@ -26,8 +26,7 @@ struct PagedKv {
 
 // A query row: one position of one sequence. Its own key and value are already in the pages.
 struct AttentionRow {
-  // Of its sequence, [PagesFor(position + 1)]. Of a pair of pages that a window reaches into, both
-  // are read.
+  // Of its sequence, [PagesFor(position + 1)]; those that lie before its window are not read.
   std::byte* const* pages = nullptr;
   size_t position = 0;
   const float* q = nullptr;  // head h at h * head_dim

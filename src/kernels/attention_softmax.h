@@ -39,22 +39,28 @@ struct PageView {
   const float* scales;  // [2, kPageTokens], where the type has them
 };
 
-// Queries visit pages in pairs that begin at even ones, which halves what a visit costs beside its
-// multiply-adds.
-inline constexpr size_t kVisitPages = 2, kVisitTokens = kVisitPages * kPageTokens;
+// Queries visit this many pages at once, from a multiple of as many on, which shares what a visit
+// costs beside its multiply-adds.
+inline constexpr size_t kVisitPages = 4, kVisitTokens = kVisitPages * kPageTokens;
 static_assert(kSegmentTokens % kVisitTokens == 0);
 
-// Pages that queries visit at once.
+// Pages that queries visit at once, of which [first_page, num_pages) are read.
 struct PageVisit {
   PageView pages[kVisitPages];
-  PageView next[kVisitPages];  // to be brought into the cache
-  size_t num_pages;
-  size_t first_position;
+  PageView next[kVisitPages];  // to be brought into the cache while that of `pages` is read
+  size_t first_position;       // of all of the pages
+  size_t first_page, num_pages;
   size_t num_valid;                  // rows; what lies beyond them may be anything
-  float value_scales[kVisitTokens];  // where the type has them; 0 beyond num_valid
+  float value_scales[kVisitTokens];  // where the type has them; 0 in rows that are not read
 
   size_t num_valid_of(size_t page) const {
     return std::min(num_valid - page * kPageTokens, kPageTokens);
+  }
+  // To the pages that hold something of positions [begin, end), which some of it are.
+  void LimitTo(size_t begin, size_t end) {
+    first_page = begin > first_position ? (begin - first_position) / kPageTokens : 0;
+    num_valid = std::min(kVisitTokens, end - first_position);
+    num_pages = PagesFor(num_valid);
   }
 };
 
@@ -159,7 +165,8 @@ struct AttentionSoftmax {
     TRELLIS_UNROLL
     for (size_t r = 0; r < kN; r++) {
       float* row = scores + r * kVisitTokens;
-      if (cap > 0) Cap(cap, row, visit.num_pages * kPageTokens);
+      if (cap > 0)
+        Cap(cap, row + visit.first_page * kPageTokens, row + visit.num_pages * kPageTokens);
       if (!SeesAll(*queries[r], visit)) Mask(*queries[r], visit.first_position, row);
       max[r] = S::Load(row);
       TRELLIS_UNROLL
@@ -177,9 +184,9 @@ struct AttentionSoftmax {
     for (size_t r = 0; r < kN; r++) queries[r]->max = maxima[r];
   }
 
-  [[gnu::noinline]] static void Cap(float cap, float* scores, size_t n) {
-    for (size_t t = 0; t < n; t += kLanes)
-      S::Store(scores + t, S::Mul(Tanh<S>(S::Load(scores + t)), S::Set(cap)));
+  [[gnu::noinline]] static void Cap(float cap, float* scores, const float* end) {
+    for (; scores != end; scores += kLanes)
+      S::Store(scores, S::Mul(Tanh<S>(S::Load(scores)), S::Set(cap)));
   }
 
   static bool SeesAll(const AttentionQuery& query, const PageVisit& visit) {

@@ -83,7 +83,8 @@ struct AttentionTile {
     const float* q[kN];
     TRELLIS_UNROLL
     for (size_t r = 0; r < kN; r++) q[r] = queries[r]->q;
-    for (size_t key = 0; key < visit.num_pages * kPageTokens; key += kV * kLanes) {
+    for (size_t key = visit.first_page * kPageTokens; key < visit.num_pages * kPageTokens;
+         key += kV * kLanes) {
       F acc[kN][kV];
       TRELLIS_UNROLL
       for (size_t r = 0; r < kN; r++) {
@@ -120,7 +121,7 @@ struct AttentionTile {
         for (size_t v = 0; v < kV; v++)
           acc[r][v] = S::Mul(S::Load(queries[r]->acc + *d + v * kLanes), alpha);
       }
-      for (size_t page = 0; page < visit.num_pages; page++) {
+      for (size_t page = visit.first_page; page < visit.num_pages; page++) {
         const uint16_t* values = visit.pages[page].values + *d;
         const uint16_t* next = visit.next[page].values + *d * kPageTokens;
         const float* from = weights + page * kPageTokens;
@@ -151,7 +152,7 @@ struct AttentionTile {
     for (; d < head_dim; d++) {  // head_dim 8 or 24 on 16 lanes
       for (size_t r = 0; r < kN; r++) {
         float acc = queries[r]->acc[d] * alphas[r];
-        for (size_t t = 0; t < visit.num_valid; t++) {
+        for (size_t t = visit.first_page * kPageTokens; t < visit.num_valid; t++) {
           const uint16_t* values = visit.pages[t / kPageTokens].values;
           acc = std::fma(weights[r * kVisitTokens + t],
                          LoadOne(values[t % kPageTokens * head_dim + d]), acc);

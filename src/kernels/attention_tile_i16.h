@@ -103,7 +103,8 @@ struct AttentionTile<S, KvType::kI16> {
     const int16_t* q[kN];
     TRELLIS_UNROLL
     for (size_t r = 0; r < kN; r++) q[r] = queries[r]->integers;
-    for (size_t key = 0; key < visit.num_pages * kPageTokens; key += kV * kLanes) {
+    for (size_t key = visit.first_page * kPageTokens; key < visit.num_pages * kPageTokens;
+         key += kV * kLanes) {
       I acc[kN][kV];
       Clear(acc);
       const PageView& page = visit.pages[key / kPageTokens];
@@ -154,7 +155,7 @@ struct AttentionTile<S, KvType::kI16> {
     for (; *d + kV * kLanes <= head_dim; *d += kV * kLanes) {
       I acc[kN][kV];
       Clear(acc);
-      for (size_t page = 0; page < visit.num_pages; page++) {
+      for (size_t page = visit.first_page; page < visit.num_pages; page++) {
         const uint16_t* values = visit.pages[page].values + 2 * *d;
         const uint16_t* next = visit.next[page].values + *d * kPageTokens;
         for (size_t t = 0; t < visit.num_valid_of(page); t += 2, next += 2 * kV * kLanes) {
@@ -187,7 +188,7 @@ struct AttentionTile<S, KvType::kI16> {
     for (; d < head_dim; d++) {  // head_dim 8 or 24 on 16 lanes
       for (size_t r = 0; r < kN; r++) {
         int32_t sum = 0;
-        for (size_t t = 0; t < visit.num_valid; t++) {
+        for (size_t t = visit.first_page * kPageTokens; t < visit.num_valid; t++) {
           const uint16_t* values = visit.pages[t / kPageTokens].values;
           const auto value = static_cast<int16_t>(values[layout.v_index(t % kPageTokens, d)]);
           sum += weights[r * kVisitTokens + t] * value;

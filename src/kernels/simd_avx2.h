@@ -38,9 +38,9 @@ struct SimdAvx2 {
   static F Max(F a, F b) { return _mm256_max_ps(a, b); }
   static F Min(F a, F b) { return _mm256_min_ps(a, b); }
   static F Round(F v) { return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-  static F Pow2(F n) {
+  static F MulPow2(F v, F n) {
     const __m256i biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23));
+    return _mm256_mul_ps(v, _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23)));
   }
   static F IfGreaterEqual(F a, F b, F v) {
     return _mm256_and_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ), v);

@@ -43,10 +43,9 @@ struct SimdAvx512 {
   static F Round(F v) {
     return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   }
-  // 2^n for integral n in [-126, 127]; 0 for -127.
-  static F Pow2(F n) {
-    const __m512i biased = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(biased, 23));
+  // v * 2^n for integral n in [-126, 127]; 0 for n = -127.
+  static F MulPow2(F v, F n) {
+    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(n, Set(-126.0f), _CMP_GE_OQ), v, n);
   }
   // v where a >= b, else 0.
   static F IfGreaterEqual(F a, F b, F v) {
@@ -54,15 +53,14 @@ struct SimdAvx512 {
   }
   static I ZeroI() { return _mm512_setzero_si512(); }
   static Pairs LoadPairs(const uint16_t* p) { return _mm512_loadu_si512(p); }
-  // sum[i] += a[0] * b[2 i] + a[1] * b[2 i + 1]; with one vector of b, or with two.
-  static void AddPairs(const int16_t* a, Pairs b, I& sum) {
-    int32_t pair;
-    std::memcpy(&pair, a, sizeof(pair));
-    sum = _mm512_dpwssd_epi32(sum, _mm512_set1_epi32(pair), b);
-  }
+  // sum[i] += a[0] * b[2 i] + a[1] * b[2 i + 1]; with one vector of b, or with two. In assembly, as
+  // g++ 12 copies and spills the sums of the intrinsic; the pair is broadcast to a register, as a
+  // product that broadcasts from memory itself runs at three quarters of the speed on Zen 5.
+  static void AddPairs(const int16_t* a, Pairs b, I& sum) { AddProducts(Broadcast(a), b, sum); }
   static void AddPairs(const int16_t* a, Pairs b0, Pairs b1, I& sum0, I& sum1) {
-    AddPairs(a, b0, sum0);
-    AddPairs(a, b1, sum1);
+    const Pairs pair = Broadcast(a);
+    AddProducts(pair, b0, sum0);
+    AddProducts(pair, b1, sum1);
   }
   static F ToFloat(I v) { return _mm512_cvtepi32_ps(v); }
   // Rounded to nearest even; what no int16 can hold is the nearest that there is.
@@ -90,6 +88,17 @@ struct SimdAvx512 {
     const F pairs =
         op(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd));
     return op(_mm512_shuffle_f32x4(pairs, pairs, 0x88), _mm512_shuffle_f32x4(pairs, pairs, 0xdd));
+  }
+
+ private:
+  static Pairs Broadcast(const int16_t* a) {
+    using Pair [[gnu::may_alias]] = int32_t;
+    Pairs pair;
+    asm("vpbroadcastd %1, %0" : "=v"(pair) : "m"(*reinterpret_cast<const Pair*>(a)));
+    return pair;
+  }
+  static void AddProducts(Pairs a, Pairs b, I& sum) {
+    asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
   }
 };
 

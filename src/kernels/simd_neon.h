@@ -33,8 +33,9 @@ struct SimdNeon {
   static F Max(F a, F b) { return vmaxq_f32(a, b); }
   static F Min(F a, F b) { return vminq_f32(a, b); }
   static F Round(F v) { return vrndnq_f32(v); }
-  static F Pow2(F n) {
-    return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23));
+  static F MulPow2(F v, F n) {
+    const int32x4_t biased = vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127));
+    return vmulq_f32(v, vreinterpretq_f32_s32(vshlq_n_s32(biased, 23)));
   }
   static F IfGreaterEqual(F a, F b, F v) {
     return vreinterpretq_f32_u32(vandq_u32(vcgeq_f32(a, b), vreinterpretq_u32_f32(v)));

@@ -27,7 +27,7 @@ struct SimdScalar {
   static F Max(F a, F b) { return a > b ? a : b; }
   static F Min(F a, F b) { return a < b ? a : b; }
   static F Round(F v) { return std::nearbyint(v); }
-  static F Pow2(F n) { return n >= -126 && n <= 127 ? std::ldexp(1.0f, static_cast<int>(n)) : 0; }
+  static F MulPow2(F v, F n) { return n >= -126 ? std::ldexp(v, static_cast<int>(n)) : 0; }
   static F IfGreaterEqual(F a, F b, F v) { return a >= b ? v : 0.0f; }
   static float Sum(F v) { return v; }
   static float MaxOf(F v) { return v; }

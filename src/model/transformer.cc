@@ -345,7 +345,7 @@ StepWork Transformer::WorkOfAttention(const AttentionPlan& plan, size_t window) 
   for (const AttentionRow& row : plan.rows()) {
     const size_t first = window > 0 && row.position >= window ? row.position - window + 1 : 0;
     pairs += row.position + 1 - first;
-    for (size_t p = first / kPageTokens / 2 * 2; p <= row.position / kPageTokens; p++) {
+    for (size_t p = first / kPageTokens; p <= row.position / kPageTokens; p++) {
       const bool is_shared = before != nullptr && p <= before->position / kPageTokens &&
                              before->pages[p] == row.pages[p];
       if (!is_shared) pages++;
