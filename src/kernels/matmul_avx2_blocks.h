@@ -9,9 +9,9 @@
 #include <immintrin.h>
 
 #include <cstring>
-#include <utility>
 
 #include "kernels/packed_format.h"
+#include "kernels/unroll.h"
 
 namespace trellis {
 namespace {
@@ -57,15 +57,6 @@ inline __m256i BitsToSixteens(const std::byte* bits) {
   const __m256i mask = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201ULL));
   const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(spread, mask), mask);
   return _mm256_and_si256(set, _mm256_set1_epi8(16));
-}
-
-// f(0), f(1)... f(kCount - 1), as constants.
-template <int kCount, typename F>
-[[gnu::always_inline]] inline void Unrolled(const F& f) {
-  [&]<int... k>(std::integer_sequence<int, k...>) __attribute__((always_inline)) {
-    (f(std::integral_constant<int, k>{}), ...);
-  }
-  (std::make_integer_sequence<int, kCount>{});
 }
 
 // kDots: the arithmetic has a dot product of four bytes in 32 bits.

@@ -1,6 +1,5 @@
-// AVX-512 with VNNI. A panel is unpacked to unsigned bytes while the first tile of rows runs over
-// it, and read as bytes by the tiles that follow; so one row (decode) and hundreds (prefill) are
-// the same code and the same bits.
+// AVX-512 with VNNI. Tiles take packed blocks apart as they go, whatever the number of rows: the
+// products keep two units busy, and shifts and masks run on the others.
 #if defined(__x86_64__)
 
 #include <immintrin.h>
@@ -8,7 +7,7 @@
 #include <cstring>
 
 #include "kernels/kernels_internal.h"
-#include "kernels/matmul_rows.h"
+#include "kernels/matmul_blocked.h"
 #include "kernels/packed_format.h"
 #include "kernels/unroll.h"
 
@@ -17,240 +16,299 @@ namespace {
 
 using namespace packed;
 
-// Rows of a tile. 12 x 2 accumulators, 2 weights and temporaries fill the 32 registers; quantised
-// types keep two accumulators per output.
-constexpr int kFloatRows = 12;
-constexpr int kQuantizedRows = 6;
+// 12 sums of a group, 12 of a block, weights and temporaries in 32 registers; the sums are chains
+// enough for two instructions a cycle of latency five.
+constexpr int kRowsOfTile = 6;
 
-// acc += dot(unsigned bytes of w, the four signed bytes at a). g++ 12 copies and spills the
-// accumulators of the intrinsic (half the speed); the assembly also broadcasts from memory.
-inline void Dot(__m512i& acc, __m512i w, const int8_t* a) {
-  using Quad [[gnu::may_alias]] = int32_t;
-  asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*reinterpret_cast<const Quad*>(a)));
+// Of a tile, by halves of the panel.
+template <int kRows>
+using Ints = __m512i[kRows][2];
+template <int kRows>
+using Floats = __m512[kRows][2];
+
+// The four bytes at p in every lane. A product that broadcasts them from memory itself runs at
+// three quarters of the speed on Zen 5.
+inline __m512i Broadcast(const void* p) {
+  using Four [[gnu::may_alias]] = int32_t;
+  __m512i v;
+  asm("vpbroadcastd %1, %0" : "=v"(v) : "m"(*static_cast<const Four*>(p)));
+  return v;
+}
+
+// These are assembly because g++ 12 copies and spills the sums of the intrinsics: half the speed.
+
+// acc += dot of four unsigned bytes of w, signed bytes of a.
+inline void Dot(__m512i& acc, __m512i w, __m512i a) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(w), "v"(a));
+}
+
+// acc += dot of two signed 16-bit numbers of w and of a.
+inline void DotPair(__m512i& acc, __m512i w, __m512i a) {
+  asm("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(w), "v"(a));
 }
 
 inline __m512 LoadHalves(const std::byte* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
 
-// 16 unsigned bytes -> 16 lanes of 32 bits.
-inline __m512i LoadBytes(const std::byte* p) {
-  return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+inline __m128i LoadSixteen(const std::byte* p) {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
 }
 
-// --- Unpacking ---
+template <int kRows>
+inline void Clear(Ints<kRows>& acc) {
+  TRELLIS_UNROLL
+  for (int r = 0; r < kRows; r++) acc[r][0] = acc[r][1] = _mm512_setzero_si512();
+}
 
-// A quad's nibbles, and its fifth bits, as unsigned bytes of outputs 0..15 and 16..31.
+// The rows of a tile at a block; strides as constants would be lost in a loop.
+template <int kRows>
+struct RowPointers {
+  const int8_t* at[kRows];
+
+  explicit RowPointers(const TileRows& rows) {
+    TRELLIS_UNROLL
+    for (int r = 0; r < kRows; r++) at[r] = rows.values + r * rows.value_stride;
+  }
+  void Skip(size_t n) {
+    TRELLIS_UNROLL
+    for (const int8_t*& p : at) p += n;
+  }
+};
+
+// Part `part` of the next block, kBytes of it, if there is one to prefetch. One row is done with a
+// block long before the memory has the next.
+template <size_t kBytes>
+[[gnu::always_inline]] inline void PrefetchShare(const std::byte* next, size_t part) {
+  if (next == nullptr) return;
+  TRELLIS_UNROLL
+  for (size_t i = 0; i < kBytes; i += 64) __builtin_prefetch(next + part * kBytes + i);
+}
+
+// --- Weights: a quad as unsigned bytes of outputs 0..15 and 16..31 ---
+
+struct ByteQuads {
+  const std::byte* q;
+
+  template <int kQuad>
+  void Load(__m512i (&w)[2]) const {
+    w[0] = _mm512_loadu_si512(q + kQuad * kByteQuadBytes);
+    w[1] = _mm512_loadu_si512(q + kQuad * kByteQuadBytes + 64);
+  }
+};
+
 template <bool kBit4>
-inline void UnpackQuad(__m512i v, const std::byte* bits, __m512i* x0, __m512i* x1) {
-  const __m512i nibbles = _mm512_set1_epi8(0x0f);
-  *x0 = _mm512_and_si512(v, nibbles);
-  *x1 = _mm512_and_si512(_mm512_srli_epi16(v, 4), nibbles);
-  if constexpr (kBit4) {
-    uint64_t words[2];
-    std::memcpy(words, bits, sizeof(words));
-    const __m512i bit4 = _mm512_set1_epi8(16);
-    *x0 = _mm512_mask_add_epi8(*x0, words[0], *x0, bit4);
-    *x1 = _mm512_mask_add_epi8(*x1, words[1], *x1, bit4);
-  }
-}
+struct NibbleQuads {
+  const std::byte* q;
+  const std::byte* bits;  // kBit4: the fifth ones
 
-template <bool kBit4>
-void UnpackQuads(const std::byte* q, const std::byte* bits, size_t quads, uint8_t* to) {
-  for (size_t j = 0; j < quads; j++) {
-    __m512i w0, w1;
-    UnpackQuad<kBit4>(_mm512_loadu_si512(q + j * kNibbleQuadBytes), bits + j * kBit4QuadBytes, &w0,
-                      &w1);
-    _mm512_store_si512(to + j * kByteQuadBytes, w0);
-    _mm512_store_si512(to + j * kByteQuadBytes + 64, w1);
-  }
-}
-
-void UnpackSixBitBlock(const std::byte* block, size_t groups, uint8_t* to) {
-  const __m512i nibbles = _mm512_set1_epi8(0x0f), bits45 = _mm512_set1_epi8(0x30);
-  const std::byte* q = block + Q6NibbleOffset(groups);
-  const std::byte* high = block + Q6HighOffset(groups);
-  // (low & 0x0f) | (high & 0x30)
-  const auto join = [&](__m512i low, __m512i h) {
-    return _mm512_or_si512(_mm512_and_si512(low, nibbles), _mm512_and_si512(h, bits45));
-  };
-  for (size_t j = 0; j < groups * kQuadsPerGroup; j += 2) {
-    const __m512i a = _mm512_loadu_si512(q), b = _mm512_loadu_si512(q + kNibbleQuadBytes);
-    const __m512i h = _mm512_loadu_si512(high);
-    _mm512_store_si512(to, join(a, _mm512_slli_epi16(h, 4)));
-    _mm512_store_si512(to + 64, join(_mm512_srli_epi16(a, 4), _mm512_slli_epi16(h, 2)));
-    _mm512_store_si512(to + 128, join(b, h));
-    _mm512_store_si512(to + 192, join(_mm512_srli_epi16(b, 4), _mm512_srli_epi16(h, 2)));
-    q += 2 * kNibbleQuadBytes;
-    high += kNibbleQuadBytes;
-    to += 2 * kByteQuadBytes;
-  }
-}
-
-template <PackedType kType>
-void UnpackBlock(const std::byte* block, size_t groups, uint8_t* to) {
-  if constexpr (kType == PackedType::kQ6_K) {
-    UnpackSixBitBlock(block, groups, to);
-  } else if constexpr (FormFor(kType) == ActivationForm::kPerBlock) {
-    UnpackQuads<HasBit4(kType)>(block + NibbleOffset(groups), block + Bit4Offset(groups),
-                                groups * kQuadsPerGroup, to);
-  } else if constexpr (kType != PackedType::kQ8_0) {  // whose bytes are read where they are
-    for (size_t g = 0; g < groups; g++) {
-      UnpackQuads<HasBit4(kType)>(block + GroupQuantOffset(kType), block + GroupBit4Offset(kType),
-                                  kQuadsPerGroup, to);
-      block += GroupBytes(kType);
-      to += kQuadsPerGroup * kByteQuadBytes;
+  template <int kQuad>
+  void Load(__m512i (&w)[2]) const {
+    const __m512i nibbles = _mm512_set1_epi8(0x0f);
+    const __m512i v = _mm512_loadu_si512(q + kQuad * kNibbleQuadBytes);
+    w[0] = _mm512_and_si512(v, nibbles);
+    w[1] = _mm512_and_si512(_mm512_srli_epi16(v, 4), nibbles);
+    if constexpr (kBit4) {
+      uint64_t words[2];
+      std::memcpy(words, bits + kQuad * kBit4QuadBytes, sizeof(words));
+      const __m512i bit4 = _mm512_set1_epi8(16);
+      w[0] = _mm512_mask_add_epi8(w[0], words[0], w[0], bit4);
+      w[1] = _mm512_mask_add_epi8(w[1], words[1], w[1], bit4);
     }
   }
-}
+};
+
+struct SixBitQuads {
+  const std::byte* q;
+  const std::byte* high;
+
+  template <int kQuad>
+  void Load(__m512i (&w)[2]) const {
+    const __m512i nibbles = _mm512_set1_epi8(0x0f);
+    const __m512i v = _mm512_loadu_si512(q + kQuad * kNibbleQuadBytes);
+    const __m512i h = _mm512_loadu_si512(high + kQuad / 2 * kNibbleQuadBytes);
+    const auto join = [&](__m512i low, __m512i bits) {  // bits 0..3, bits 4 and 5
+      return _mm512_ternarylogic_epi32(_mm512_and_si512(low, nibbles), bits, _mm512_set1_epi8(0x30),
+                                       0xf8);  // a | (b & c)
+    };
+    if constexpr (kQuad % 2 == 0) {
+      w[0] = join(v, _mm512_slli_epi16(h, 4));
+      w[1] = join(_mm512_srli_epi16(v, 4), _mm512_slli_epi16(h, 2));
+    } else {
+      w[0] = join(v, h);
+      w[1] = join(_mm512_srli_epi16(v, 4), _mm512_srli_epi16(h, 2));
+    }
+  }
+};
 
 // --- Tiles: kRows rows x one panel, one block ---
 
-using Sums = __m512[][2];  // [rows][halves of the panel]
-
-// acc += kQuads quads.
-template <int kQuads, int kRows>
-inline void AddQuads(const uint8_t* w, const int8_t* a, size_t stride, __m512i (&acc)[kRows][2]) {
-  TRELLIS_UNROLL
-  for (int j = 0; j < kQuads; j++) {
-    const __m512i w0 = _mm512_loadu_si512(w), w1 = _mm512_loadu_si512(w + 64);
+// acc += products of kQuads quads with the activations at a.
+template <int kQuads, int kRows, typename Quads>
+[[gnu::always_inline]] inline void AddQuads(const Quads& quads, const RowPointers<kRows>& a,
+                                            Ints<kRows>& acc) {
+  Unrolled<kQuads>([&](auto quad) __attribute__((always_inline)) {
+    __m512i w[2];
+    quads.template Load<quad>(w);
     TRELLIS_UNROLL
     for (int r = 0; r < kRows; r++) {
-      Dot(acc[r][0], w0, a + r * stride);
-      Dot(acc[r][1], w1, a + r * stride);
+      const __m512i v = Broadcast(a.at[r] + 4 * quad);
+      Dot(acc[r][0], w[0], v);
+      Dot(acc[r][1], w[1], v);
     }
-    w += kByteQuadBytes;
-    a += 4;
+  });
+}
+
+// A block of a type with scales per group.
+template <PackedType kType, int kRows>
+inline void GroupedBlock(const TileInput& in, Floats<kRows>& out) {
+  RowPointers<kRows> a(in.rows);
+  const std::byte* block = in.block;
+  for (size_t g = 0; g < in.groups; g++, block += GroupBytes(kType), a.Skip(kGroupDepth)) {
+    PrefetchShare<GroupBytes(kType)>(in.next, g);
+    const std::byte* q = block + GroupQuantOffset(kType);
+    Ints<kRows> acc;
+    TRELLIS_UNROLL
+    for (int r = 0; r < kRows; r++) {
+      const int zero = HasGroupMin(kType) ? 0 : ZeroPoint(kType);
+      acc[r][0] = acc[r][1] =
+          _mm512_set1_epi32(-zero * in.rows.group_sums[r * in.rows.group_stride + g]);
+    }
+    if constexpr (kType == PackedType::kQ8_0) {
+      AddQuads<kQuadsPerGroup>(ByteQuads{q}, a, acc);
+    } else {
+      AddQuads<kQuadsPerGroup>(NibbleQuads<HasBit4(kType)>{q, block + GroupBit4Offset(kType)}, a,
+                               acc);
+    }
+    const __m512 d[2] = {LoadHalves(block), LoadHalves(block + 32)};
+    TRELLIS_UNROLL
+    for (int r = 0; r < kRows; r++) {
+      const __m512 scale = _mm512_set1_ps(in.rows.scales[r * in.rows.scale_stride + g]);
+      TRELLIS_UNROLL
+      for (int h = 0; h < 2; h++) {
+        out[r][h] =
+            _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[r][h]), _mm512_mul_ps(d[h], scale), out[r][h]);
+      }
+    }
+    if constexpr (HasGroupMin(kType)) {
+      const __m512 m[2] = {LoadHalves(block + kHalfRow), LoadHalves(block + kHalfRow + 32)};
+      TRELLIS_UNROLL
+      for (int r = 0; r < kRows; r++) {
+        const __m512 sum = _mm512_set1_ps(in.rows.scaled_sums[r * in.rows.scale_stride + g]);
+        TRELLIS_UNROLL
+        for (int h = 0; h < 2; h++) out[r][h] = _mm512_fmadd_ps(m[h], sum, out[r][h]);
+      }
+    }
+  }
+}
+
+// total = factors . sums of the rows, both signed 16-bit; Factors(g, h): the 16 of sum g, in 32
+// bits each.
+template <int kSums, int kRows, typename Factors>
+[[gnu::always_inline]] inline void MultiplySums(const int16_t* sums, size_t stride,
+                                                const Factors& factors, Ints<kRows>& total) {
+  Clear<kRows>(total);
+  for (size_t g = 0; g < kSums; g += 2) {
+    __m512i pairs[2];
+    TRELLIS_UNROLL
+    for (int h = 0; h < 2; h++) {
+      pairs[h] = _mm512_mask_blend_epi16(0xaaaaaaaa, factors(g, h),
+                                         _mm512_slli_epi32(factors(g + 1, h), 16));
+    }
+    TRELLIS_UNROLL
+    for (int r = 0; r < kRows; r++) {
+      const __m512i v = Broadcast(sums + r * stride + g);
+      DotPair(total[r][0], pairs[0], v);
+      DotPair(total[r][1], pairs[1], v);
+    }
+  }
+}
+
+// total += products of a unit x the integer scales of its halves.
+template <int kQuads, int kRows, typename Quads>
+[[gnu::always_inline]] inline void AddUnit(const Quads& quads, const RowPointers<kRows>& a,
+                                           const __m512i (&scales)[2], Ints<kRows>& total) {
+  Ints<kRows> acc;
+  Clear<kRows>(acc);
+  AddQuads<kQuads>(quads, a, acc);
+  TRELLIS_UNROLL
+  for (int r = 0; r < kRows; r++) {
+    TRELLIS_UNROLL
+    for (int h = 0; h < 2; h++)
+      total[r][h] = _mm512_add_epi32(total[r][h], _mm512_mullo_epi32(acc[r][h], scales[h]));
   }
 }
 
 // out += d x scale of the row x total.
 template <int kRows>
-inline void AddScaled(const std::byte* d, const TileRows& rows, size_t scale,
-                      const __m512i (&total)[kRows][2], Sums out) {
-  const __m512 d0 = LoadHalves(d), d1 = LoadHalves(d + 32);
+[[gnu::always_inline]] inline void AddScaled(const __m512 (&d)[2], const TileRows& rows,
+                                             const Ints<kRows>& total, Floats<kRows>& out) {
   TRELLIS_UNROLL
   for (int r = 0; r < kRows; r++) {
-    const __m512 s = _mm512_set1_ps(rows.scales[r * rows.scale_stride + scale]);
-    out[r][0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total[r][0]), _mm512_mul_ps(d0, s), out[r][0]);
-    out[r][1] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total[r][1]), _mm512_mul_ps(d1, s), out[r][1]);
-  }
-}
-
-// out -= dmin x scale of the row x (mins . sums of the groups).
-template <int kRows>
-inline void SubtractMins(const std::byte* block, const TileRows& rows, Sums out) {
-  __m512i total[kRows][2];
-  TRELLIS_UNROLL
-  for (int r = 0; r < kRows; r++) total[r][0] = total[r][1] = _mm512_setzero_si512();
-  for (size_t g = 0; g < kGroupsPerBlock; g += 2) {  // two 16-bit products a lane
-    const std::byte* m = block + MinOffset(kGroupsPerBlock) + g * kPanelOutputs;
-    __m512i mins[2];
+    const __m512 scale = _mm512_set1_ps(rows.scales[r * rows.scale_stride]);
+    TRELLIS_UNROLL
     for (int h = 0; h < 2; h++) {
-      mins[h] = _mm512_or_si512(LoadBytes(m + 16 * h),
-                                _mm512_slli_epi32(LoadBytes(m + kPanelOutputs + 16 * h), 16));
-    }
-    TRELLIS_UNROLL
-    for (int r = 0; r < kRows; r++) {
-      int32_t pair;
-      std::memcpy(&pair, rows.group_sums + r * rows.group_stride + g, sizeof(pair));
-      const __m512i sums = _mm512_set1_epi32(pair);
-      total[r][0] = _mm512_add_epi32(total[r][0], _mm512_madd_epi16(mins[0], sums));
-      total[r][1] = _mm512_add_epi32(total[r][1], _mm512_madd_epi16(mins[1], sums));
+      out[r][h] =
+          _mm512_fmadd_ps(_mm512_cvtepi32_ps(total[r][h]), _mm512_mul_ps(d[h], scale), out[r][h]);
     }
   }
-  const __m512 d0 = LoadHalves(block + DminOffset()), d1 = LoadHalves(block + DminOffset() + 32);
-  TRELLIS_UNROLL
-  for (int r = 0; r < kRows; r++) {
-    const __m512 s = _mm512_set1_ps(rows.scales[r * rows.scale_stride]);
-    out[r][0] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(total[r][0]), _mm512_mul_ps(d0, s), out[r][0]);
-    out[r][1] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(total[r][1]), _mm512_mul_ps(d1, s), out[r][1]);
-  }
 }
 
-// total += acc x the integer scales of the panel's halves.
-template <int kRows>
-inline void AddProducts(const __m512i (&acc)[kRows][2], __m512i s0, __m512i s1,
-                        __m512i (&total)[kRows][2]) {
-  TRELLIS_UNROLL
-  for (int r = 0; r < kRows; r++) {
-    total[r][0] = _mm512_add_epi32(total[r][0], _mm512_mullo_epi32(acc[r][0], s0));
-    total[r][1] = _mm512_add_epi32(total[r][1], _mm512_mullo_epi32(acc[r][1], s1));
-  }
-}
-
-template <int kRows>
-inline void AffineBlock(const uint8_t* w, const std::byte* block, const TileRows& rows, Sums out) {
-  __m512i total[kRows][2];
-  TRELLIS_UNROLL
-  for (int r = 0; r < kRows; r++) total[r][0] = total[r][1] = _mm512_setzero_si512();
-  const std::byte* scales = block + ScOffset();
-  for (size_t g = 0; g < kGroupsPerBlock; g++) {
-    __m512i acc[kRows][2];
-    TRELLIS_UNROLL
-    for (int r = 0; r < kRows; r++) acc[r][0] = acc[r][1] = _mm512_setzero_si512();
-    AddQuads<kQuadsPerGroup, kRows>(w, rows.values + g * kGroupDepth, rows.value_stride, acc);
-    w += kQuadsPerGroup * kByteQuadBytes;
-    const __m512i s0 = LoadBytes(scales), s1 = LoadBytes(scales + 16);
-    scales += kPanelOutputs;
-    AddProducts<kRows>(acc, s0, s1, total);
-  }
-  AddScaled<kRows>(block, rows, 0, total, out);
-  SubtractMins<kRows>(block, rows, out);
-}
-
-template <int kRows>
-inline void SixBitBlock(const uint8_t* w, const std::byte* block, const TileRows& rows, Sums out) {
-  __m512i total[kRows][2];
-  TRELLIS_UNROLL
-  for (int r = 0; r < kRows; r++) total[r][0] = total[r][1] = _mm512_setzero_si512();
-  const std::byte* scales = block + Q6ScOffset();
-  for (size_t g = 0; g < 2 * kGroupsPerBlock; g++) {
-    __m512i acc[kRows][2];
-    TRELLIS_UNROLL
-    for (int r = 0; r < kRows; r++) {
-      acc[r][0] = acc[r][1] =
-          _mm512_set1_epi32(-32 * rows.half_sums[2 * r * rows.group_stride + g]);
-    }
-    AddQuads<kQuadsPerGroup / 2, kRows>(w, rows.values + 16 * g, rows.value_stride, acc);
-    w += kQuadsPerGroup / 2 * kByteQuadBytes;
-    const __m512i s0 =
-        _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(scales)));
-    const __m512i s1 =
-        _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(scales + 16)));
-    scales += kPanelOutputs;
-    AddProducts<kRows>(acc, s0, s1, total);
-  }
-  AddScaled<kRows>(block, rows, 0, total, out);
-}
-
-// `w`: the block's bytes; for kQ8_0 they are read where they are.
 template <PackedType kType, int kRows>
-inline void GroupedBlock(const uint8_t* w, const std::byte* block, size_t groups,
-                         const TileRows& rows, Sums out) {
-  for (size_t g = 0; g < groups; g++) {
-    if constexpr (kType == PackedType::kQ8_0)
-      w = reinterpret_cast<const uint8_t*>(block + GroupQuantOffset(kType));
-    __m512i acc[kRows][2];
-    TRELLIS_UNROLL
-    for (int r = 0; r < kRows; r++) {
-      const int zero = HasGroupMin(kType) ? 0 : ZeroPoint(kType);
-      acc[r][0] = acc[r][1] = _mm512_set1_epi32(-zero * rows.group_sums[r * rows.group_stride + g]);
-    }
-    AddQuads<kQuadsPerGroup, kRows>(w, rows.values + g * kGroupDepth, rows.value_stride, acc);
-    w += kQuadsPerGroup * kByteQuadBytes;
-    AddScaled<kRows>(block, rows, g, acc, out);
-    if constexpr (HasGroupMin(kType)) {
-      const __m512 m0 = LoadHalves(block + kHalfRow), m1 = LoadHalves(block + kHalfRow + 32);
-      TRELLIS_UNROLL
-      for (int r = 0; r < kRows; r++) {
-        const __m512 sum = _mm512_set1_ps(rows.scaled_sums[r * rows.scale_stride + g]);
-        out[r][0] = _mm512_fmadd_ps(m0, sum, out[r][0]);
-        out[r][1] = _mm512_fmadd_ps(m1, sum, out[r][1]);
-      }
-    }
-    block += GroupBytes(kType);
+inline void AffineBlock(const TileInput& in, Floats<kRows>& out) {
+  const std::byte* block = in.block;
+  const auto bytes = [&](size_t offset) {
+    return [=](size_t g, int h) {
+      return _mm512_cvtepu8_epi32(LoadSixteen(block + offset + g * kPanelOutputs + 16 * h));
+    };
+  };
+  Ints<kRows> total;
+  Clear<kRows>(total);
+  RowPointers<kRows> a(in.rows);
+  NibbleQuads<HasBit4(kType)> quads{block + NibbleOffset(kGroupsPerBlock),
+                                    block + Bit4Offset(kGroupsPerBlock)};
+  const auto scale = bytes(ScOffset());
+  for (size_t g = 0; g < kGroupsPerBlock; g++) {
+    PrefetchShare<BlockBytes(kType, kGroupsPerBlock) / kGroupsPerBlock>(in.next, g);
+    AddUnit<kQuadsPerGroup>(quads, a, {scale(g, 0), scale(g, 1)}, total);
+    quads.q += kQuadsPerGroup * kNibbleQuadBytes, quads.bits += kQuadsPerGroup * kBit4QuadBytes;
+    a.Skip(kGroupDepth);
   }
+  AddScaled<kRows>({LoadHalves(block), LoadHalves(block + 32)}, in.rows, total, out);
+  const auto minus_dmin = [&](size_t offset) {
+    return _mm512_sub_ps(_mm512_setzero_ps(), LoadHalves(block + DminOffset() + offset));
+  };
+  MultiplySums<kGroupsPerBlock, kRows>(in.rows.group_sums, in.rows.group_stride,
+                                       bytes(MinOffset(kGroupsPerBlock)), total);
+  AddScaled<kRows>({minus_dmin(0), minus_dmin(32)}, in.rows, total, out);
+}
+
+template <int kRows>
+inline void SixBitBlock(const TileInput& in, Floats<kRows>& out) {
+  const std::byte* block = in.block;
+  const auto scale = [&](size_t g, int h) {
+    return _mm512_cvtepi8_epi32(LoadSixteen(block + Q6ScOffset() + g * kPanelOutputs + 16 * h));
+  };
+  // 32 x (scales . sums of 16 depths) is what the unsigned weights have too much.
+  Ints<kRows> total;
+  MultiplySums<2 * kGroupsPerBlock, kRows>(in.rows.half_sums, 2 * in.rows.group_stride, scale,
+                                           total);
+  TRELLIS_UNROLL
+  for (int r = 0; r < kRows; r++) {
+    TRELLIS_UNROLL
+    for (__m512i& t : total[r])
+      t = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(t, 5));
+  }
+  RowPointers<kRows> a(in.rows);
+  SixBitQuads quads{block + Q6NibbleOffset(kGroupsPerBlock), block + Q6HighOffset(kGroupsPerBlock)};
+  for (size_t g = 0; g < 2 * kGroupsPerBlock; g++) {
+    PrefetchShare<BlockBytes(PackedType::kQ6_K, kGroupsPerBlock) / kGroupsPerBlock / 2>(in.next, g);
+    AddUnit<kQuadsPerGroup / 2>(quads, a, {scale(g, 0), scale(g, 1)}, total);
+    quads.q += kQuadsPerGroup / 2 * kNibbleQuadBytes;
+    quads.high += kQuadsPerGroup / 4 * kNibbleQuadBytes;
+    a.Skip(kGroupDepth / 2);
+  }
+  AddScaled<kRows>({LoadHalves(block), LoadHalves(block + 32)}, in.rows, total, out);
 }
 
 template <PackedType kType>
@@ -262,114 +320,55 @@ inline __m512 LoadWeights(const std::byte* p) {
 }
 
 template <PackedType kType, int kRows>
-inline void FloatBlock(const std::byte* block, size_t groups, const float* x, size_t x_stride,
-                       Sums out) {
+inline void FloatBlock(const TileInput& in, Floats<kRows>& out) {
   constexpr size_t kElement = kType == PackedType::kF32 ? 4 : 2;
-  __m512 acc[kRows][2];
-  TRELLIS_UNROLL
-  for (int r = 0; r < kRows; r++) acc[r][0] = out[r][0], acc[r][1] = out[r][1];
-  for (size_t k = 0; k < groups * kGroupDepth; k++) {
-    const __m512 w0 = LoadWeights<kType>(block), w1 = LoadWeights<kType>(block + 16 * kElement);
+  const std::byte* block = in.block;
+  for (size_t k = 0; k < in.groups * kGroupDepth; k++, block += kPanelOutputs * kElement) {
+    const __m512 w[2] = {LoadWeights<kType>(block), LoadWeights<kType>(block + 16 * kElement)};
     TRELLIS_UNROLL
     for (int r = 0; r < kRows; r++) {
-      const __m512 v = _mm512_set1_ps(x[r * x_stride + k]);
-      acc[r][0] = _mm512_fmadd_ps(v, w0, acc[r][0]);
-      acc[r][1] = _mm512_fmadd_ps(v, w1, acc[r][1]);
+      const __m512 v = _mm512_set1_ps(in.x[r * in.x_stride + k]);
+      TRELLIS_UNROLL
+      for (int h = 0; h < 2; h++) out[r][h] = _mm512_fmadd_ps(v, w[h], out[r][h]);
     }
-    block += kPanelOutputs * kElement;
-  }
-  TRELLIS_UNROLL
-  for (int r = 0; r < kRows; r++) out[r][0] = acc[r][0], out[r][1] = acc[r][1];
-}
-
-// --- Panels ---
-
-struct Call {
-  const PackedMatrix& w;
-  const Activations& x;
-  const float* bias;
-  float* out;
-  size_t out_stride;
-  uint8_t* scratch;
-};
-
-void StoreRow(const Call& call, size_t panel, size_t row, const __m512 sums[2]) {
-  for (size_t h = 0; h < 2; h++) {
-    const size_t output = panel * kPanelOutputs + 16 * h;
-    if (output >= call.w.num_outputs) return;
-    const size_t left = call.w.num_outputs - output;
-    const auto mask = static_cast<__mmask16>(left >= 16 ? 0xffffu : (1u << left) - 1);
-    __m512 v = sums[h];
-    if (call.bias != nullptr) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, call.bias + output));
-    _mm512_mask_storeu_ps(call.out + row * call.out_stride + output, mask, v);
   }
 }
 
-enum class Unpack { kNow, kDone };  // whether the panel is already in scratch
+struct Avx512Matmul {
+  static constexpr int kTileRows = kRowsOfTile;
 
-// Not inlined: registers are for this alone.
-template <PackedType kType, int kRows>
-[[gnu::noinline]] void Tile(const Call& call, size_t panel, size_t row, Unpack unpack) {
-  __m512 sums[kRows][2];
-  for (int r = 0; r < kRows; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
-  const size_t blocks = BlocksFor(call.w.depth);
-  const std::byte* block = call.w.panels + panel * call.w.panel_bytes();
-  uint8_t* bytes = call.scratch;
-  for (size_t b = 0; b < blocks; b++) {
-    const size_t groups = GroupsInBlock(call.w.depth, b);
-    if constexpr (FormFor(kType) == ActivationForm::kF32) {
-      FloatBlock<kType, kRows>(block, groups,
-                               call.x.f32 + row * call.x.f32_stride + b * kBlockDepth,
-                               call.x.f32_stride, sums);
-    } else {
-      if (unpack == Unpack::kNow) UnpackBlock<kType>(block, groups, bytes);
-      const TileRows rows = TileRowsAt(call.x.quantized(kType), row, b);
-      if constexpr (FormFor(kType) == ActivationForm::kPerGroup) {
-        GroupedBlock<kType, kRows>(bytes, block, groups, rows, sums);
-      } else if constexpr (kType == PackedType::kQ6_K) {
-        SixBitBlock<kRows>(bytes, block, rows, sums);
-      } else {
-        AffineBlock<kRows>(bytes, block, rows, sums);
+  static constexpr size_t DirectRows(PackedType) { return SIZE_MAX; }
+  template <PackedType>
+  static void Unpack(const std::byte*, size_t, std::byte*) {}
+
+  // Not inlined: registers are for this alone.
+  template <PackedType kType, int kRows>
+  [[gnu::noinline]] static void Tile(const TileInput& in, float* sums) {
+    Floats<kRows> out;
+    TRELLIS_UNROLL
+    for (int r = 0; r < kRows; r++) {
+      TRELLIS_UNROLL
+      for (int h = 0; h < 2; h++) {
+        out[r][h] =
+            in.is_first ? _mm512_setzero_ps() : _mm512_loadu_ps(sums + r * kPanelOutputs + 16 * h);
       }
     }
-    bytes += groups * kQuadsPerGroup * kByteQuadBytes;
-    block += BlockBytes(kType, groups);
-  }
-  for (int r = 0; r < kRows; r++) StoreRow(call, panel, row + static_cast<size_t>(r), sums[r]);
-}
-
-// The last `num_rows` < kMax rows.
-template <PackedType kType, int kMax>
-void TailTile(const Call& call, size_t panel, size_t row, size_t num_rows, Unpack unpack) {
-  if constexpr (kMax > 1) {
-    if (num_rows == kMax - 1) return Tile<kType, kMax - 1>(call, panel, row, unpack);
-    TailTile<kType, kMax - 1>(call, panel, row, num_rows, unpack);
-  }
-}
-
-template <PackedType kType>
-void Panels(const Call& call, size_t row_begin, size_t row_end, size_t panel_begin,
-            size_t panel_end) {
-  constexpr int kRows = FormFor(kType) == ActivationForm::kF32 ? kFloatRows : kQuantizedRows;
-  for (size_t panel = panel_begin; panel < panel_end; panel++) {
-    Unpack unpack = Unpack::kNow;
-    size_t row = row_begin;
-    for (; row + kRows <= row_end; row += kRows) {
-      Tile<kType, kRows>(call, panel, row, unpack);
-      unpack = Unpack::kDone;
+    if constexpr (FormFor(kType) == ActivationForm::kF32) {
+      FloatBlock<kType, kRows>(in, out);
+    } else if constexpr (FormFor(kType) == ActivationForm::kPerGroup) {
+      GroupedBlock<kType, kRows>(in, out);
+    } else if constexpr (kType == PackedType::kQ6_K) {
+      SixBitBlock<kRows>(in, out);
+    } else {
+      AffineBlock<kType, kRows>(in, out);
     }
-    TailTile<kType, kRows>(call, panel, row, row_end - row, unpack);
+    TRELLIS_UNROLL
+    for (int r = 0; r < kRows; r++) {
+      TRELLIS_UNROLL
+      for (int h = 0; h < 2; h++) _mm512_storeu_ps(sums + r * kPanelOutputs + 16 * h, out[r][h]);
+    }
   }
-}
-
-void Matmul(const PackedMatrix& w, const Activations& x, size_t row_begin, size_t row_end,
-            size_t panel_begin, size_t panel_end, const float* bias, float* out, size_t out_stride,
-            std::byte* scratch) {
-  const Call call{w, x, bias, out, out_stride, reinterpret_cast<uint8_t*>(scratch)};
-  WithType(w.type, [&](auto type) {
-    Panels<decltype(type)::value>(call, row_begin, row_end, panel_begin, panel_end);
-  });
-}
+};
 
 // --- Activations ---
 
@@ -395,7 +394,8 @@ struct Quantizer {
 }  // namespace
 
 MatmulKernels Avx512MatmulKernels() {
-  return {.quantize_rows = QuantizeRowsWith<Quantizer>, .matmul = Matmul};
+  return {.quantize_rows = QuantizeRowsWith<Quantizer>,
+          .matmul = BlockedMatmul<Avx512Matmul>::Matmul};
 }
 
 }  // namespace trellis

@@ -21,6 +21,7 @@ namespace trellis {
 struct TileInput {
   const std::byte* unpacked;  // the block, as S::Unpack left it; null: for few rows it did not
   const std::byte* block;     // and as it is
+  const std::byte* next;      // the block behind it, to be prefetched; null for all but one tile
   size_t groups;
   bool is_first;   // sums are unset: they are those of this block alone
   TileRows rows;   // quantised types
@@ -67,9 +68,11 @@ class BlockedMatmul {
     const std::byte* block = call.w.panels + panel * call.w.panel_bytes();
     const bool unpacks = num_rows > S::DirectRows(kType);
     for (size_t b = 0; b < BlocksFor(call.w.depth); b++) {
+      const size_t groups = packed::GroupsInBlock(call.w.depth, b);
       TileInput in{.unpacked = unpacks ? call.unpacked : nullptr,
                    .block = block,
-                   .groups = packed::GroupsInBlock(call.w.depth, b),
+                   .next = block + packed::BlockBytes(kType, groups),
+                   .groups = groups,
                    .is_first = b == 0,
                    .rows = {},
                    .x = nullptr,
@@ -78,15 +81,16 @@ class BlockedMatmul {
         in.x = call.x.f32 + row * call.x.f32_stride + b * kBlockDepth;
       } else {
         in.rows = TileRowsAt(call.x.quantized(kType), row, b);
-        if (unpacks) S::template Unpack<kType>(block, in.groups, call.unpacked);
+        if (unpacks) S::template Unpack<kType>(block, groups, call.unpacked);
       }
       size_t r = 0;
       for (; r + S::kTileRows <= num_rows; r += S::kTileRows) {
         S::template Tile<kType, S::kTileRows>(in, call.sums + r * kPanelOutputs);
         Advance<kType>(in);
+        in.next = nullptr;
       }
       TailTile<kType, S::kTileRows - 1>(in, call.sums + r * kPanelOutputs, num_rows - r);
-      block += packed::BlockBytes(kType, in.groups);
+      block += packed::BlockBytes(kType, groups);
     }
     WriteRows(call, panel, row, num_rows);
   }
