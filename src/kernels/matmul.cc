@@ -2,6 +2,8 @@
 // vector translation unit might be the copy that the linker keeps for all.
 #include "kernels/matmul.h"
 
+#include <algorithm>
+
 #include "kernels/matmul_rows.h"
 #include "kernels/packed_format.h"
 
@@ -53,6 +55,21 @@ QuantizedRows QuantizedRows::From(size_t row) const {
     rows.half_sums += row * 2 * group_stride();
   }
   return rows;
+}
+
+QuantizedRows QuantizedRows::Block(size_t block) const {
+  QuantizedRows row = *this;
+  const size_t begin = block * kBlockDepth;
+  row.depth = std::min(kBlockDepth, depth - begin);
+  row.values += begin;
+  row.scales += begin / scale_depth;
+  row.group_sums += begin / kGroupDepth;
+  if (scale_depth == kGroupDepth) {
+    row.scaled_sums += begin / scale_depth;
+  } else {
+    row.half_sums += 2 * begin / kGroupDepth;
+  }
+  return row;
 }
 
 TileRows TileRowsAt(const QuantizedRows& q, size_t row, size_t block) {

@@ -78,6 +78,11 @@ struct PackedMatrix {
 
   size_t num_panels() const { return PanelsFor(num_outputs); }
   size_t panel_bytes() const { return PanelBytes(type, depth); }
+  // `num` panels from `begin` on.
+  PackedMatrix Panels(size_t begin, size_t num) const {
+    const size_t left = num_outputs - begin * kPanelOutputs, outputs = num * kPanelOutputs;
+    return {type, outputs < left ? outputs : left, depth, panels + begin * panel_bytes()};
+  }
 };
 
 // A view of quantised activation rows, written by MatmulKernels::quantize_rows. Sums are of
@@ -98,6 +103,8 @@ struct QuantizedRows {
   size_t num_scales() const { return (depth + scale_depth - 1) / scale_depth; }
   // The rows from `row` on.
   QuantizedRows From(size_t row) const;
+  // Block `block` of a single row, as a row of its own.
+  QuantizedRows Block(size_t block) const;
 };
 
 // The same rows in every form. Those that no weight reads may be null.
@@ -108,6 +115,10 @@ struct Activations {
 
   const QuantizedRows& quantized(PackedType type) const {
     return FormFor(type) == ActivationForm::kPerGroup ? per_group : per_block;
+  }
+  // The rows from `row` on.
+  Activations From(size_t row) const {
+    return {f32 + row * f32_stride, f32_stride, per_group.From(row), per_block.From(row)};
   }
 };
 

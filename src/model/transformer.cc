@@ -14,6 +14,8 @@ namespace {
 
 // Rows that go through the layers together; bounds the scratch memory. Results do not depend on it.
 constexpr size_t kMaxRows = 512;
+// Rows of gate and up that are multiplied at a time: whole tiles on every instruction set.
+constexpr size_t kGatedRows = 48;
 
 constexpr size_t kAlignment = 64;
 size_t Aligned(size_t bytes) {
@@ -71,6 +73,7 @@ Transformer::Transformer(std::unique_ptr<GgufFile> gguf, TransformerConfig confi
       weights_(std::move(weights)),
       kernels_(kernels),
       pool_(pool),
+      gate_(config_.activation == Activation::kSilu ? kernels.ops.silu_mul : kernels.ops.gelu_mul),
       layout_{config_.spec.num_layers, config_.spec.num_kv_heads, config_.spec.head_dim, kv_type},
       rope_(config_.rope, config_.spec.rope_dim),
       local_rope_(config_.local_rope, config_.spec.rope_dim) {}
@@ -88,6 +91,7 @@ Result<std::unique_ptr<Transformer>> Transformer::Create(std::unique_ptr<GgufFil
 Status Transformer::AllocateScratch() {
   const ModelSpec& s = config_.spec;
   const size_t q_width = s.num_heads * s.head_dim, kv_width = s.num_kv_heads * s.head_dim;
+  matmul_scratch_ = MatmulScratchBytes(MaxDepth(weights_));
   const auto carve = [&](Carver& carver) {
     const auto rows = [&](size_t width) {
       Rows r;
@@ -100,13 +104,13 @@ Status Transformer::AllocateScratch() {
     residual_ = carver.Take<float>(kMaxRows * s.embedding_length);
     delta_ = carver.Take<float>(kMaxRows * s.embedding_length);
     qkv_ = carver.Take<float>(kMaxRows * (q_width + 2 * kv_width));
-    gate_up_ = carver.Take<float>(kMaxRows * 2 * s.feed_forward_length);
+    gate_up_ = carver.Take<float>(kGatedRows * 2 * s.feed_forward_length);
     normed_ = rows(s.embedding_length);
     attended_ = rows(q_width);
     hidden_ = rows(s.feed_forward_length);
     thread_scratch_.clear();
     const size_t longest_row = std::max(s.embedding_length, s.feed_forward_length);
-    const size_t bytes = std::max({MatmulScratchBytes(MaxDepth(weights_)),
+    const size_t bytes = std::max({matmul_scratch_ + 2 * kGatedRows * kBlockDepth * sizeof(float),
                                    AttentionScratchBytes(s.head_dim), longest_row * sizeof(float)});
     for (size_t t = 0; t < pool_.num_threads(); t++)
       thread_scratch_.push_back(carver.Take<std::byte>(bytes));
@@ -400,18 +404,61 @@ void Transformer::Attend(size_t index) {
 }
 
 void Transformer::FeedForward(const LayerWeights& layer) {
-  const size_t hidden = config_.spec.feed_forward_length;
   AddAndNormalize(Delta::kAdd, layer.post_attention_norm, layer.feed_forward_norm, layer.gate_up);
+  if (rows_.size() <= kGatedRows) {
+    GateRows(layer);
+  } else {
+    GateBlocks(layer);
+  }
+  Project(layer.down, hidden_, delta_, config_.spec.embedding_length);
+}
+
+void Transformer::GateRows(const LayerWeights& layer) {
+  const size_t hidden = hidden_.width;
   Project(layer.gate_up, normed_, gate_up_, 2 * hidden);
-  const auto gate =
-      config_.activation == Activation::kSilu ? kernels_.ops.silu_mul : kernels_.ops.gelu_mul;
   ForEach("activation + quantise", Uncounted, rows_.size(), [&](size_t r, size_t thread) {
     const float* row = gate_up_ + r * 2 * hidden;
     float* product = RowFor(hidden_, r, layer.down, thread);
-    gate(row, row + hidden, 2 * hidden, hidden, 1, product, hidden);
+    gate_(row, row + hidden, 2 * hidden, hidden, 1, product, hidden);
     QuantizeRow(product, hidden_, r, layer.down);
   });
-  Project(layer.down, hidden_, delta_, config_.spec.embedding_length);
+}
+
+void Transformer::GateBlocks(const LayerWeights& layer) {
+  const size_t chunks = (rows_.size() + kGatedRows - 1) / kGatedRows;
+  ForEach(
+      layer.gate_up.name, [&] { return WorkOf(layer.gate_up); }, BlocksFor(hidden_.width) * chunks,
+      [&](size_t item, size_t thread) {
+        GateBlock(layer, item / chunks, item % chunks * kGatedRows, thread_scratch_[thread]);
+      });
+}
+
+void Transformer::GateBlock(const LayerWeights& layer, size_t block, size_t row,
+                            std::byte* scratch) {
+  const size_t num_rows = std::min(kGatedRows, rows_.size() - row), column = block * kBlockDepth;
+  const size_t width = std::min(kBlockDepth, hidden_.width - column);
+  const size_t panel = column / kPanelOutputs, num_panels = PanelsFor(width);
+  float* products = reinterpret_cast<float*>(scratch + matmul_scratch_);
+  float* to = products;
+  for (const Projection::Part& part : layer.gate_up.parts) {
+    const float* bias = part.bias == nullptr ? nullptr : part.bias + column;
+    kernels_.matmul.matmul(part.matrix.Panels(panel, num_panels), normed_.View().From(row), 0,
+                           num_rows, 0, num_panels, bias, to, kBlockDepth, scratch);
+    to += kGatedRows * kBlockDepth;
+  }
+  const float* up = products + kGatedRows * kBlockDepth;
+  if (layer.down.Reads(ActivationForm::kF32)) {
+    gate_(products, up, kBlockDepth, width, num_rows, hidden_.f32 + row * hidden_.width + column,
+          hidden_.width);
+  }
+  gate_(products, up, kBlockDepth, width, num_rows, products, kBlockDepth);
+  const auto quantize = [&](const QuantizedRows& rows) {
+    for (size_t r = 0; r < num_rows; r++)
+      kernels_.matmul.quantize_rows(products + r * kBlockDepth, kBlockDepth, 1,
+                                    rows.From(row + r).Block(block));
+  };
+  if (layer.down.Reads(ActivationForm::kPerGroup)) quantize(hidden_.per_group);
+  if (layer.down.Reads(ActivationForm::kPerBlock)) quantize(hidden_.per_block);
 }
 
 void Transformer::Head(float* logits) {

@@ -83,12 +83,19 @@ class Transformer : public Model {
   // x as row `row` of `rows`, in the forms that `next` reads.
   void QuantizeRow(const float* x, const Rows& rows, size_t row, const Projection& next);
   void Project(const Projection& projection, const Rows& x, float* out, size_t out_stride);
+  // activation(gate) * up, both of normed_, in the forms that `down` reads. The same numbers either
+  // way: for few rows whole, so that every thread has a share; for many a block of columns and
+  // kGatedRows rows at a time, which stay in the cache.
+  void GateRows(const LayerWeights& layer);
+  void GateBlocks(const LayerWeights& layer);
+  void GateBlock(const LayerWeights& layer, size_t block, size_t row, std::byte* scratch);
 
   const std::unique_ptr<GgufFile> gguf_;
   const TransformerConfig config_;
   const Weights weights_;
   const KernelTable& kernels_;
   ComputePool& pool_;
+  const decltype(OpKernels::silu_mul) gate_;  // the model's activation
   StepProfile* profile_ = nullptr;
   const PageLayout layout_;
   RopeTable rope_, local_rope_;
@@ -97,8 +104,9 @@ class Transformer : public Model {
   float* residual_ = nullptr;  // [rows, embedding]
   float* delta_ = nullptr;     // [rows, embedding]: what attention or the feed-forward adds
   float* qkv_ = nullptr;       // [rows, qkv width]
-  float* gate_up_ = nullptr;   // [rows, 2 * feed_forward]
+  float* gate_up_ = nullptr;   // [kGatedRows, 2 * feed_forward]
   Rows normed_, attended_, hidden_;
+  size_t matmul_scratch_ = 0;                 // bytes: the first of a thread's
   std::vector<std::byte*> thread_scratch_;    // [threads]
   std::vector<Row> rows_;                     // of the chunk
   std::vector<AttentionRow> attention_rows_;  // the same
