@@ -99,6 +99,14 @@ class Sequence {
     return out;
   }
 
+  // The pages, null where they lie before the window of `position`.
+  std::vector<std::byte*> PagesSeenFrom(size_t position) const {
+    std::vector<std::byte*> pages = pages_;
+    const size_t unseen = position < shape_.window ? 0 : position + 1 - shape_.window;
+    std::fill_n(pages.begin(), unseen / kPageTokens, nullptr);
+    return pages;
+  }
+
   const Shape& shape() const { return shape_; }
   size_t length() const { return length_; }
 
@@ -292,6 +300,25 @@ TEST_P(AttentionTest, ARowThatOverflowsDoesNotChangeABitOfOthers) {
     }
     const GuardedVector<float> before = AttendAll(*GetParam(), modest, length);
     ASSERT_EQ(std::memcmp(before.data(), whole.data(), 11 * sequence.q_width() * sizeof(float)), 0)
+        << GetParam()->name << " head_dim " << shape.head_dim;
+  }
+}
+
+TEST_P(AttentionTest, PagesBeforeTheWindowAreNotRead) {
+  for (const Shape& shape : Shapes()) {
+    if (shape.window == 0) continue;
+    const Sequence sequence(*GetParam(), shape, 700);
+    GuardedVector<float> whole(sequence.length() * sequence.q_width()), windowed(whole);
+    Scratch scratch(shape.head_dim);
+    for (const size_t position : {31u, 64u, 128u, 163u, 639u, 699u}) {
+      Attend(*GetParam(), sequence, position, 1, &whole);
+      const std::vector<std::byte*> pages = sequence.PagesSeenFrom(position);
+      std::vector<AttentionRow> rows = sequence.Rows(position, 1, &windowed);
+      rows[0].pages = pages.data();
+      for (size_t h = 0; h < shape.num_kv_heads; h++)
+        GetParam()->attention.attend(sequence.Task(rows), h, 0, 1, scratch.get());
+    }
+    ASSERT_EQ(std::memcmp(whole.data(), windowed.data(), whole.size() * sizeof(float)), 0)
         << GetParam()->name << " head_dim " << shape.head_dim;
   }
 }

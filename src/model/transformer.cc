@@ -14,6 +14,8 @@ namespace {
 
 // Rows that go through the layers together; bounds the scratch memory. Results do not depend on it.
 constexpr size_t kMaxRows = 512;
+// Rows that are worth a stream of the weights of their own.
+constexpr size_t kLeastGroup = 128;
 // Rows of gate and up that are multiplied at a time: whole tiles on every instruction set.
 constexpr size_t kGatedRows = 48;
 
@@ -236,7 +238,8 @@ void Transformer::QuantizeRow(const float* x, const Rows& rows, size_t row,
 void Transformer::Project(const Projection& projection, const Rows& x, float* out,
                           size_t out_stride) {
   // Panels of all parts, in stretches that give every thread several items to balance, yet keep
-  // each a stream.
+  // each a stream; for each group of rows.
+  const RowGroups groups = GroupRows();
   const size_t num_threads = pool_.num_threads();
   size_t num_panels = 0;
   for (const Projection::Part& part : projection.parts) num_panels += part.matrix.num_panels();
@@ -245,8 +248,10 @@ void Transformer::Project(const Projection& projection, const Rows& x, float* ou
   for (const Projection::Part& part : projection.parts)
     num_items += (part.matrix.num_panels() + stretch - 1) / stretch;
   ForEach(
-      projection.name, [&] { return WorkOf(projection); }, num_items,
+      projection.name, [&] { return WorkOf(projection); }, groups.num * num_items,
       [&](size_t item, size_t thread) {
+        const size_t row = item / num_items * groups.rows;
+        item %= num_items;
         for (const Projection::Part& part : projection.parts) {
           const size_t panels = part.matrix.num_panels(), items = (panels + stretch - 1) / stretch;
           if (item >= items) {
@@ -254,12 +259,19 @@ void Transformer::Project(const Projection& projection, const Rows& x, float* ou
             continue;
           }
           const size_t begin = item * stretch;
-          kernels_.matmul.matmul(part.matrix, x.View(), 0, rows_.size(), begin,
+          kernels_.matmul.matmul(part.matrix, x.View(), row,
+                                 std::min(row + groups.rows, rows_.size()), begin,
                                  std::min(begin + stretch, panels), part.bias, out + part.column,
                                  out_stride, thread_scratch_[thread]);
           return;
         }
       });
+}
+
+Transformer::RowGroups Transformer::GroupRows() const {
+  const size_t num = std::clamp<size_t>(rows_.size() / kLeastGroup, 1, pool_.num_threads());
+  const size_t rows = (rows_.size() + num - 1) / num;
+  return {.num = (rows_.size() + rows - 1) / rows, .rows = rows};
 }
 
 StepWork Transformer::WorkOf(const Projection& projection) const {
@@ -425,17 +437,23 @@ void Transformer::GateRows(const LayerWeights& layer) {
 }
 
 void Transformer::GateBlocks(const LayerWeights& layer) {
-  const size_t chunks = (rows_.size() + kGatedRows - 1) / kGatedRows;
+  const RowGroups groups = GroupRows();
+  const size_t chunks = (groups.rows + kGatedRows - 1) / kGatedRows;
+  const size_t num_items = BlocksFor(hidden_.width) * chunks;
   ForEach(
-      layer.gate_up.name, [&] { return WorkOf(layer.gate_up); }, BlocksFor(hidden_.width) * chunks,
+      layer.gate_up.name, [&] { return WorkOf(layer.gate_up); }, groups.num * num_items,
       [&](size_t item, size_t thread) {
-        GateBlock(layer, item / chunks, item % chunks * kGatedRows, thread_scratch_[thread]);
+        const size_t first = item / num_items * groups.rows, skip = item % chunks * kGatedRows;
+        const size_t end = std::min(first + groups.rows, rows_.size());
+        if (first + skip >= end) return;
+        GateBlock(layer, item % num_items / chunks, first + skip,
+                  std::min(kGatedRows, end - first - skip), thread_scratch_[thread]);
       });
 }
 
-void Transformer::GateBlock(const LayerWeights& layer, size_t block, size_t row,
+void Transformer::GateBlock(const LayerWeights& layer, size_t block, size_t row, size_t num_rows,
                             std::byte* scratch) {
-  const size_t num_rows = std::min(kGatedRows, rows_.size() - row), column = block * kBlockDepth;
+  const size_t column = block * kBlockDepth;
   const size_t width = std::min(kBlockDepth, hidden_.width - column);
   const size_t panel = column / kPanelOutputs, num_panels = PanelsFor(width);
   float* products = reinterpret_cast<float*>(scratch + matmul_scratch_);

@@ -82,13 +82,20 @@ class Transformer : public Model {
   float* RowFor(const Rows& rows, size_t row, const Projection& next, size_t thread);
   // x as row `row` of `rows`, in the forms that `next` reads.
   void QuantizeRow(const float* x, const Rows& rows, size_t row, const Projection& next);
+  // Many rows are multiplied in groups, as many as threads, so that a thread goes on with rows that
+  // its own cache holds. Group i: rows [i * rows, ...), the last fewer.
+  struct RowGroups {
+    size_t num, rows;
+  };
+  RowGroups GroupRows() const;
   void Project(const Projection& projection, const Rows& x, float* out, size_t out_stride);
   // activation(gate) * up, both of normed_, in the forms that `down` reads. The same numbers either
   // way: for few rows whole, so that every thread has a share; for many a block of columns and
   // kGatedRows rows at a time, which stay in the cache.
   void GateRows(const LayerWeights& layer);
   void GateBlocks(const LayerWeights& layer);
-  void GateBlock(const LayerWeights& layer, size_t block, size_t row, std::byte* scratch);
+  void GateBlock(const LayerWeights& layer, size_t block, size_t row, size_t num_rows,
+                 std::byte* scratch);
 
   const std::unique_ptr<GgufFile> gguf_;
   const TransformerConfig config_;

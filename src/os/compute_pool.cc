@@ -59,25 +59,34 @@ struct ComputePool::Impl {
   static constexpr size_t kMaxThreads = 4096;  // well inside kMembers
 
   struct Job {
-    size_t num_items = 0;
     Thunk thunk = nullptr;
     const void* body = nullptr;
   };
 
-  Job job;  // written while no epoch is open, read by members
+  // Items of a job that one thread is to begin with; [next, end) are left.
+  struct alignas(64) Share {
+    std::atomic<size_t> next{0};
+    size_t end = 0;
+  };
+
   alignas(64) std::atomic<uint64_t> state{0};
-  alignas(64) std::atomic<size_t> next_item{0};
+  Job job;                    // written while no epoch is open, read by members; comes with `state`
+  std::vector<Share> shares;  // [threads]
   alignas(64) std::atomic<int> parked_workers{0};
   std::atomic<bool> stopping{false};
   Mutex mutex;  // for parking only
   CondVar wake;
   std::vector<std::thread> workers;
 
+  // The thread's own share, then what is left of the others'.
   void WorkOn(size_t thread) {
-    for (;;) {
-      const size_t item = next_item.fetch_add(1, std::memory_order_relaxed);
-      if (item >= job.num_items) return;
-      job.thunk(job.body, item, thread);
+    for (size_t i = 0; i < shares.size(); i++) {
+      Share& share = shares[(thread + i) % shares.size()];
+      for (;;) {
+        const size_t item = share.next.fetch_add(1, std::memory_order_relaxed);
+        if (item >= share.end) break;
+        job.thunk(job.body, item, thread);
+      }
     }
   }
 
@@ -133,6 +142,7 @@ Result<std::unique_ptr<ComputePool>> ComputePool::Create(size_t num_threads) {
         fmt::format("{} compute threads: use 1 to {}", num_threads, size_t{Impl::kMaxThreads}));
   }
   std::unique_ptr<ComputePool> pool(new ComputePool(std::make_unique<Impl>()));
+  pool->impl_->shares = std::vector<Impl::Share>(num_threads);
   try {
     for (size_t t = 1; t < num_threads; t++) {
       pool->impl_->workers.emplace_back([p = pool->impl_.get(), t] { p->WorkerMain(t); });
@@ -163,8 +173,11 @@ void ComputePool::Run(size_t num_items, Thunk thunk, const void* body) {
     for (size_t item = 0; item < num_items; item++) thunk(body, item, 0);
     return;
   }
-  p.job = {num_items, thunk, body};
-  p.next_item.store(0, std::memory_order_relaxed);
+  p.job = {thunk, body};
+  for (size_t t = 0; t < num_threads(); t++) {
+    p.shares[t].next.store(num_items * t / num_threads(), std::memory_order_relaxed);
+    p.shares[t].end = num_items * (t + 1) / num_threads();
+  }
   p.state.fetch_add(Impl::kEpoch + Impl::kOpen);
   p.WakeParked();
   p.WorkOn(0);

@@ -23,8 +23,9 @@ class ComputePool {
   size_t num_threads() const;
 
   // Runs body(item, thread) for every item in [0, num_items), thread in [0, num_threads()); returns
-  // when all are done. Items are handed out dynamically, in order. Not reentrant; one caller at a
-  // time. `body` must not throw.
+  // when all are done. Each thread has its share, neighbouring items that are the same from call to
+  // call, whose data its cache may hold; who is done with its own takes items of the others' one by
+  // one. Not reentrant; one caller at a time. `body` must not throw.
   template <typename Body>
   void ParallelFor(size_t num_items, const Body& body) {
     Run(

@@ -33,6 +33,23 @@ TEST(ComputePoolTest, RunsEveryItemOnceOnAThreadOfThePool) {
   }
 }
 
+TEST(ComputePoolTest, AShareWhoseThreadIsHeldUpIsDoneByOthers) {
+  constexpr size_t kItems = 50;
+  auto pool = ComputePool::Create(2);
+  ASSERT_TRUE(pool.ok());
+  for (const size_t held_up : {size_t{0}, kItems / 2, kItems - 1}) {
+    std::atomic<size_t> others{0};
+    (*pool)->ParallelFor(kItems, [&](size_t item, size_t) {
+      if (item != held_up) {
+        others++;
+      } else {
+        while (others < kItems - 1) std::this_thread::yield();
+      }
+    });
+    EXPECT_EQ(others, kItems - 1);
+  }
+}
+
 TEST(ComputePoolTest, ManyShortRunsWithPausesThatPark) {
   auto pool = ComputePool::Create(3).value();
   std::atomic<size_t> total{0};
