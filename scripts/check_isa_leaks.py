@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 
-ISA = re.compile(r"_(avx2|avxvnni|avx512|neon|neon_i8mm)\.cc\.o$")
+ISA = re.compile(r"_(avx2|avxvnni|avx512|amx|neon|neon_i8mm)\.cc\.o$")
 OWN = re.compile(r"Simd(Avx2|Avx512|Neon)")  # templates over an instruction set's own types
 
 

@@ -103,6 +103,30 @@ void Dpbf16512(size_t rounds) {
 #undef TRELLIS_OP
 }
 
+void TilesInt8(size_t rounds) {
+  struct alignas(64) {
+    uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  } config;
+  alignas(64) std::byte operand[16 * 64];
+  for (size_t i = 0; i < sizeof(operand); i++)
+    operand[i] = static_cast<std::byte>(kOperand[i % 16] >> (8 * (i % 3)));
+#define TRELLIS_OP(t) "tdpbssd %%tmm5, %%tmm4, %%tmm" t "\n"
+  asm volatile(
+      "ldtilecfg %1\n"
+      "tileloadd (%2,%3,1), %%tmm4\n"
+      "tileloadd (%2,%3,1), %%tmm5\n"
+      "1:\n" TRELLIS_OP("0") TRELLIS_OP("1") TRELLIS_OP("2") TRELLIS_OP("3")
+      "dec %0\n"
+      "jnz 1b\n"
+      "tilerelease\n"
+      : "+r"(rounds)
+      : "m"(config), "r"(operand), "r"(size_t{64})
+      : "cc", "memory");
+#undef TRELLIS_OP
+}
+
 // The operating system's part (saved registers) is checked with the tables.
 bool HasAvx512Bf16() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
@@ -126,6 +150,11 @@ void AddProbes(Isa isa, std::vector<ArithmeticProbe>* probes) {
     probes->push_back({"avx512", Arithmetic::kF32, "vfmadd231ps zmm", 12 * 16, Fma512});
     if (!HasAvx512Bf16()) return;
     probes->push_back({"avx512", Arithmetic::kBf16, "vdpbf16ps zmm", 12 * 32, Dpbf16512});
+  }
+  if (isa == Isa::kAmx) {
+    probes->push_back({"amx", Arithmetic::kInt8, "tdpbssd", 4 * 16 * 16 * 64, TilesInt8});
+    probes->push_back({"amx", Arithmetic::kInt16, "vpdpwssd zmm", 12 * 32, Dpwssd512});
+    probes->push_back({"amx", Arithmetic::kF32, "vfmadd231ps zmm", 12 * 16, Fma512});
   }
 }
 

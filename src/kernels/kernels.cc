@@ -2,6 +2,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -35,6 +39,20 @@ bool HasAvx512() {
   return HasAvx2() && __builtin_cpu_supports("avx512f") != 0 &&
          __builtin_cpu_supports("avx512bw") != 0 && __builtin_cpu_supports("avx512dq") != 0 &&
          __builtin_cpu_supports("avx512vl") != 0 && __builtin_cpu_supports("avx512vnni") != 0;
+}
+
+// Whether the processor has tiles and int8 products, and the system lets this process use them.
+bool HasAmx() {
+#if defined(__linux__)
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  constexpr unsigned kTile = 1u << 24, kInt8 = 1u << 25;
+  if (!HasAvx512() || __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
+  if ((edx & kTile) == 0 || (edx & kInt8) == 0) return false;
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;  // Documentation/arch/x86/xstate.rst
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
 }
 #endif
 
@@ -73,6 +91,10 @@ std::vector<KernelTable> BuildTables() {
   if (HasAvx512()) {
     tables.push_back({Isa::kAvx512, "avx512", Avx512MatmulKernels(), Avx512AttentionKernels(),
                       Avx512OpKernels()});
+  }
+  if (HasAmx()) {
+    tables.push_back(
+        {Isa::kAmx, "amx", AmxMatmulKernels(), Avx512AttentionKernels(), Avx512OpKernels()});
   }
 #endif
 #if defined(__aarch64__)

@@ -20,11 +20,12 @@
 
 namespace trellis {
 
-enum class Isa { kScalar, kAvx2, kAvxVnni, kAvx512, kNeon, kNeonI8mm };
+enum class Isa { kScalar, kAvx2, kAvxVnni, kAvx512, kAmx, kNeon, kNeonI8mm };
 
 struct KernelTable {
   Isa isa;
-  const char* name;  // what TRELLIS_ISA calls it: scalar, avx2, avxvnni, avx512, neon, neon_i8mm
+  const char*
+      name;  // what TRELLIS_ISA calls it: scalar, avx2, avxvnni, avx512, amx, neon, neon_i8mm
   MatmulKernels matmul;
   AttentionKernels attention;
   OpKernels ops;

@@ -21,6 +21,8 @@ MatmulKernels AvxVnniMatmulKernels();  // the rest is AVX2's
 MatmulKernels Avx512MatmulKernels();
 AttentionKernels Avx512AttentionKernels();
 OpKernels Avx512OpKernels();
+
+MatmulKernels AmxMatmulKernels();  // the rest is AVX-512's
 #endif
 
 #if defined(__aarch64__)

@@ -123,6 +123,10 @@ struct Activations {
 };
 
 struct MatmulKernels {
+  // Rows for a product that is made by blocks of kBlockDepth outputs to stay in the cache: as many
+  // as pay for what a panel costs whatever the rows; whole tiles.
+  size_t block_rows;
+
   // Quantises rows [0, num_rows) of x [num_rows, stride] f32 into `out`. Rows are independent.
   // NaN and infinity in x give unspecified values in their own row only.
   void (*quantize_rows)(const float* x, size_t stride, size_t num_rows, const QuantizedRows& out);

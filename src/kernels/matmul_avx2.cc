@@ -170,8 +170,9 @@ struct Quantizer {
 }  // namespace
 
 MatmulKernels Avx2MatmulKernels() {
-  return {.quantize_rows = QuantizeRowsWith<Quantizer>,
-          .matmul = BlockedMatmul<Avx2Matmul<SixteenBits>>::Matmul};
+  return {.block_rows = 48,
+          .quantize_rows = QuantizeRowsWith<Quantizer>,
+          .matmul = BlockedMatmul<InTiles<Avx2Matmul<SixteenBits>>>::Matmul};
 }
 
 }  // namespace trellis

@@ -18,8 +18,9 @@ struct Vpdpbusd {
 }  // namespace
 
 MatmulKernels AvxVnniMatmulKernels() {
-  return {.quantize_rows = Avx2MatmulKernels().quantize_rows,
-          .matmul = BlockedMatmul<Avx2Matmul<DotProducts<Vpdpbusd>>>::Matmul};
+  return {.block_rows = 48,
+          .quantize_rows = Avx2MatmulKernels().quantize_rows,
+          .matmul = BlockedMatmul<InTiles<Avx2Matmul<DotProducts<Vpdpbusd>>>>::Matmul};
 }
 
 }  // namespace trellis

@@ -1,6 +1,6 @@
 // What runs here, and is tested with the other tables, is all of the AVX-VNNI matmul but one
 // instruction.
-#include "kernels/matmul_avxvnni_emulated.h"
+#include "kernels/matmul_emulated.h"
 
 #if defined(__x86_64__)
 
@@ -23,8 +23,9 @@ struct EmulatedVpdpbusd {
 }  // namespace
 
 MatmulKernels EmulatedAvxVnniMatmulKernels() {
-  return {.quantize_rows = Avx2MatmulKernels().quantize_rows,
-          .matmul = BlockedMatmul<Avx2Matmul<DotProducts<EmulatedVpdpbusd>>>::Matmul};
+  return {.block_rows = 48,
+          .quantize_rows = Avx2MatmulKernels().quantize_rows,
+          .matmul = BlockedMatmul<InTiles<Avx2Matmul<DotProducts<EmulatedVpdpbusd>>>>::Matmul};
 }
 
 }  // namespace trellis

@@ -5,9 +5,9 @@
 // L1, and all rows go over it in tiles of S::kTileRows; their sums wait in scratch from block to
 // block.
 //
-// S::Unpack<type>(block, groups, to) unpacks a block of a quantised type to whatever form S::Tile
-// reads, at most kUnpackedBlockBytes; S::Tile<type, rows>(in, sums) adds the products of one block
-// to sums [rows, kPanelOutputs].
+// S::Unpack<type>(block, groups, to) unpacks a block of a quantised type to whatever form S::Block
+// reads, at most kUnpackedBlockBytes; S::Block<type>(in, sums, num_rows) adds the products of one
+// block to sums [num_rows, kPanelOutputs].
 #pragma once
 
 #include <algorithm>
@@ -29,6 +29,40 @@ struct TileInput {
   size_t x_stride;
 };
 
+// S for sets whose Tiles::Tile<type, rows>(in, sums) adds the products of up to kTileRows rows.
+template <typename Tiles>
+struct InTiles : Tiles {
+  template <PackedType kType>
+  static void Block(TileInput in, float* sums, size_t num_rows) {
+    size_t r = 0;
+    for (; r + Tiles::kTileRows <= num_rows; r += Tiles::kTileRows) {
+      Tiles::template Tile<kType, Tiles::kTileRows>(in, sums + r * kPanelOutputs);
+      Advance<kType>(in);
+      in.next = nullptr;
+    }
+    TailTile<kType, Tiles::kTileRows - 1>(in, sums + r * kPanelOutputs, num_rows - r);
+  }
+
+ private:
+  template <PackedType kType>
+  static void Advance(TileInput& in) {
+    if constexpr (FormFor(kType) == ActivationForm::kF32) {
+      in.x += Tiles::kTileRows * in.x_stride;
+    } else {
+      in.rows.Skip(Tiles::kTileRows);
+    }
+  }
+
+  // The last `num_rows` <= kRows rows.
+  template <PackedType kType, int kRows>
+  static void TailTile(const TileInput& in, float* sums, size_t num_rows) {
+    if constexpr (kRows > 0) {
+      if (num_rows == kRows) return Tiles::template Tile<kType, kRows>(in, sums);
+      TailTile<kType, kRows - 1>(in, sums, num_rows);
+    }
+  }
+};
+
 template <typename S>
 class BlockedMatmul {
  public:
@@ -43,11 +77,14 @@ class BlockedMatmul {
                     .out_stride = out_stride,
                     .sums = sums,
                     .unpacked = scratch + kScratchRows * kPanelOutputs * sizeof(float)};
+    // At a time: as few turns as scratch allows, all alike.
+    const size_t num_rows = row_end - row_begin;
+    const size_t turns = std::max<size_t>((num_rows + kScratchRows - 1) / kScratchRows, 1);
+    const size_t rows = (num_rows + turns - 1) / turns;
     WithType(w.type, [&](auto type) {
       for (size_t panel = panel_begin; panel < panel_end; panel++) {
-        for (size_t row = row_begin; row < row_end; row += kScratchRows) {
-          Panel<decltype(type)::value>(call, panel, row, std::min(kScratchRows, row_end - row));
-        }
+        for (size_t row = row_begin; row < row_end; row += rows)
+          Panel<decltype(type)::value>(call, panel, row, std::min(rows, row_end - row));
       }
     });
   }
@@ -83,34 +120,10 @@ class BlockedMatmul {
         in.rows = TileRowsAt(call.x.quantized(kType), row, b);
         if (unpacks) S::template Unpack<kType>(block, groups, call.unpacked);
       }
-      size_t r = 0;
-      for (; r + S::kTileRows <= num_rows; r += S::kTileRows) {
-        S::template Tile<kType, S::kTileRows>(in, call.sums + r * kPanelOutputs);
-        Advance<kType>(in);
-        in.next = nullptr;
-      }
-      TailTile<kType, S::kTileRows - 1>(in, call.sums + r * kPanelOutputs, num_rows - r);
+      S::template Block<kType>(in, call.sums, num_rows);
       block += packed::BlockBytes(kType, groups);
     }
     WriteRows(call, panel, row, num_rows);
-  }
-
-  template <PackedType kType>
-  static void Advance(TileInput& in) {
-    if constexpr (FormFor(kType) == ActivationForm::kF32) {
-      in.x += S::kTileRows * in.x_stride;
-    } else {
-      in.rows.Skip(S::kTileRows);
-    }
-  }
-
-  // The last `num_rows` <= kRows rows.
-  template <PackedType kType, int kRows>
-  static void TailTile(const TileInput& in, float* sums, size_t num_rows) {
-    if constexpr (kRows > 0) {
-      if (num_rows == kRows) return S::template Tile<kType, kRows>(in, sums);
-      TailTile<kType, kRows - 1>(in, sums, num_rows);
-    }
   }
 
   static void WriteRows(const Call& call, size_t panel, size_t row, size_t num_rows) {

@@ -74,8 +74,9 @@ struct Quantizer {
 }  // namespace
 
 MatmulKernels NeonMatmulKernels() {
-  return {.quantize_rows = QuantizeRowsWith<Quantizer>,
-          .matmul = BlockedMatmul<NeonMatmul<Dot>>::Matmul};
+  return {.block_rows = 48,
+          .quantize_rows = QuantizeRowsWith<Quantizer>,
+          .matmul = BlockedMatmul<InTiles<NeonMatmul<Dot>>>::Matmul};
 }
 
 }  // namespace trellis

@@ -70,8 +70,9 @@ struct MatrixProduct {
 }  // namespace
 
 MatmulKernels NeonI8mmMatmulKernels() {
-  return {.quantize_rows = NeonMatmulKernels().quantize_rows,
-          .matmul = BlockedMatmul<NeonMatmul<MatrixProduct>>::Matmul};
+  return {.block_rows = 48,
+          .quantize_rows = NeonMatmulKernels().quantize_rows,
+          .matmul = BlockedMatmul<InTiles<NeonMatmul<MatrixProduct>>>::Matmul};
 }
 
 }  // namespace trellis

@@ -8,14 +8,15 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <optional>
+#include <list>
 #include <random>
+#include <string_view>
 #include <vector>
 
 #include "base/half.h"
 #include "kernels/guarded_vector.h"
 #include "kernels/kernels.h"
-#include "kernels/matmul_avxvnni_emulated.h"
+#include "kernels/matmul_emulated.h"
 #include "kernels/pack.h"
 
 namespace trellis {
@@ -257,19 +258,28 @@ TEST_P(MatmulTest, TheLargestProductsDoNotOverflow) {
   }
 }
 
-// The machine's tables; beside AVX2's, that of AVX-VNNI with its instruction emulated.
+#if defined(__x86_64__)
+// The table called `base`, if the machine has it, with another matmul.
+const KernelTable* Emulated(std::string_view base, Isa isa, const char* name,
+                            const MatmulKernels& matmul) {
+  static std::list<KernelTable> tables;
+  const Result<const KernelTable*> table = SelectKernels(base);
+  if (!table.ok()) return nullptr;
+  tables.push_back(*table.value());
+  tables.back().isa = isa, tables.back().name = name, tables.back().matmul = matmul;
+  return &tables.back();
+}
+#endif
+
+// The machine's tables, and those that it can emulate.
 std::vector<const KernelTable*> TestedKernels() {
   std::vector<const KernelTable*> tested = AvailableKernels();
 #if defined(__x86_64__)
-  static const std::optional<KernelTable> emulated = []() -> std::optional<KernelTable> {
-    const Result<const KernelTable*> avx2 = SelectKernels("avx2");
-    if (!avx2.ok()) return std::nullopt;
-    KernelTable table = *avx2.value();
-    table.isa = Isa::kAvxVnni, table.name = "avxvnni_emulated";
-    table.matmul = EmulatedAvxVnniMatmulKernels();
-    return table;
-  }();
-  if (emulated.has_value()) tested.push_back(&*emulated);
+  for (const KernelTable* table :
+       {Emulated("avx2", Isa::kAvxVnni, "avxvnni_emulated", EmulatedAvxVnniMatmulKernels()),
+        Emulated("avx512", Isa::kAmx, "amx_emulated", EmulatedAmxMatmulKernels())}) {
+    if (table != nullptr) tested.push_back(table);
+  }
 #endif
   return tested;
 }

@@ -16,7 +16,7 @@ namespace {
 constexpr size_t kMaxRows = 512;
 // Rows that are worth a stream of the weights of their own.
 constexpr size_t kLeastGroup = 128;
-// Rows of gate and up that are multiplied at a time: whole tiles on every instruction set.
+// As many rows at most have their gate and up multiplied whole.
 constexpr size_t kGatedRows = 48;
 
 constexpr size_t kAlignment = 64;
@@ -112,8 +112,9 @@ Status Transformer::AllocateScratch() {
     hidden_ = rows(s.feed_forward_length);
     thread_scratch_.clear();
     const size_t longest_row = std::max(s.embedding_length, s.feed_forward_length);
-    const size_t bytes = std::max({matmul_scratch_ + 2 * kGatedRows * kBlockDepth * sizeof(float),
-                                   AttentionScratchBytes(s.head_dim), longest_row * sizeof(float)});
+    const size_t products = 2 * kernels_.matmul.block_rows * kBlockDepth * sizeof(float);
+    const size_t bytes = std::max({matmul_scratch_ + products, AttentionScratchBytes(s.head_dim),
+                                   longest_row * sizeof(float)});
     for (size_t t = 0; t < pool_.num_threads(); t++)
       thread_scratch_.push_back(carver.Take<std::byte>(bytes));
   };
@@ -438,16 +439,17 @@ void Transformer::GateRows(const LayerWeights& layer) {
 
 void Transformer::GateBlocks(const LayerWeights& layer) {
   const RowGroups groups = GroupRows();
-  const size_t chunks = (groups.rows + kGatedRows - 1) / kGatedRows;
+  const size_t chunk = kernels_.matmul.block_rows;
+  const size_t chunks = (groups.rows + chunk - 1) / chunk;
   const size_t num_items = BlocksFor(hidden_.width) * chunks;
   ForEach(
       layer.gate_up.name, [&] { return WorkOf(layer.gate_up); }, groups.num * num_items,
       [&](size_t item, size_t thread) {
-        const size_t first = item / num_items * groups.rows, skip = item % chunks * kGatedRows;
+        const size_t first = item / num_items * groups.rows, skip = item % chunks * chunk;
         const size_t end = std::min(first + groups.rows, rows_.size());
         if (first + skip >= end) return;
         GateBlock(layer, item % num_items / chunks, first + skip,
-                  std::min(kGatedRows, end - first - skip), thread_scratch_[thread]);
+                  std::min(chunk, end - first - skip), thread_scratch_[thread]);
       });
 }
 
@@ -462,9 +464,9 @@ void Transformer::GateBlock(const LayerWeights& layer, size_t block, size_t row,
     const float* bias = part.bias == nullptr ? nullptr : part.bias + column;
     kernels_.matmul.matmul(part.matrix.Panels(panel, num_panels), normed_.View().From(row), 0,
                            num_rows, 0, num_panels, bias, to, kBlockDepth, scratch);
-    to += kGatedRows * kBlockDepth;
+    to += num_rows * kBlockDepth;
   }
-  const float* up = products + kGatedRows * kBlockDepth;
+  const float* up = products + num_rows * kBlockDepth;
   if (layer.down.Reads(ActivationForm::kF32)) {
     gate_(products, up, kBlockDepth, width, num_rows, hidden_.f32 + row * hidden_.width + column,
           hidden_.width);

@@ -91,7 +91,7 @@ class Transformer : public Model {
   void Project(const Projection& projection, const Rows& x, float* out, size_t out_stride);
   // activation(gate) * up, both of normed_, in the forms that `down` reads. The same numbers either
   // way: for few rows whole, so that every thread has a share; for many a block of columns and
-  // kGatedRows rows at a time, which stay in the cache.
+  // MatmulKernels::block_rows rows at a time, which stay in the cache.
   void GateRows(const LayerWeights& layer);
   void GateBlocks(const LayerWeights& layer);
   void GateBlock(const LayerWeights& layer, size_t block, size_t row, size_t num_rows,
