@@ -26,7 +26,8 @@ struct PagedKv {
 
 // A query row: one position of one sequence. Its own key and value are already in the pages.
 struct AttentionRow {
-  // Of its sequence, [PagesFor(position + 1)]; those that lie before its window are not read.
+  // Of its sequence, [PagesFor(position + 1)]; those that lie before its window are not read,
+  // unless rows that it has others in common with look there.
   std::byte* const* pages = nullptr;
   size_t position = 0;
   const float* q = nullptr;  // head h at h * head_dim

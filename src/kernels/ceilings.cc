@@ -8,6 +8,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+
+#include "kernels/tiles_amx.h"
 #endif
 
 namespace trellis {
@@ -104,11 +106,8 @@ void Dpbf16512(size_t rounds) {
 }
 
 void TilesInt8(size_t rounds) {
-  struct alignas(64) {
-    uint8_t palette = 1, start_row = 0, reserved[14] = {};
-    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-  } config;
+  constexpr TileConfig kConfig = {.row_bytes = {64, 64, 64, 64, 64, 64},
+                                  .rows = {16, 16, 16, 16, 16, 16}};
   alignas(64) std::byte operand[16 * 64];
   for (size_t i = 0; i < sizeof(operand); i++)
     operand[i] = static_cast<std::byte>(kOperand[i % 16] >> (8 * (i % 3)));
@@ -122,7 +121,7 @@ void TilesInt8(size_t rounds) {
       "jnz 1b\n"
       "tilerelease\n"
       : "+r"(rounds)
-      : "m"(config), "r"(operand), "r"(size_t{64})
+      : "m"(kConfig), "r"(operand), "r"(size_t{64})
       : "cc", "memory");
 #undef TRELLIS_OP
 }

@@ -125,7 +125,7 @@ struct Activations {
 struct MatmulKernels {
   // Rows for a product that is made by blocks of kBlockDepth outputs to stay in the cache: as many
   // as pay for what a panel costs whatever the rows; whole tiles.
-  size_t block_rows;
+  size_t block_rows = 48;
 
   // Quantises rows [0, num_rows) of x [num_rows, stride] f32 into `out`. Rows are independent.
   // NaN and infinity in x give unspecified values in their own row only.
@@ -134,18 +134,16 @@ struct MatmulKernels {
   // out[r * out_stride + o] = row r of x times output o of w (+ bias[o] when bias is not null), for
   // rows [row_begin, row_end) and the outputs of panels [panel_begin, panel_end); outputs beyond
   // w.num_outputs are not written. `scratch` is the calling thread's own, 64-byte aligned,
-  // MatmulScratchBytes(w.depth) long.
+  // kMatmulScratchBytes long.
   void (*matmul)(const PackedMatrix& w, const Activations& x, size_t row_begin, size_t row_end,
                  size_t panel_begin, size_t panel_end, const float* bias, float* out,
                  size_t out_stride, std::byte* scratch);
 };
 
-// Room for one unpacked panel, or for one unpacked block with its scales and the sums of
-// kScratchRows rows.
+// Room for one unpacked block with its scales, and for the sums of kScratchRows rows.
 inline constexpr size_t kScratchRows = 256;
 inline constexpr size_t kUnpackedBlockBytes = 3 * kBlockDepth * kPanelOutputs;
-constexpr size_t MatmulScratchBytes(size_t depth) {
-  return depth * kPanelOutputs + kUnpackedBlockBytes + kScratchRows * kPanelOutputs * sizeof(float);
-}
+inline constexpr size_t kMatmulScratchBytes =
+    kUnpackedBlockBytes + kScratchRows * kPanelOutputs * sizeof(float);
 
 }  // namespace trellis

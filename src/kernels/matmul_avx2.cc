@@ -170,8 +170,7 @@ struct Quantizer {
 }  // namespace
 
 MatmulKernels Avx2MatmulKernels() {
-  return {.block_rows = 48,
-          .quantize_rows = QuantizeRowsWith<Quantizer>,
+  return {.quantize_rows = QuantizeRowsWith<Quantizer>,
           .matmul = BlockedMatmul<InTiles<Avx2Matmul<SixteenBits>>>::Matmul};
 }
 

@@ -334,8 +334,7 @@ struct Quantizer {
 }  // namespace
 
 MatmulKernels Avx512MatmulKernels() {
-  return {.block_rows = 48,
-          .quantize_rows = QuantizeRowsWith<Quantizer>,
+  return {.quantize_rows = QuantizeRowsWith<Quantizer>,
           .matmul = BlockedMatmul<InTiles<Avx512Matmul>>::Matmul};
 }
 

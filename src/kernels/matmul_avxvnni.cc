@@ -18,8 +18,7 @@ struct Vpdpbusd {
 }  // namespace
 
 MatmulKernels AvxVnniMatmulKernels() {
-  return {.block_rows = 48,
-          .quantize_rows = Avx2MatmulKernels().quantize_rows,
+  return {.quantize_rows = Avx2MatmulKernels().quantize_rows,
           .matmul = BlockedMatmul<InTiles<Avx2Matmul<DotProducts<Vpdpbusd>>>>::Matmul};
 }
 

@@ -23,8 +23,7 @@ struct EmulatedVpdpbusd {
 }  // namespace
 
 MatmulKernels EmulatedAvxVnniMatmulKernels() {
-  return {.block_rows = 48,
-          .quantize_rows = Avx2MatmulKernels().quantize_rows,
+  return {.quantize_rows = Avx2MatmulKernels().quantize_rows,
           .matmul = BlockedMatmul<InTiles<Avx2Matmul<DotProducts<EmulatedVpdpbusd>>>>::Matmul};
 }
 

@@ -18,7 +18,7 @@ class Operands {
   Operands(const KernelTable& kernels, PackedType type, size_t rows, size_t outputs, size_t depth)
       : matrix_{type, outputs, depth, nullptr}, x_(rows * depth), out_(rows * outputs) {
     panels_.resize(matrix_.num_panels() * matrix_.panel_bytes() + 64);
-    scratch_.resize(MatmulScratchBytes(depth) + 64);
+    scratch_.resize(kMatmulScratchBytes + 64);
     std::mt19937 random(1);
     for (std::byte& b : panels_) b = static_cast<std::byte>(random() & 0x3f);  // no NaN scales
     std::normal_distribution<float> normal;

@@ -1,9 +1,9 @@
 // The loops of a matmul for instruction sets S whose tiles keep their f32 sums in memory. Internal
 // to kernels/.
 //
-// BLOCKING. A block of a panel (256 depths x 32 outputs) is unpacked to bytes, 8 KiB that stay in
-// L1, and all rows go over it in tiles of S::kTileRows; their sums wait in scratch from block to
-// block.
+// BLOCKING. A block of a panel (256 depths x 32 outputs) is unpacked for more than
+// S::DirectRows(type) rows, to a form that stays in L1, and all rows go over it; their sums wait in
+// scratch from block to block.
 //
 // S::Unpack<type>(block, groups, to) unpacks a block of a quantised type to whatever form S::Block
 // reads, at most kUnpackedBlockBytes; S::Block<type>(in, sums, num_rows) adds the products of one

@@ -74,8 +74,7 @@ struct Quantizer {
 }  // namespace
 
 MatmulKernels NeonMatmulKernels() {
-  return {.block_rows = 48,
-          .quantize_rows = QuantizeRowsWith<Quantizer>,
+  return {.quantize_rows = QuantizeRowsWith<Quantizer>,
           .matmul = BlockedMatmul<InTiles<NeonMatmul<Dot>>>::Matmul};
 }
 

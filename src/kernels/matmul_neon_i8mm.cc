@@ -70,8 +70,7 @@ struct MatrixProduct {
 }  // namespace
 
 MatmulKernels NeonI8mmMatmulKernels() {
-  return {.block_rows = 48,
-          .quantize_rows = NeonMatmulKernels().quantize_rows,
+  return {.quantize_rows = NeonMatmulKernels().quantize_rows,
           .matmul = BlockedMatmul<InTiles<NeonMatmul<MatrixProduct>>>::Matmul};
 }
 

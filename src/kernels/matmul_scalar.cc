@@ -175,7 +175,7 @@ void Matmul(const PackedMatrix& w, const Activations& x, size_t row_begin, size_
 }  // namespace
 
 MatmulKernels ScalarMatmulKernels() {
-  return {.block_rows = 48, .quantize_rows = QuantizeRows, .matmul = Matmul};
+  return {.quantize_rows = QuantizeRows, .matmul = Matmul};
 }
 
 }  // namespace trellis

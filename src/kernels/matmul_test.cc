@@ -138,7 +138,7 @@ GuardedVector<float> Multiply(const KernelTable& kernels, const PackedMatrix& w,
                               size_t num_rows, size_t row_step, size_t panel_step,
                               const float* bias = nullptr) {
   GuardedVector<float> out(num_rows * w.num_outputs, NAN);
-  GuardedVector<std::byte> scratch(MatmulScratchBytes(w.depth));
+  GuardedVector<std::byte> scratch(kMatmulScratchBytes);
   for (size_t r = 0; r < num_rows; r += row_step) {
     for (size_t p = 0; p < w.num_panels(); p += panel_step) {
       kernels.matmul.matmul(w, x.View(), r, std::min(r + row_step, num_rows), p,
@@ -188,12 +188,12 @@ TEST_P(MatmulTest, MatchesDoublePrecision) {
 
 TEST_P(MatmulTest, RowsAndPanelsTogetherOrApartGiveTheSameBits) {
   for (const Format& format : kFormats) {
-    const size_t num_rows = 29;
-    const Weights weights(format, 70, 768);
-    const Rows x(*GetParam(), weights.matrix().type, num_rows, 768);
+    const size_t num_rows = 37, depth = Depths(format).back();
+    const Weights weights(format, 70, depth);
+    const Rows x(*GetParam(), weights.matrix().type, num_rows, depth);
     const GuardedVector<float> whole =
         Multiply(*GetParam(), weights.matrix(), x, num_rows, num_rows, 3);
-    for (size_t row_step : {1u, 2u, 5u, 7u, 12u, 13u}) {
+    for (size_t row_step : {1u, 2u, 5u, 7u, 12u, 13u, 16u, 19u}) {
       const GuardedVector<float> cut =
           Multiply(*GetParam(), weights.matrix(), x, num_rows, row_step, 1 + row_step % 2);
       ASSERT_EQ(std::memcmp(cut.data(), whole.data(), whole.size() * sizeof(float)), 0)
@@ -224,16 +224,19 @@ TEST_P(MatmulTest, VerySmallActivationsAreZeros) {
   for (size_t k = 0; k < 64; k++) ASSERT_EQ(x.Value(1, k), 0);
 }
 
+// Rows enough for every kind of tile, and some over.
 TEST_P(MatmulTest, BitsAreTheOraclesBits) {
+  constexpr size_t kRows = 37;
   const KernelTable& oracle = *SelectKernels("scalar").value();
   for (const Format& format : kFormats) {
     for (size_t depth : Depths(format)) {
       const Weights weights(format, 70, depth);
       const PackedType type = weights.matrix().type;
-      const Rows x(*GetParam(), type, 13, depth), oracle_x(oracle, type, 13, depth);
+      const Rows x(*GetParam(), type, kRows, depth), oracle_x(oracle, type, kRows, depth);
       ASSERT_TRUE(x == oracle_x) << GetParam()->name << " activations of depth " << depth;
-      const GuardedVector<float> got = Multiply(*GetParam(), weights.matrix(), x, 13, 13, 3);
-      const GuardedVector<float> want = Multiply(oracle, weights.matrix(), oracle_x, 13, 13, 3);
+      const GuardedVector<float> got = Multiply(*GetParam(), weights.matrix(), x, kRows, kRows, 3);
+      const GuardedVector<float> want =
+          Multiply(oracle, weights.matrix(), oracle_x, kRows, kRows, 3);
       ASSERT_EQ(std::memcmp(got.data(), want.data(), want.size() * sizeof(float)), 0)
           << GetParam()->name << " type " << format.ggml_type << " depth " << depth;
     }
@@ -242,15 +245,17 @@ TEST_P(MatmulTest, BitsAreTheOraclesBits) {
 
 // The largest sums that 16 or 32 bits must hold: every quant at its top, every activation at +-127.
 TEST_P(MatmulTest, TheLargestProductsDoNotOverflow) {
+  constexpr size_t kRows = 17;
   const KernelTable& oracle = *SelectKernels("scalar").value();
   for (const Format& format : kFormats) {
     for (int fill : {0xff, 0x00, 0x80, 0x7f}) {
       const Weights weights(format, 32, 512, fill);
       const PackedType type = weights.matrix().type;
       for (float sign : {1.0f, -1.0f}) {
-        const Rows x(*GetParam(), type, 5, 512, sign);
-        const GuardedVector<float> got = Multiply(*GetParam(), weights.matrix(), x, 5, 5, 1);
-        const GuardedVector<float> want = Multiply(oracle, weights.matrix(), x, 5, 5, 1);
+        const Rows x(*GetParam(), type, kRows, 512, sign);
+        const GuardedVector<float> got =
+            Multiply(*GetParam(), weights.matrix(), x, kRows, kRows, 1);
+        const GuardedVector<float> want = Multiply(oracle, weights.matrix(), x, kRows, kRows, 1);
         ASSERT_EQ(std::memcmp(got.data(), want.data(), want.size() * sizeof(float)), 0)
             << GetParam()->name << " type " << format.ggml_type << " sign " << sign;
       }
@@ -261,12 +266,12 @@ TEST_P(MatmulTest, TheLargestProductsDoNotOverflow) {
 #if defined(__x86_64__)
 // The table called `base`, if the machine has it, with another matmul.
 const KernelTable* Emulated(std::string_view base, Isa isa, const char* name,
-                            const MatmulKernels& matmul) {
+                            MatmulKernels (*matmul)()) {
   static std::list<KernelTable> tables;
   const Result<const KernelTable*> table = SelectKernels(base);
   if (!table.ok()) return nullptr;
   tables.push_back(*table.value());
-  tables.back().isa = isa, tables.back().name = name, tables.back().matmul = matmul;
+  tables.back().isa = isa, tables.back().name = name, tables.back().matmul = matmul();
   return &tables.back();
 }
 #endif
@@ -276,8 +281,8 @@ std::vector<const KernelTable*> TestedKernels() {
   std::vector<const KernelTable*> tested = AvailableKernels();
 #if defined(__x86_64__)
   for (const KernelTable* table :
-       {Emulated("avx2", Isa::kAvxVnni, "avxvnni_emulated", EmulatedAvxVnniMatmulKernels()),
-        Emulated("avx512", Isa::kAmx, "amx_emulated", EmulatedAmxMatmulKernels())}) {
+       {Emulated("avx2", Isa::kAvxVnni, "avxvnni_emulated", EmulatedAvxVnniMatmulKernels),
+        Emulated("avx512", Isa::kAmx, "amx_emulated", EmulatedAmxMatmulKernels)}) {
     if (table != nullptr) tested.push_back(table);
   }
 #endif

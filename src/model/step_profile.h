@@ -47,19 +47,21 @@ class StepProfile {
   const std::vector<Part>& parts() const { return parts_; }
   void Clear() { parts_.clear(); }
 
-  // pool.ParallelFor(num_items, body), as a call of part `name`. A single item is serial code.
+  // pool.ParallelFor(num_items, body, order), as a call of part `name`. A single item is serial
+  // code.
   template <typename Body>
   void ParallelFor(ComputePool& pool, std::string_view name, const StepWork& work, size_t num_items,
-                   const Body& body) {
+                   const Body& body, ComputePool::Order order = ComputePool::Order::kShares) {
     threads_.assign(pool.num_threads(), {});
     const Clock::time_point begin = Clock::now();
-    pool.ParallelFor(num_items, [&](size_t item, size_t thread) {
+    const auto timed = [&](size_t item, size_t thread) {
       ThreadTimes& t = threads_[thread];
       const Clock::time_point start = Clock::now();
       body(item, thread);
       t.end = Clock::now();
       t.busy += t.end - start;
-    });
+    };
+    pool.ParallelFor(num_items, timed, order);
     const Clock::time_point end = Clock::now();
     if (num_items == 1) return AddSerial(name, work, end - begin);
     AddForkJoin(name, work, begin, end);

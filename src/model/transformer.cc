@@ -18,6 +18,8 @@ constexpr size_t kMaxRows = 512;
 constexpr size_t kLeastGroup = 128;
 // As many rows at most have their gate and up multiplied whole.
 constexpr size_t kGatedRows = 48;
+// Rows of a block of gate and up at least.
+constexpr size_t kLeastChunk = 16;
 
 constexpr size_t kAlignment = 64;
 size_t Aligned(size_t bytes) {
@@ -54,18 +56,6 @@ QuantizedRows TakeQuantized(Carver& carver, size_t depth, size_t scale_depth) {
   return q;
 }
 
-size_t MaxDepth(const Weights& weights) {
-  size_t depth = 0;
-  const auto visit = [&](const Projection& p) {
-    for (const Projection::Part& part : p.parts) depth = std::max(depth, part.matrix.depth);
-  };
-  for (const LayerWeights& layer : weights.layers) {
-    visit(layer.qkv), visit(layer.attention_output), visit(layer.gate_up), visit(layer.down);
-  }
-  visit(weights.output);
-  return depth;
-}
-
 }  // namespace
 
 Transformer::Transformer(std::unique_ptr<GgufFile> gguf, TransformerConfig config, Weights weights,
@@ -93,7 +83,6 @@ Result<std::unique_ptr<Transformer>> Transformer::Create(std::unique_ptr<GgufFil
 Status Transformer::AllocateScratch() {
   const ModelSpec& s = config_.spec;
   const size_t q_width = s.num_heads * s.head_dim, kv_width = s.num_kv_heads * s.head_dim;
-  matmul_scratch_ = MatmulScratchBytes(MaxDepth(weights_));
   const auto carve = [&](Carver& carver) {
     const auto rows = [&](size_t width) {
       Rows r;
@@ -113,8 +102,8 @@ Status Transformer::AllocateScratch() {
     thread_scratch_.clear();
     const size_t longest_row = std::max(s.embedding_length, s.feed_forward_length);
     const size_t products = 2 * kernels_.matmul.block_rows * kBlockDepth * sizeof(float);
-    const size_t bytes = std::max({matmul_scratch_ + products, AttentionScratchBytes(s.head_dim),
-                                   longest_row * sizeof(float)});
+    const size_t bytes = std::max({kMatmulScratchBytes + products,
+                                   AttentionScratchBytes(s.head_dim), longest_row * sizeof(float)});
     for (size_t t = 0; t < pool_.num_threads(); t++)
       thread_scratch_.push_back(carver.Take<std::byte>(bytes));
   };
@@ -390,19 +379,22 @@ void Transformer::Attend(size_t index) {
     attention_states_.resize(plan.num_states() * state_floats);
 
   const auto work = [&] { return WorkOfAttention(plan, task.window); };
-  ForEach("attention", work, plan.items().size(), [&](size_t i, size_t thread) {
-    const AttentionItem& item = plan.items()[i];
-    const AttentionBlock& block = plan.blocks()[item.block];
-    if (block.is_cut) {
-      float* states = attention_states_.data() +
-                      block.StateOf(item.kv_head, item.segment, block.begin) * state_floats;
-      kernels_.attention.attend_segment(task, item.kv_head, block.begin, block.end, item.segment,
-                                        states, thread_scratch_[thread]);
-    } else {
-      kernels_.attention.attend(task, item.kv_head, block.begin, block.end,
-                                thread_scratch_[thread]);
-    }
-  });
+  ForEach(
+      "attention", work, plan.items().size(),
+      [&](size_t i, size_t thread) {
+        const AttentionItem& item = plan.items()[i];
+        const AttentionBlock& block = plan.blocks()[item.block];
+        if (block.is_cut) {
+          float* states = attention_states_.data() +
+                          block.StateOf(item.kv_head, item.segment, block.begin) * state_floats;
+          kernels_.attention.attend_segment(task, item.kv_head, block.begin, block.end,
+                                            item.segment, states, thread_scratch_[thread]);
+        } else {
+          kernels_.attention.attend(task, item.kv_head, block.begin, block.end,
+                                    thread_scratch_[thread]);
+        }
+      },
+      ComputePool::Order::kOneByOne);
   ForEach("merge + quantise attention", Uncounted, plan.rows().size(), [&](size_t r, size_t) {
     const AttentionBlock& block = plan.block_of(r);
     const size_t first = VisibleSegments(task.rows[r].position, task.window).first;
@@ -439,9 +431,13 @@ void Transformer::GateRows(const LayerWeights& layer) {
 
 void Transformer::GateBlocks(const LayerWeights& layer) {
   const RowGroups groups = GroupRows();
-  const size_t chunk = kernels_.matmul.block_rows;
-  const size_t chunks = (groups.rows + chunk - 1) / chunk;
-  const size_t num_items = BlocksFor(hidden_.width) * chunks;
+  // Fewer rows at a time where threads would have nothing to do.
+  size_t chunk = kernels_.matmul.block_rows, chunks, num_items;
+  for (;; chunk /= 2) {
+    chunks = (groups.rows + chunk - 1) / chunk;
+    num_items = BlocksFor(hidden_.width) * chunks;
+    if (groups.num * num_items >= 4 * pool_.num_threads() || chunk < 2 * kLeastChunk) break;
+  }
   ForEach(
       layer.gate_up.name, [&] { return WorkOf(layer.gate_up); }, groups.num * num_items,
       [&](size_t item, size_t thread) {
@@ -458,7 +454,7 @@ void Transformer::GateBlock(const LayerWeights& layer, size_t block, size_t row,
   const size_t column = block * kBlockDepth;
   const size_t width = std::min(kBlockDepth, hidden_.width - column);
   const size_t panel = column / kPanelOutputs, num_panels = PanelsFor(width);
-  float* products = reinterpret_cast<float*>(scratch + matmul_scratch_);
+  float* products = reinterpret_cast<float*>(scratch + kMatmulScratchBytes);
   float* to = products;
   for (const Projection::Part& part : layer.gate_up.parts) {
     const float* bias = part.bias == nullptr ? nullptr : part.bias + column;
@@ -471,6 +467,8 @@ void Transformer::GateBlock(const LayerWeights& layer, size_t block, size_t row,
     gate_(products, up, kBlockDepth, width, num_rows, hidden_.f32 + row * hidden_.width + column,
           hidden_.width);
   }
+  if (!layer.down.Reads(ActivationForm::kPerGroup) && !layer.down.Reads(ActivationForm::kPerBlock))
+    return;
   gate_(products, up, kBlockDepth, width, num_rows, products, kBlockDepth);
   const auto quantize = [&](const QuantizedRows& rows) {
     for (size_t r = 0; r < num_rows; r++)

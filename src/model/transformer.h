@@ -53,9 +53,10 @@ class Transformer : public Model {
 
   // Every fork-join of a step goes through here: `name` and work() are for the profile.
   template <typename Work, typename Body>
-  void ForEach(std::string_view name, const Work& work, size_t num_items, const Body& body) {
-    if (profile_ == nullptr) return pool_.ParallelFor(num_items, body);
-    profile_->ParallelFor(pool_, name, work(), num_items, body);
+  void ForEach(std::string_view name, const Work& work, size_t num_items, const Body& body,
+               ComputePool::Order order = ComputePool::Order::kShares) {
+    if (profile_ == nullptr) return pool_.ParallelFor(num_items, body, order);
+    profile_->ParallelFor(pool_, name, work(), num_items, body, order);
   }
   static StepWork Uncounted() { return {}; }
   StepWork WorkOf(const Projection& projection) const;
@@ -82,8 +83,9 @@ class Transformer : public Model {
   float* RowFor(const Rows& rows, size_t row, const Projection& next, size_t thread);
   // x as row `row` of `rows`, in the forms that `next` reads.
   void QuantizeRow(const float* x, const Rows& rows, size_t row, const Projection& next);
-  // Many rows are multiplied in groups, as many as threads, so that a thread goes on with rows that
-  // its own cache holds. Group i: rows [i * rows, ...), the last fewer.
+  // Many rows are multiplied in groups, one for a thread unless that leaves too few in each, so
+  // that a thread goes on with rows that its own cache holds. Group i: rows [i * rows, ...), the
+  // last fewer.
   struct RowGroups {
     size_t num, rows;
   };
@@ -113,7 +115,6 @@ class Transformer : public Model {
   float* qkv_ = nullptr;       // [rows, qkv width]
   float* gate_up_ = nullptr;   // [kGatedRows, 2 * feed_forward]
   Rows normed_, attended_, hidden_;
-  size_t matmul_scratch_ = 0;                 // bytes: the first of a thread's
   std::vector<std::byte*> thread_scratch_;    // [threads]
   std::vector<Row> rows_;                     // of the chunk
   std::vector<AttentionRow> attention_rows_;  // the same

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -82,7 +83,8 @@ struct ComputePool::Impl {
   void WorkOn(size_t thread) {
     for (size_t i = 0; i < shares.size(); i++) {
       Share& share = shares[(thread + i) % shares.size()];
-      for (;;) {
+      // A look costs less than taking what is not there: the line stays shared.
+      while (share.next.load(std::memory_order_relaxed) < share.end) {
         const size_t item = share.next.fetch_add(1, std::memory_order_relaxed);
         if (item >= share.end) break;
         job.thunk(job.body, item, thread);
@@ -167,16 +169,18 @@ size_t ComputePool::num_threads() const {
   return impl_->workers.size() + 1;
 }
 
-void ComputePool::Run(size_t num_items, Thunk thunk, const void* body) {
+void ComputePool::Run(size_t num_items, Order order, Thunk thunk, const void* body) {
   Impl& p = *impl_;
   if (num_items <= 1 || p.workers.empty()) {
     for (size_t item = 0; item < num_items; item++) thunk(body, item, 0);
     return;
   }
   p.job = {thunk, body};
+  const size_t num_shares = order == Order::kShares ? num_threads() : 1;
   for (size_t t = 0; t < num_threads(); t++) {
-    p.shares[t].next.store(num_items * t / num_threads(), std::memory_order_relaxed);
-    p.shares[t].end = num_items * (t + 1) / num_threads();
+    p.shares[t].next.store(num_items * std::min(t, num_shares) / num_shares,
+                           std::memory_order_relaxed);
+    p.shares[t].end = num_items * std::min(t + 1, num_shares) / num_shares;
   }
   p.state.fetch_add(Impl::kEpoch + Impl::kOpen);
   p.WakeParked();

@@ -22,14 +22,20 @@ class ComputePool {
 
   size_t num_threads() const;
 
+  enum class Order {
+    // Each thread has its share, neighbouring items that are the same from call to call, whose data
+    // its cache may hold; who is done with its own takes items of the others' one by one.
+    kShares,
+    // The next item to whoever is free: for items of unequal size, the largest first.
+    kOneByOne,
+  };
+
   // Runs body(item, thread) for every item in [0, num_items), thread in [0, num_threads()); returns
-  // when all are done. Each thread has its share, neighbouring items that are the same from call to
-  // call, whose data its cache may hold; who is done with its own takes items of the others' one by
-  // one. Not reentrant; one caller at a time. `body` must not throw.
+  // when all are done. Not reentrant; one caller at a time. `body` must not throw.
   template <typename Body>
-  void ParallelFor(size_t num_items, const Body& body) {
+  void ParallelFor(size_t num_items, const Body& body, Order order = Order::kShares) {
     Run(
-        num_items,
+        num_items, order,
         [](const void* b, size_t item, size_t thread) {
           (*static_cast<const Body*>(b))(item, thread);
         },
@@ -38,7 +44,7 @@ class ComputePool {
 
  private:
   using Thunk = void (*)(const void* body, size_t item, size_t thread);
-  void Run(size_t num_items, Thunk thunk, const void* body);
+  void Run(size_t num_items, Order order, Thunk thunk, const void* body);
   struct Impl;
   explicit ComputePool(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;

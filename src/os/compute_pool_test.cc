@@ -4,6 +4,7 @@
 
 #include <time.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <thread>
@@ -47,6 +48,45 @@ TEST(ComputePoolTest, AShareWhoseThreadIsHeldUpIsDoneByOthers) {
       }
     });
     EXPECT_EQ(others, kItems - 1);
+  }
+}
+
+// As many items as threads, each of which waits until all have begun: nobody can take two.
+TEST(ComputePoolTest, AThreadBeginsWithItsOwnShare) {
+  constexpr size_t kThreads = 4;
+  auto pool = ComputePool::Create(kThreads).value();
+  for (size_t items_each : {1u, 3u}) {
+    for (int run = 0; run < 20; run++) {
+      std::atomic<size_t> begun{0};
+      std::array<std::atomic<size_t>, kThreads> first{};
+      pool->ParallelFor(kThreads * items_each, [&](size_t item, size_t thread) {
+        if (item % items_each != 0) return;
+        first[item / items_each] = thread;
+        begun++;
+        while (begun < kThreads) std::this_thread::yield();
+      });
+      for (size_t t = 0; t < kThreads; t++) EXPECT_EQ(first[t], t);
+    }
+  }
+}
+
+TEST(ComputePoolTest, OneByOneItemsAreBegunInOrder) {
+  auto pool = ComputePool::Create(3).value();
+  for (int run = 0; run < 20; run++) {
+    std::atomic<size_t> begun{0}, done{0};
+    constexpr size_t kItems = 30;
+    std::vector<std::atomic<size_t>> before(kItems);
+    pool->ParallelFor(
+        kItems,
+        [&](size_t item, size_t) {
+          before[item] = done.load();
+          begun++;
+          done++;
+        },
+        ComputePool::Order::kOneByOne);
+    EXPECT_EQ(begun, kItems);
+    // At most one item of each other thread was on its way.
+    for (size_t item = 0; item < kItems; item++) EXPECT_GE(before[item] + 2, item);
   }
 }
 
