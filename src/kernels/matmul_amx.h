@@ -40,7 +40,7 @@ struct AmxMatmul {
       if (in.groups == kGroupsPerBlock) {
         InTurns(Whole<kType>(in), sums, num_rows);
       } else {
-        OneByOne(GroupProducts<Tiles, kType, false>(in), sums, num_rows);
+        TileByTile(GroupProducts<Tiles, kType, false>(in), sums, num_rows);
       }
     }
   }
@@ -91,12 +91,18 @@ struct AmxMatmul {
   }
 
   template <typename Products>
-  [[gnu::noinline]] static void OneByOne(const Products products, float* sums, size_t num_rows) {
-    alignas(64) std::byte buffer[Products::kSumBytes];
-    for (size_t tile = 0; tile < NumTiles<Products>(num_rows); tile++) {
-      const Position at = At<Products>(tile, num_rows);
-      products.MultiplyAll(at.row, at.half, buffer);
-      Finish(products, at, 0, kTileRows, buffer, sums);
+  [[gnu::noinline]] static void TileByTile(const Products products, float* sums, size_t num_rows) {
+    alignas(64) std::byte buffers[2][Products::kSumBytes];
+    const size_t num_tiles = NumTiles<Products>(num_rows);
+    for (size_t tile = 0; tile <= num_tiles; tile++) {
+      if (tile < num_tiles) {
+        const Position next = At<Products>(tile, num_rows);
+        products.MultiplyAll(next.row, next.half, buffers[tile % 2]);
+      }
+      if (tile > 0) {
+        const Position at = At<Products>(tile - 1, num_rows);
+        Finish(products, at, 0, kTileRows, buffers[(tile - 1) % 2], sums);
+      }
     }
   }
 

@@ -264,9 +264,14 @@ class GroupProducts {
 
   // Every group of a block that is not whole.
   [[gnu::always_inline]] void MultiplyAll(size_t row, size_t half, std::byte* sums) const {
-    for (size_t g = 0; g < groups_; g++) {
-      MultiplyGroup<0>(rows_.values + row * rows_.value_stride, half, g);
-      Tiles::template Store<0>(sums + g * kTileBytes, 64);
+    const int8_t* values = rows_.values + row * rows_.value_stride;
+    for (size_t begin = 0; begin < groups_; begin += 4) {
+      Unrolled<4>([&](auto i) __attribute__((always_inline)) {
+        if (begin + i < groups_) MultiplyGroup<i>(values, half, begin + i);
+      });
+      Unrolled<4>([&](auto i) __attribute__((always_inline)) {
+        if (begin + i < groups_) Tiles::template Store<i>(sums + (begin + i) * kTileBytes, 64);
+      });
     }
   }
 
