@@ -15,8 +15,6 @@
 
 #include <immintrin.h>
 
-#include <cstring>
-
 #include "kernels/matmul_avx512_quads.h"
 #include "kernels/matmul_blocked.h"
 #include "kernels/tiles_amx.h"
@@ -43,9 +41,6 @@ template <size_t kStep, size_t kSteps>
 
 inline __m512i* Vector(std::byte* p) {
   return reinterpret_cast<__m512i*>(p);
-}
-inline const __m512i* Vector(const std::byte* p) {
-  return reinterpret_cast<const __m512i*>(p);
 }
 
 template <PackedType kType>
@@ -94,7 +89,7 @@ class BlockProducts {
         const __m128i bytes = LoadSixteen(block + kScales + j / kQuads * kPanelOutputs + 16 * h);
         const __m512i wide =
             kType == PackedType::kQ6_K ? _mm512_cvtepi8_epi32(bytes) : _mm512_cvtepu8_epi32(bytes);
-        scales[h] = _mm512_mask_blend_epi16(0xaaaaaaaa, wide, _mm512_slli_epi32(wide, 16));
+        scales[h] = Interleave(wide, wide);
       }
       QuadsOf<kType>::template ForEach<kQuads>(
           nibbles, high, [&](int quad, const __m512i(&w)[2]) __attribute__((always_inline)) {
@@ -114,12 +109,11 @@ class BlockProducts {
         const std::byte* mins = in.block + MinOffset(kGroupsPerBlock) + 16 * h;
         minus_dmin_[h] =
             _mm512_sub_ps(_mm512_setzero_ps(), LoadHalves(in.block + DminOffset() + 32 * h));
-        for (size_t g = 0; g < kGroupsPerBlock; g += 2) {
-          min_pairs_[h][g / 2] = _mm512_or_si512(
-              _mm512_cvtepu8_epi32(LoadSixteen(mins + g * kPanelOutputs)),
-              _mm512_slli_epi32(_mm512_cvtepu8_epi32(LoadSixteen(mins + (g + 1) * kPanelOutputs)),
-                                16));
-        }
+        const auto mins_of = [&](size_t g) {
+          return _mm512_cvtepu8_epi32(LoadSixteen(mins + g * kPanelOutputs));
+        };
+        for (size_t g = 0; g < kGroupsPerBlock; g += 2)
+          min_pairs_[h][g / 2] = Interleave(mins_of(g), mins_of(g + 1));
       }
     }
   }
@@ -132,19 +126,8 @@ class BlockProducts {
     PrefetchTile<kStep, kSteps>(values, rows_.value_stride);
     Tiles::template Load<4>(values + kStep * 64, rows_.value_stride);
     const std::byte* at = unpacked_ + kStep * 2 * kTileBytes;
-    Tiles::template Load<5>(at, 64);
-    if constexpr (kStep == 0) Begin<0, kStores>(before);
-    Tiles::template AddUnsigned<0, 4, 5>();
-    Tiles::template Load<6>(at + kTileBytes, 64);
-    if constexpr (kStep == 0) Begin<1, kStores>(before);
-    Tiles::template AddSigned<1, 4, 6>();
-    at += kSteps * 2 * kTileBytes;
-    Tiles::template Load<7>(at, 64);
-    if constexpr (kStep == 0) Begin<2, kStores>(before);
-    Tiles::template AddUnsigned<2, 4, 7>();
-    Tiles::template Load<5>(at + kTileBytes, 64);
-    if constexpr (kStep == 0) Begin<3, kStores>(before);
-    Tiles::template AddSigned<3, 4, 5>();
+    MultiplyHalf<0, 5, 6, kStep == 0, kStores>(at, before);
+    MultiplyHalf<2, 7, 5, kStep == 0, kStores>(at + kSteps * 2 * kTileBytes, before);
   }
 
   [[gnu::always_inline]] void Store(std::byte* sums) const {
@@ -165,7 +148,7 @@ class BlockProducts {
         __m512i mins = _mm512_setzero_si512();
         TRELLIS_UNROLL
         for (size_t pair = 0; pair < kGroupsPerBlock / 2; pair++)
-          mins = _mm512_dpwssd_epi32(mins, min_pairs_[h][pair], Pair(group_sums + 2 * pair));
+          mins = _mm512_dpwssd_epi32(mins, min_pairs_[h][pair], Broadcast(group_sums + 2 * pair));
         v = _mm512_fmadd_ps(_mm512_cvtepi32_ps(mins), _mm512_mul_ps(minus_dmin_[h], scale), v);
       }
       _mm512_storeu_ps(out + 16 * h, v);
@@ -173,6 +156,16 @@ class BlockProducts {
   }
 
  private:
+  // Sums kSum and kSum + 1: of the low bytes and the high ones at `planes`.
+  template <int kSum, int kLow, int kHigh, bool kBegins, bool kStores>
+  [[gnu::always_inline]] static void MultiplyHalf(const std::byte* planes, std::byte* before) {
+    Tiles::template Load<kLow>(planes, 64);
+    if constexpr (kBegins) Begin<kSum, kStores>(before);
+    Tiles::template AddUnsigned<kSum, 4, kLow>();
+    Tiles::template Load<kHigh>(planes + kTileBytes, 64);
+    if constexpr (kBegins) Begin<kSum + 1, kStores>(before);
+    Tiles::template AddSigned<kSum + 1, 4, kHigh>();
+  }
   template <int kSum, bool kStores>
   [[gnu::always_inline]] static void Begin(std::byte* before) {
     if constexpr (kStores) Tiles::template Store<kSum>(before + kSum * kTileBytes, 64);
@@ -180,11 +173,6 @@ class BlockProducts {
   }
   static std::byte* Plane(std::byte* to, size_t half, size_t step) {
     return to + (half * kSteps + step) * 2 * kTileBytes;
-  }
-  static __m512i Pair(const int16_t* p) {
-    int32_t pair;
-    std::memcpy(&pair, p, sizeof(pair));
-    return _mm512_set1_epi32(pair);
   }
   // Bytes of w times their outputs' scales, as low bytes and high ones.
   [[gnu::always_inline]] static void StoreProducts(__m512i w, __m512i scales, std::byte* to) {

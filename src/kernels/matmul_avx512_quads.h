@@ -13,6 +13,20 @@ namespace {
 
 using namespace packed;
 
+// The four bytes at p in every lane. A product that broadcasts them from memory itself runs at
+// three quarters of the speed on Zen 5.
+inline __m512i Broadcast(const void* p) {
+  using Four [[gnu::may_alias]] = int32_t;
+  __m512i v;
+  asm("vpbroadcastd %1, %0" : "=v"(v) : "m"(*static_cast<const Four*>(p)));
+  return v;
+}
+
+// Pairs of 16 bits: the low halves of the lanes of `first` and of `second`.
+inline __m512i Interleave(__m512i first, __m512i second) {
+  return _mm512_mask_blend_epi16(0xaaaaaaaa, first, _mm512_slli_epi32(second, 16));
+}
+
 inline __m512 LoadHalves(const std::byte* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
