@@ -4,6 +4,8 @@
 
 #include <immintrin.h>
 
+#include <type_traits>
+
 #include "kernels/kernels_internal.h"
 #include "kernels/matmul_avx512_quads.h"
 #include "kernels/matmul_blocked.h"
@@ -58,17 +60,24 @@ struct RowPointers {
   }
 };
 
-// Part `part` of the next block, kBytes of it, if there is one to prefetch: one row is done with a
+// Part `part` of the next block, kBytes of it, if this tile is to prefetch: one row is done with a
 // block long before the memory has the next. What lies further ahead is on its way to L2 by then:
 // an Intel core waits for three times as many lines there as in L1.
 template <size_t kBytes>
-[[gnu::always_inline]] inline void PrefetchShare(const std::byte* next, size_t part) {
-  constexpr size_t kAhead = 8192;
-  if (next == nullptr) return;
-  TRELLIS_UNROLL
-  for (size_t i = 0; i < kBytes; i += 64) {
-    __builtin_prefetch(next + part * kBytes + i);
-    __builtin_prefetch(next + part * kBytes + i + kAhead, 0, 2);
+[[gnu::always_inline]] inline void PrefetchShare(const TileInput& in, size_t part) {
+  if (in.next == nullptr) return;
+  const auto every = [&](auto stride) __attribute__((always_inline)) {
+    constexpr size_t kAhead = 8192;
+    TRELLIS_UNROLL
+    for (size_t i = 0; i < kBytes; i += stride) {
+      __builtin_prefetch(in.next + part * kBytes + i);
+      __builtin_prefetch(in.next + part * kBytes + i + kAhead, 0, 2);
+    }
+  };
+  if (in.next_alternates) {
+    every(std::integral_constant<size_t, 2 * kCacheLine>());
+  } else {
+    every(std::integral_constant<size_t, kCacheLine>());
   }
 }
 
@@ -96,7 +105,7 @@ inline void GroupedBlock(const TileInput& in, Floats<kRows>& out) {
   RowPointers<kRows> a(in.rows);
   const std::byte* block = in.block;
   for (size_t g = 0; g < in.groups; g++, block += GroupBytes(kType), a.Skip(kGroupDepth)) {
-    PrefetchShare<GroupBytes(kType)>(in.next, g);
+    PrefetchShare<GroupBytes(kType)>(in, g);
     const std::byte* q = block + GroupQuantOffset(kType);
     Ints<kRows> acc;
     TRELLIS_UNROLL
@@ -199,7 +208,7 @@ inline void AffineBlock(const TileInput& in, Floats<kRows>& out) {
                                     block + Bit4Offset(kGroupsPerBlock)};
   const auto scale = bytes(ScOffset());
   for (size_t g = 0; g < kGroupsPerBlock; g++) {
-    PrefetchShare<BlockBytes(kType, kGroupsPerBlock) / kGroupsPerBlock>(in.next, g);
+    PrefetchShare<BlockBytes(kType, kGroupsPerBlock) / kGroupsPerBlock>(in, g);
     AddUnit<kQuadsPerGroup>(quads, a, {scale(g, 0), scale(g, 1)}, total);
     quads.q += kQuadsPerGroup * kNibbleQuadBytes, quads.bits += kQuadsPerGroup * kBit4QuadBytes;
     a.Skip(kGroupDepth);
@@ -232,7 +241,7 @@ inline void SixBitBlock(const TileInput& in, Floats<kRows>& out) {
   RowPointers<kRows> a(in.rows);
   SixBitQuads quads{block + Q6NibbleOffset(kGroupsPerBlock), block + Q6HighOffset(kGroupsPerBlock)};
   for (size_t g = 0; g < 2 * kGroupsPerBlock; g++) {
-    PrefetchShare<BlockBytes(PackedType::kQ6_K, kGroupsPerBlock) / kGroupsPerBlock / 2>(in.next, g);
+    PrefetchShare<BlockBytes(PackedType::kQ6_K, kGroupsPerBlock) / kGroupsPerBlock / 2>(in, g);
     AddUnit<kQuadsPerGroup / 2>(quads, a, {scale(g, 0), scale(g, 1)}, total);
     quads.q += kQuadsPerGroup / 2 * kNibbleQuadBytes;
     quads.high += kQuadsPerGroup / 4 * kNibbleQuadBytes;

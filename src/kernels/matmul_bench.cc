@@ -82,6 +82,7 @@ const int kRegistered = [] {
           ->Args({1, 4096, 1536})   // in the cache
           ->Args({1, 32768, 4096})  // from memory
           ->Args({8, 4096, 1536})
+          ->Args({8, 32768, 4096})
           ->Args({256, 1536, 1536})
           ->Args({256, 512, 8960});
     }

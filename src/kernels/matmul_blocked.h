@@ -18,10 +18,13 @@
 
 namespace trellis {
 
+inline constexpr size_t kCacheLine = 64;
+
 struct TileInput {
   const std::byte* unpacked;  // the block, as S::Unpack left it; null: for few rows it did not
   const std::byte* block;     // and as it is
-  const std::byte* next;      // the block behind it, to be prefetched; null for all but one tile
+  const std::byte* next;      // the block behind it, of which this tile prefetches cache lines:
+  bool next_alternates;       // every second one from here; or all; none if null
   size_t groups;
   bool is_first;   // sums are unset: they are those of this block alone
   TileRows rows;   // quantised types
@@ -35,10 +38,12 @@ struct InTiles : Tiles {
   template <PackedType kType>
   static void Block(TileInput in, float* sums, size_t num_rows) {
     size_t r = 0;
+    // Two tiles share what there is to prefetch, or the memory would be idle during the second.
+    in.next_alternates = num_rows > Tiles::kTileRows;
     for (; r + Tiles::kTileRows <= num_rows; r += Tiles::kTileRows) {
       Tiles::template Tile<kType, Tiles::kTileRows>(in, sums + r * kPanelOutputs);
       Advance<kType>(in);
-      in.next = nullptr;
+      in.next = in.next_alternates && r == 0 ? in.next + kCacheLine : nullptr;
     }
     TailTile<kType, Tiles::kTileRows - 1>(in, sums + r * kPanelOutputs, num_rows - r);
   }
@@ -109,6 +114,7 @@ class BlockedMatmul {
       TileInput in{.unpacked = unpacks ? call.unpacked : nullptr,
                    .block = block,
                    .next = block + packed::BlockBytes(kType, groups),
+                   .next_alternates = false,
                    .groups = groups,
                    .is_first = b == 0,
                    .rows = {},
