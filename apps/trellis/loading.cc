@@ -140,6 +140,7 @@ Result<std::unique_ptr<Service>> LoadService(const ModelOptions& options,
   TRELLIS_ASSIGN_OR_RETURN(std::unique_ptr<PageCache> cache,
                            PageCache::Create({.layout = layout,
                                               .capacity_bytes = cache_bytes,
+                                              .eviction = options.eviction,
                                               .keep_finished = options.prefix_cache}));
   const size_t cache_tokens = cache->Stats().capacity * kPageTokens;
   if (cache_tokens < context) {

@@ -25,6 +25,7 @@ struct ModelOptions {
   std::string kv_cache;          // empty: derived from free memory
   std::string kv_type = "auto";  // or f16, bf16, i16
   bool prefix_cache = true;
+  EvictionPolicyKind eviction = EvictionPolicyKind::kLru;
   bool pack_cache = true;
   size_t max_queue = 512;
 };

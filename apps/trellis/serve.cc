@@ -23,6 +23,7 @@ struct Flags {
   std::string alias;
   int drain_seconds = 30;
   bool no_prefix_cache = false;
+  std::string eviction_policy{EvictionPolicyName(EvictionPolicyKind::kLru)};
 };
 
 std::string NameOf(const Flags& flags) {
@@ -35,6 +36,7 @@ std::string NameOf(const Flags& flags) {
 int Serve(Flags flags) {
   spdlog::set_default_logger(spdlog::stderr_color_mt("trellis"));
   flags.model.prefix_cache = !flags.no_prefix_cache;
+  flags.model.eviction = *FindEvictionPolicy(flags.eviction_policy);  // the flag's check knows them
   flags.server.drain_timeout = std::chrono::seconds(flags.drain_seconds);
   auto created = Server::Create(flags.server);
   if (!created.ok()) {
@@ -110,6 +112,17 @@ void AddServe(CLI::App& app, int* exit_status) {
       ->type_name("NAME");
   serve->add_flag("--no-prefix-cache", flags->no_prefix_cache,
                   "Keep nothing of a finished request");
+  std::vector<std::string> policies;
+  for (const EvictionPolicyKind kind : kEvictionPolicies)
+    policies.emplace_back(EvictionPolicyName(kind));
+  serve
+      ->add_option("--eviction-policy", flags->eviction_policy,
+                   fmt::format("What goes first when the KV cache is full: {}; "
+                               "docs/caching-strategies.md compares them",
+                               fmt::join(policies, ", ")))
+      ->check(CLI::IsMember(policies).description(""))
+      ->capture_default_str()
+      ->type_name("NAME");
   serve->add_option("--max-queue", flags->model.max_queue, "Waiting requests; more get 503")
       ->check(Between(1, 1 << 20))
       ->capture_default_str()

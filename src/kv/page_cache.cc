@@ -46,7 +46,7 @@ struct LeaseState {
 
 struct PageCache::Impl {
   Impl(const Options& the_options, std::unique_ptr<PagePool> the_pool)
-      : options(the_options), pool(std::move(the_pool)), tree(*pool) {}
+      : options(the_options), pool(std::move(the_pool)), tree(*pool, the_options.eviction) {}
 
   std::unique_ptr<LeaseState> Acquire(const ScopeKey& scope, std::span<const TokenId> tokens);
   Status Reserve(LeaseState& lease, size_t num_tokens);
@@ -248,6 +248,7 @@ void PageCache::Impl::Release(LeaseState& lease) {
     pool->Free(lease.frames[page]);
   }
   if (lease.node->writer == &lease) lease.node->writer = nullptr;
+  tree.CountUse(*lease.node);
   tree.RemoveLease(*lease.root, *lease.node);
   leases.erase(&lease);
 }

@@ -15,8 +15,8 @@
 //   1. free + private + committed == capacity; a frame is in exactly one of these.
 //   2. Rows below a page's committed count never change and can be matched, even while its one
 //      owner appends behind them.
-//   3. A resident node's parent is resident; eviction trims pages from the cold end of the least
-//      recently used unpinned leaf, and never a pinned row.
+//   3. A resident node's parent is resident; eviction trims pages from the end of the unpinned leaf
+//      that the policy (kv/eviction_policy.h) gives up, and never a pinned row.
 //   4. Scope is the root of the key: nothing matches across scopes. Token ids are compared on every
 //      hit.
 //   5. One hard budget: Reserve() says kResourceExhausted, it never over-allocates.
@@ -33,6 +33,7 @@
 #include "base/page_layout.h"
 #include "base/status.h"
 #include "base/types.h"
+#include "kv/eviction_policy.h"
 
 namespace trellis {
 
@@ -91,6 +92,7 @@ class PageCache {
     PageLayout layout;
     // floor(capacity_bytes / page_bytes) frames, mapped at once, touched when used.
     size_t capacity_bytes = 0;
+    EvictionPolicyKind eviction = EvictionPolicyKind::kLru;
     // false (--no-prefix-cache): nothing is matched and nothing stays after its lease.
     bool keep_finished = true;
   };

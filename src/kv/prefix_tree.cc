@@ -18,6 +18,19 @@ bool IsTip(const Node& node) {
   return node.num_leases > 0 && node.num_pinned_children == 0;
 }
 
+// Below an unpinned node. A policy may name one whose children are in a lower class.
+Node& ColdestLeaf(Node& node) {
+  Node* leaf = &node;
+  while (!leaf->is_leaf()) {
+    Node* coldest = leaf->first_child;
+    for (Node* child = coldest; child != nullptr; child = child->next_sibling) {
+      if (child->last_used < coldest->last_used) coldest = child;
+    }
+    leaf = coldest;
+  }
+  return *leaf;
+}
+
 // Shrinks what is mostly empty; since sizes halve in between, at a constant cost per element.
 template <typename T>
 void GiveBackSpace(std::vector<T>& items) {
@@ -26,7 +39,8 @@ void GiveBackSpace(std::vector<T>& items) {
 
 }  // namespace
 
-PrefixTree::PrefixTree(PagePool& pool) : pool_(pool) {}
+PrefixTree::PrefixTree(PagePool& pool, EvictionPolicyKind eviction)
+    : pool_(pool), cold_(eviction) {}
 
 PrefixTree::~PrefixTree() {
   edges_.ForEach([&](const Node& node) {
@@ -61,7 +75,7 @@ Root& PrefixTree::AddDetachedRoot() {
 
 void PrefixTree::Reset() {
   // Detached trees drop what is unpinned at once, so all that is cold is in a scope.
-  while (Node* coldest = cold_.coldest()) RemoveLeaf(*coldest);
+  while (Node* node = cold_.Victim(clock_)) RemoveLeaf(ColdestLeaf(*node));
   for (auto& [scope, root] : scopes_) {
     root->scope = nullptr;
     num_bytes_ -= scope.capacity();
@@ -133,6 +147,8 @@ Node& PrefixTree::Split(Node& node, size_t row) {
   upper.label.assign(node.label.begin(), cut_tokens);
   upper.frames.assign(node.frames.begin(), cut_frames);
   upper.last_used = node.last_used;
+  upper.num_uses = node.num_uses;
+  upper.cold_class = node.cold_class;
   upper.num_pinned_children = node.is_pinned() ? 1 : 0;
   if (!node.is_pinned()) cold_.InsertWarmer(upper, node);
 
@@ -222,8 +238,13 @@ void PrefixTree::RemoveLease(Root& root, Node& node) {
   num_pinned_pages_ -= OpenTails(node);
   clock_++;
   changed_.clear();
+  uint8_t cold_class = 0;
   for (Node* next = &node; !next->is_root() && !next->is_pinned(); next = next->parent) {
     next->last_used = clock_;
+    // No lower than those below.
+    const size_t own = cold_.policy().ClassOf(next->num_uses, next->end());
+    cold_class = std::max({cold_class, next->cold_class, static_cast<uint8_t>(own)});
+    next->cold_class = cold_class;
     cold_.Append(*next);
     num_pinned_pages_ -= next->num_whole_pages();
     changed_.push_back(next);
@@ -239,30 +260,43 @@ void PrefixTree::RemoveLease(Root& root, Node& node) {
   DropIfUnused(root);
 }
 
+void PrefixTree::CountUse(Node& node) {
+  for (Node* next = &node; !next->is_root(); next = next->parent) next->num_uses++;
+}
+
 // --- Canonical form ---
+
+// Whether one policy would let both go at the same time.
+bool PrefixTree::IsAsWarm(const Node& upper, const Node& lower) {
+  return upper.is_pinned() ||
+         (upper.last_used == lower.last_used && upper.cold_class == lower.cold_class);
+}
+
+// Joins `node` and its only child, or as much of the child as has to be as warm. Returns the joined
+// node; null if they may stay two.
+Node* PrefixTree::JoinIfCanonical(Node& node) {
+  if (node.is_root() || node.num_leases > 0 || node.num_children != 1) return nullptr;
+  Node& lower = *node.first_child;
+  if (!IsAsWarm(node, lower)) {
+    // They part at a page border only: the rows that share a page can only go together, so they
+    // are as warm as the warmest of them.
+    if (!node.has_open_tail()) return nullptr;
+    const size_t page_end = PagesFor(node.end()) * kPageTokens;
+    if (lower.end() > page_end) Split(lower, page_end);
+  }
+  return &MergeWithChild(node);
+}
 
 // Restores it within changed_, a path that was pinned or unpinned at once. Its deepest node stays.
 void PrefixTree::MergeChanged() {
   // From the top, so that a long chain is joined at the cost of its length.
-  for (size_t i = changed_.size(); i-- > 1;) {
-    if (changed_[i]->num_children == 1) MergeWithChild(*changed_[i]);
-  }
+  for (size_t i = changed_.size(); i-- > 1;) JoinIfCanonical(*changed_[i]);
 }
 
 // Restores it at `node`, which may go.
 void PrefixTree::Compact(Node& node) {
   Node* upper = &node;
-  while (!upper->is_root() && upper->num_leases == 0 && upper->num_children == 1) {
-    Node& lower = *upper->first_child;
-    if (!upper->is_pinned() && upper->last_used != lower.last_used) {
-      // They part at a page border only: the rows that share a page can only go together, so they
-      // are as warm as the warmest of them.
-      if (!upper->has_open_tail()) return;
-      const size_t page_end = PagesFor(upper->end()) * kPageTokens;
-      if (lower.end() > page_end) Split(lower, page_end);
-    }
-    upper = &MergeWithChild(*upper);
-  }
+  while (upper != nullptr) upper = JoinIfCanonical(*upper);
 }
 
 // Joins `node` and its only child into one node as warm as `node`. Returns it: it is the child, so
@@ -278,6 +312,8 @@ Node& PrefixTree::MergeWithChild(Node& node) {
     cold_.Remove(node);
     child.last_used = node.last_used;
   }
+  child.num_uses = node.num_uses;
+  child.cold_class = node.cold_class;
   std::unique_ptr<Node> owned = edges_.Take(child);
   const std::unique_ptr<Node> merged = edges_.Take(node);
   node.label.insert(node.label.end(), child.label.begin(), child.label.end());
@@ -302,9 +338,9 @@ void PrefixTree::EvictPage() {
   size_t num_freed = 0;
   // Rows whose page another node keeps free nothing; there are at most a page's worth.
   while (num_freed == 0) {
-    Node* coldest = cold_.coldest();
-    TRELLIS_CHECK(coldest != nullptr && coldest->is_leaf());
-    num_freed = TrimLeaf(*coldest);
+    Node* node = cold_.Victim(clock_);
+    TRELLIS_CHECK(node != nullptr);
+    num_freed = TrimLeaf(ColdestLeaf(*node));
   }
 }
 
@@ -380,7 +416,7 @@ void PrefixTree::UnlinkChild(Node& child) {
   parent.num_children--;
 }
 
-// Brings num_bytes() up to date with `node`.
+// Brings num_bytes() and the pages of its class up to date with `node`.
 void PrefixTree::Account(Node& node) {
   size_t size = node.label.capacity() * sizeof(TokenId) + node.frames.capacity() * sizeof(FrameId);
   if (node.is_root()) {
@@ -392,6 +428,7 @@ void PrefixTree::Account(Node& node) {
   }
   num_bytes_ += size - node.num_bytes;
   node.num_bytes = size;
+  cold_.CountPages(node);
 }
 
 }  // namespace trellis

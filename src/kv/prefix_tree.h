@@ -23,9 +23,9 @@
 // can free everything else.
 //
 // Canonical form: apart from roots and nodes where a lease ends, a node has no children or at least
-// two. Exception: an unpinned node may have one child that was used longer ago, if the seam between
-// them is a page border (they are evicted at different times). So there are never more than
-// 3 * frames + leases nodes.
+// two. Exception: an unpinned node may have one child that was used longer ago or is worth less, if
+// the seam between them is a page border (they are evicted at different times). So there are never
+// more than 3 * frames + leases nodes.
 //
 // THREADS: none of its own; see PageCache.
 #pragma once
@@ -40,7 +40,7 @@
 #include <vector>
 
 #include "base/types.h"
-#include "kv/cold_list.h"
+#include "kv/cold_nodes.h"
 #include "kv/edge_table.h"
 #include "kv/page_pool.h"
 
@@ -77,8 +77,12 @@ struct Node {
   LeaseState* writer = nullptr;  // whoever may write behind end() in a leaf's tail frame
 
   uint64_t last_used = 0;  // when it was unpinned, on the tree's clock
-  Node* colder = nullptr;  // in the ColdList, if unpinned
+  uint64_t num_uses = 0;   // leases that held it and are gone; joined nodes have the upper one's
+  Node* colder = nullptr;  // these belong to ColdNodes
   Node* warmer = nullptr;
+  size_t num_cold_pages = 0;
+  uint8_t cold_class = 0;  // how much it is worth to the policy; never falls
+  bool is_cold = false;
   size_t num_bytes = 0;  // as accounted in PrefixTree::num_bytes()
 };
 
@@ -97,7 +101,7 @@ class PrefixTree {
   };
 
   // `pool` outlives the tree, which frees all its frames there.
-  explicit PrefixTree(PagePool& pool);
+  PrefixTree(PagePool& pool, EvictionPolicyKind eviction);
   ~PrefixTree();
   PrefixTree(const PrefixTree&) = delete;
   PrefixTree& operator=(const PrefixTree&) = delete;
@@ -134,13 +138,16 @@ class PrefixTree {
   // --- Pinning. COST: the nodes whose being pinned changes, and the labels of those that merge ---
   // May merge nodes above `node`.
   void AddLease(Node& node);
-  // What becomes unpinned is the warmest now, or is dropped if nothing can find it any more. May
-  // remove nodes, the root included. REQUIRES: `node` is in the tree of `root`.
+  // What becomes unpinned is the warmest of its class now, or is dropped if nothing can find it any
+  // more. May remove nodes, the root included. REQUIRES: `node` is in the tree of `root`.
   void RemoveLease(Root& root, Node& node);
+  // The path to `node` has served a lease. COST: its nodes.
+  static void CountUse(Node& node);
 
   // --- Evicting ---
-  // Frees one frame: the last page of the coldest leaf. COST: O(1), but for nodes that end up empty
-  // or are merged. REQUIRES: num_pinned_pages() < the pool's num_committed().
+  // Frees one frame: the last page of the leaf that the policy gives up. COST: O(classes), but for
+  // nodes that end up empty or are merged. REQUIRES: num_pinned_pages() < the pool's
+  // num_committed().
   void EvictPage();
   // Removes all that is below `node`. Returns how many frames that freed. REQUIRES: nothing pins
   // it.
@@ -166,6 +173,8 @@ class PrefixTree {
   static void UnlinkChild(Node& child);
   void AppendRows(Node& node, std::span<const TokenId> tokens, std::span<const FrameId> frames);
   Node& MergeWithChild(Node& node);
+  static bool IsAsWarm(const Node& upper, const Node& lower);
+  Node* JoinIfCanonical(Node& node);
   void MergeChanged();
   void Compact(Node& node);
   size_t RemoveLeaf(Node& leaf);
@@ -177,7 +186,7 @@ class PrefixTree {
   EdgeTable<Node> edges_;
   std::unordered_map<std::string, std::unique_ptr<Root>> scopes_;
   std::unordered_map<const Root*, std::unique_ptr<Root>> detached_;
-  ColdList<Node> cold_;
+  ColdNodes<Node> cold_;
   uint64_t clock_ = 0;  // counts releases
   size_t num_pinned_pages_ = 0;
   size_t num_bytes_ = 0;

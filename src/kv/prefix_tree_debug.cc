@@ -80,9 +80,10 @@ void CheckPins(const Node& node, Found& found) {
 
 void CheckCanonical(const Node& node) {
   if (node.is_root() || node.num_leases > 0 || node.num_children != 1) return;
-  Expect(
-      !node.is_pinned() && !node.has_open_tail() && node.last_used != node.first_child->last_used,
-      node, "an only child is merged, unless it is colder and begins a page");
+  const Node& child = *node.first_child;
+  Expect(!node.is_pinned() && !node.has_open_tail() &&
+             (node.last_used != child.last_used || node.cold_class != child.cold_class),
+         node, "an only child is merged, unless it is colder and begins a page");
 }
 
 void CheckNode(const Node& node, const PagePool& pool, Found& found) {
@@ -98,9 +99,12 @@ void CheckNode(const Node& node, const PagePool& pool, Found& found) {
     found.num_cold += !node.is_pinned();
     Expect(!node.label.empty() && node.begin == node.parent->end(), node,
            "it begins where its parent ends and is not empty");
-    Expect(node.is_pinned() || node.last_used <= node.parent->last_used ||
-               node.parent->is_pinned() || node.parent->is_root(),
+    Expect(node.is_pinned() || node.parent->is_pinned() || node.parent->is_root() ||
+               (node.last_used <= node.parent->last_used &&
+                node.cold_class <= node.parent->cold_class),
            node, "it is no warmer than its parent");
+    Expect(node.is_cold == !node.is_pinned(), node,
+           "what is unpinned can be evicted, nothing else");
   }
 }
 
@@ -169,14 +173,19 @@ void PrefixTree::Validate() const {
   });
   const Root nowhere;
   size_t num_cold = 0;
-  std::unordered_set<const Node*> seen;
-  for (const Node* node = cold_.coldest(); node != nullptr; node = node->warmer) {
-    num_cold++;
-    seen.insert(node);
-    Expect(!node->is_pinned(), *node, "what is pinned is not up for eviction");
-    Expect(!seen.contains(node->parent), *node, "a child is evicted before its parent");
-    Expect(node->warmer == nullptr || node->last_used <= node->warmer->last_used, *node,
-           "what was used longest ago is evicted first");
+  for (size_t i = 0; i < cold_.policy().num_classes(); i++) {
+    std::unordered_set<const Node*> seen;
+    size_t num_pages = 0;
+    for (const Node* node = cold_.coldest(i); node != nullptr; node = node->warmer) {
+      num_cold++;
+      num_pages += node->frames.size();
+      seen.insert(node);
+      Expect(node->is_cold && node->cold_class == i, *node, "it is in the list of its class");
+      Expect(!seen.contains(node->parent), *node, "a child is evicted before its parent");
+      Expect(node->warmer == nullptr || node->last_used <= node->warmer->last_used, *node,
+             "what was used longest ago is evicted first");
+    }
+    Expect(num_pages == cold_.num_pages(i), nowhere, "a class counts its pages");
   }
   Expect(num_cold == found.num_cold, nowhere, "all that is unpinned can be evicted");
   Expect(found.num_nodes == edges_.size(), nowhere, "num_nodes() counts the nodes");

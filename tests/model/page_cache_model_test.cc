@@ -42,11 +42,15 @@ History MakeHistory(uint64_t seed) {
   constexpr size_t kCapacities[] = {1, 2, 3, 4, 5, 6, 8, 10, 14, 20};
   std::mt19937_64 random(seed);
   const auto below = [&](size_t n) { return static_cast<size_t>(random() % n); };
-  History history{.setup = {.capacity = kCapacities[below(std::size(kCapacities))],
-                            .alphabet = 1 + below(3),
-                            .max_leases = 1 + below(7),
-                            .keep_finished = below(12) != 0},
-                  .ops = std::vector<Op>(400)};
+  History history{
+      .setup = {.capacity = kCapacities[below(std::size(kCapacities))],
+                .alphabet = 1 + below(3),
+                .max_leases = 1 + below(7),
+                .keep_finished = below(12) != 0,
+                // Half of them as LRU, of which the oracle knows all.
+                .eviction =
+                    kEvictionPolicies[below(2) == 0 ? 0 : below(std::size(kEvictionPolicies))]},
+      .ops = std::vector<Op>(400)};
   for (Op& op : history.ops) {
     op.kind = below(60) == 0 ? OpKind::kReset : kFrequent[below(std::size(kFrequent))];
     op.which = static_cast<uint8_t>(below(256));
@@ -143,7 +147,9 @@ TEST(PageCacheModelTest, AgreesWithTheOracleOnShortHistories) {
   EXPECT_TRUE(rc::check("cache and oracle agree", [] {
     const PlaySetup setup{.capacity = *rc::gen::inRange<size_t>(1, 8),
                           .alphabet = *rc::gen::inRange<size_t>(1, 3),
-                          .max_leases = *rc::gen::inRange<size_t>(1, 5)};
+                          .max_leases = *rc::gen::inRange<size_t>(1, 5),
+                          .eviction = *rc::gen::elementOf(std::vector<EvictionPolicyKind>(
+                              std::begin(kEvictionPolicies), std::end(kEvictionPolicies)))};
     const auto ops = *rc::gen::container<std::vector<Op>>(OpGen());
     const auto difference = PlayApart(setup, ops);
     if (difference) RC_FAIL(*difference);

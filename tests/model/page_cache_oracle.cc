@@ -92,8 +92,8 @@ void FindColdestLeaf(Row& row, Row*& coldest) {
 
 }  // namespace
 
-PageCacheOracle::PageCacheOracle(size_t capacity, bool keep_finished)
-    : capacity_(capacity), keep_finished_(keep_finished) {}
+PageCacheOracle::PageCacheOracle(size_t capacity, bool keep_finished, Resident resident)
+    : capacity_(capacity), keep_finished_(keep_finished), resident_(std::move(resident)) {}
 
 PageCacheOracle::~PageCacheOracle() = default;
 
@@ -171,7 +171,8 @@ bool PageCacheOracle::FindFrames(Lease& lease, size_t num_tokens) {
       rare_.dropped_below++;
     }
   }
-  while (num_free() < needed) {
+  if (num_free() < needed && resident_) EvictAsTheCacheDid(needed);
+  while (num_free() < needed && !resident_) {
     if (EvictRows()) rare_.evicted++;
   }
   if (IsBorrowing(lease)) {
@@ -200,6 +201,35 @@ bool PageCacheOracle::EvictRows() {
   } while (!EndsPage(row->depth) && row->children.empty() && !IsPinned(*row));
   Settle();
   return num_committed() < before;
+}
+
+// Removes the rows that the cache has no longer.
+void PageCacheOracle::EvictAsTheCacheDid(size_t needed) {
+  const size_t before = num_committed();
+  std::vector<TokenId> path;
+  const std::function<void(const std::string&, Row&)> follow = [&](const std::string& scope,
+                                                                   Row& row) {
+    std::erase_if(row.children, [&](const auto& child) {
+      path.push_back(child.first);
+      const bool is_gone = resident_(scope, path) < path.size();
+      if (is_gone && IsPinned(*child.second)) wrongly_evicted_ = "rows that a lease holds";
+      path.pop_back();
+      return is_gone && !IsPinned(*child.second);
+    });
+    for (auto& [token, child] : row.children) {
+      path.push_back(token);
+      follow(scope, *child);
+      path.pop_back();
+    }
+  };
+  for (const auto& tree : trees_)
+    if (tree->scope) follow(*tree->scope, tree->root);
+  Settle();
+  rare_.evicted += before - num_committed();
+  if (num_free() != needed) {
+    wrongly_evicted_ = "another number of pages than was needed: " + std::to_string(num_free()) +
+                       " are free, needed are " + std::to_string(needed);
+  }
 }
 
 void PageCacheOracle::Commit(Lease& lease, std::span<const TokenId> tokens) {

@@ -11,10 +11,15 @@
 //                 to one that is held or has other children
 //   together      rows of one page, unpinned and with no branch between them, are one unit of
 //                 eviction: all are as warm as the first of them
+//
+// That is LRU. Which rows another policy gives up is not modelled: the oracle asks the cache what
+// it still has (`Resident`), and sees to it that no row was given up that a lease holds, and no
+// page more than was needed.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <map>
 #include <memory>
@@ -64,7 +69,11 @@ class PageCacheOracle {
            handed_back = 0, refused = 0, detached = 0;
   };
 
-  PageCacheOracle(size_t capacity, bool keep_finished);
+  // How many of the tokens the cache under test has in that scope.
+  using Resident = std::function<size_t(const std::string& scope, std::span<const TokenId> tokens)>;
+
+  // `resident`: none if it evicts as LRU does.
+  PageCacheOracle(size_t capacity, bool keep_finished, Resident resident);
   ~PageCacheOracle();
 
   Lease* Acquire(const std::string& scope, std::span<const TokenId> tokens);
@@ -80,7 +89,9 @@ class PageCacheOracle {
   size_t num_free() const { return capacity_ - num_committed() - num_private(); }
   size_t num_pinned() const;
   size_t num_available() const { return num_free() + num_committed() - num_pinned(); }
-  size_t num_nodes() const;  // of the radix tree with these rows
+  size_t num_nodes() const;  // of the radix tree with these rows, under LRU
+  // What was wrong with the rows that another policy gave up; empty: nothing.
+  const std::string& wrongly_evicted() const { return wrongly_evicted_; }
   size_t num_scopes() const;
   size_t num_leases() const { return leases_.size(); }
   const Rare& rare() const { return rare_; }
@@ -96,15 +107,18 @@ class PageCacheOracle {
   bool IsBorrowing(const Lease& lease) const;
   bool FindFrames(Lease& lease, size_t num_tokens);
   bool EvictRows();
+  void EvictAsTheCacheDid(size_t needed);
   void Settle();
 
   const size_t capacity_;
   const bool keep_finished_;
+  const Resident resident_;
   std::list<std::unique_ptr<Tree>> trees_;
   std::list<std::unique_ptr<Lease>> leases_;
   uint64_t clock_ = 0;
   Rare rare_;
   Lookups lookups_;
+  std::string wrongly_evicted_;
 };
 
 }  // namespace trellis

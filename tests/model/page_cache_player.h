@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "kv/eviction_policy.h"
 #include "page_cache_oracle.h"
 
 namespace trellis {
@@ -46,6 +47,7 @@ struct PlaySetup {
   size_t alphabet = 2;    // different tokens
   size_t max_leases = 4;  // at least 1
   bool keep_finished = true;
+  EvictionPolicyKind eviction = EvictionPolicyKind::kLru;
 };
 std::ostream& operator<<(std::ostream& out, const PlaySetup& setup);
 
