@@ -15,6 +15,7 @@ ALLOWED = {
     "kernels": "base",
     "tier": "os base",
     "kv": "tier base",
+    "replay": "kv os base",
     "model": "kernels os base",
     "text": "base",
     "sample": "text base",
@@ -24,9 +25,10 @@ ALLOWED = {
     "server": "api engine model text",
 }
 ANYWHERE = {"base", "os"}
-# Other people's headers that stop at a border: JSON never passes api, llama.cpp never passes these three.
+# Other people's headers that stop at a border: requests in JSON never pass api (replay reads files of it), llama.cpp
+# never passes these three.
 BORDERS = {
-    r"nlohmann/": {"api", "server"},
+    r"nlohmann/": {"api", "server", "replay"},
     r"(llama|ggml|gguf|chat|common|llama-[\w-]+|ggml-[\w-]+)\.h$": {"text", "sample", "model"},
     r"boost/": {"server"},
 }

@@ -92,11 +92,12 @@ def test_types_of_keys_and_values():
 def test_help_names_every_flag_and_version():
     flags = {
         "serve": "--model --no-pack-cache --host --port --threads --ctx-size --kv-cache --kv-type --alias "
-        "--no-prefix-cache --max-queue --drain-timeout",
+        "--no-prefix-cache --eviction-policy --max-queue --drain-timeout",
         "run": "--model --no-pack-cache --chat --max-tokens --temperature --top-k --top-p --min-p --typical-p "
         "--repeat-penalty --presence-penalty --frequency-penalty --repeat-last-n --seed --threads --ctx-size --kv-cache "
         "--kv-type",
         "bench": "--model --no-pack-cache --n-prompt --n-gen --n-depth --threads --kv-type --repetitions --output --profile",
+        "replay": "trace --budgets --strategies --token-bytes --concurrency --own-harness --output --svg",
         "inspect": "file",
     }
     top = trellis("--help").stdout
@@ -256,6 +257,58 @@ def test_without_the_prefix_cache_nothing_is_found_again():
             assert answer["timings"]["cache_n"] == 0
         assert server.pages()["free"] == server.pages()["capacity"]
         assert server.stop() == 0
+
+
+@pytest.mark.parametrize("policy, stays", [("lru", False), ("slru", True)])
+def test_the_eviction_policy_decides_what_stays(policy, stays):
+    with Server("--kv-cache", "64MiB", "--eviction-policy", policy) as server:
+
+        def found(token):
+            _, answer = server.post("/v1/completions", {"prompt": [token] * 100, "max_tokens": 1})
+            return answer["timings"]["cache_n"]
+
+        assert [found(300), found(300)] == [0, 99]
+        for token in range(1000, 1030):
+            assert found(token) == 0
+        assert server.pages()["free"] == 0, "more came than there is room for"
+        assert (found(300) > 0) == stays
+        assert server.stop() == 0
+
+
+def test_replay_counts_what_each_strategy_finds(tmp_path):
+    trace = tmp_path / "trace.jsonl"
+    prompts = [[1] * 64 + [branch] * 36 for branch in range(2, 6)]
+    trace.write_text("".join(json.dumps({"tokens": prompt}) + "\n" for prompt in prompts))
+    done = trellis("replay", trace, "-b", "100%,64KiB", "--token-bytes", "1024", "-o", "json", "--svg", tmp_path / "a.svg")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["prompt_tokens"] == 400 and report["unique_tokens"] == 64 + 4 * 36
+    hits = {(r["budget"], r["strategy"]): r["hit_tokens"] for r in report["results"]}
+    assert hits["100%", "optimum"] == hits["100%", "copies"] == 3 * 64
+    assert hits["100%", "none"] == hits["100%", "blocks-256"] == 0
+    assert hits["100%", "radix-lru"] == 3 * 64 and hits["64KiB", "radix-lru"] == 0, "none fits"
+    assert all(r["hit_tokens"] + r["computed_tokens"] == 400 for r in report["results"])
+    svg = (tmp_path / "a.svg").read_text()
+    assert svg.startswith("<svg") and svg.count("<polyline") == len(report["results"]) / 2
+    table = trellis("replay", trace, "-s", "radix-lru,slots-2").stdout
+    assert "| radix-lru |" in table and "| slots-2 |" in table and "| copies |" not in table
+
+
+def test_replay_says_what_is_wrong(tmp_path):
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text('{"tokens": [1]}\n{"tokens": 1}\n')
+    done = trellis("replay", trace)
+    assert done.returncode == 2 and "trace.jsonl:2" in done.stderr
+    trace.write_text(json.dumps({"tokens": [1] * 100}))
+    for args, said in [
+        (["-b", "0%"], "0%"),
+        (["-b", "x"], "not a size"),
+        (["-s", "fifo"], "radix-lru"),
+        (["--svg", tmp_path / "none" / "a.svg"], "a.svg"),
+    ]:
+        done = trellis("replay", trace, *args)
+        assert done.returncode != 0 and said in done.stderr.splitlines()[-1], done.stderr
+    assert trellis("replay", tmp_path / "none").returncode == 2
 
 
 def test_a_second_signal_stops_at_once():

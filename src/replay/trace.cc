@@ -1,0 +1,262 @@
+#include "replay/trace.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <queue>
+#include <unordered_map>
+
+#include "base/check.h"
+#include "os/mapped_file.h"
+
+namespace trellis {
+namespace {
+
+using Json = nlohmann::json;
+
+// Ids of blocks in the order of their first use: of a block, whatever the file calls it, behind
+// another.
+class BlockNames {
+ public:
+  static constexpr uint32_t kNothing = std::numeric_limits<uint32_t>::max();
+
+  uint32_t IdOf(uint32_t before, uint64_t name) {
+    return ids_.try_emplace({before, name}, static_cast<uint32_t>(ids_.size())).first->second;
+  }
+  size_t size() const { return ids_.size(); }
+
+ private:
+  struct Key {
+    uint32_t before;
+    uint64_t name;
+    friend bool operator==(const Key&, const Key&) = default;
+  };
+  struct Hash {
+    size_t operator()(const Key& key) const {
+      uint64_t x = (key.name + 1) * 0x9e3779b97f4a7c15u ^ key.before;
+      x = (x ^ (x >> 32)) * 0xbf58476d1ce4e5b9u;
+      return x ^ (x >> 29);
+    }
+  };
+  std::unordered_map<Key, uint32_t, Hash> ids_;
+};
+
+Status Invalid(const std::string& where, std::string_view what) {
+  return Status(StatusCode::kInvalidArgument, fmt::format("{}: {}", where, what));
+}
+
+// Appends a request of these blocks, if one of them is whole. Returns whether.
+Result<bool> Append(const std::string& where, std::span<const uint64_t> names, size_t num_tokens,
+                    TraceRequest request, BlockNames& ids, Trace& trace) {
+  const size_t num_whole = num_tokens / trace.block_tokens;
+  if (num_whole > names.size()) {
+    return Invalid(where, fmt::format("{} tokens are {} blocks of {}, but {} have an id",
+                                      num_tokens, num_whole, trace.block_tokens, names.size()));
+  }
+  if (num_whole == 0) return false;
+  uint32_t before = BlockNames::kNothing;
+  for (const uint64_t name : names.first(num_whole)) {
+    before = ids.IdOf(before, name);
+    request.blocks.push_back(before);
+  }
+  if (ids.size() > static_cast<size_t>(std::numeric_limits<TokenId>::max()))
+    return Invalid(where, "there are more blocks than can be numbered");
+  trace.requests.push_back(std::move(request));
+  return true;
+}
+
+// --- A folder of sessions ---
+
+struct SessionRequest {
+  double start = 0, end = 0;  // in seconds since the session began
+  size_t num_tokens = 0;
+  std::vector<uint64_t> names;
+};
+
+struct Session {
+  std::string path;
+  size_t block_tokens = 0, harness_tokens = 0;
+  std::vector<SessionRequest> requests;
+};
+
+void AddRequests(const Json& requests, double start, Session& session) {
+  for (const Json& json : requests) {
+    const double at = start + json.at("t").get<double>();
+    if (json.contains("requests")) {
+      AddRequests(json.at("requests"), at, session);
+      continue;
+    }
+    SessionRequest request{.start = at,
+                           .end = at + json.value("api_time", 0.0),
+                           .num_tokens = json.at("in").get<size_t>(),
+                           .names = json.at("hash_ids").get<std::vector<uint64_t>>()};
+    if (!request.names.empty()) session.requests.push_back(std::move(request));
+  }
+}
+
+Result<Session> ReadSession(const std::string& path) {
+  TRELLIS_ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
+  const auto* text = reinterpret_cast<const char*>(file.bytes().data());
+  try {
+    const Json json = Json::parse(text, text + file.bytes().size());
+    Session session{.path = path,
+                    .block_tokens = json.at("block_size").get<size_t>(),
+                    .harness_tokens = json.value("tool_tokens", size_t{0}) +
+                                      json.value("system_tokens", size_t{0}),
+                    .requests = {}};
+    if (session.block_tokens == 0) return Invalid(path, "block_size is 0");
+    AddRequests(json.at("requests"), 0, session);
+    std::stable_sort(session.requests.begin(), session.requests.end(),
+                     [](const auto& a, const auto& b) { return a.start < b.start; });
+    return session;
+  } catch (const Json::exception& error) {
+    return Invalid(path, error.what());
+  }
+}
+
+// Makes names unique to the session, but for those of a harness that all have in common: the first
+// blocks of the prompts that begin as the session's first one does.
+void Rename(size_t number, bool same_harness, Session& session) {
+  const uint64_t own = (uint64_t{number} + 1) << 32;
+  const size_t harness = session.harness_tokens / session.block_tokens;
+  const uint64_t first = session.requests.empty() ? 0 : session.requests[0].names[0];
+  for (SessionRequest& request : session.requests) {
+    const bool has_harness = same_harness && request.names[0] == first;
+    for (size_t i = 0; i < request.names.size(); i++)
+      request.names[i] = has_harness && i < harness ? i : own | (request.names[i] & 0xffffffff);
+  }
+}
+
+Result<Trace> ReadFolder(const std::string& path, const TraceOptions& options) {
+  std::vector<std::string> files;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(path, error))
+    if (entry.path().extension() == ".json") files.push_back(entry.path().string());
+  if (error) return Status(StatusCode::kIo, fmt::format("{}: {}", path, error.message()));
+  if (files.empty()) return Invalid(path, "there is no *.json in this folder");
+  std::sort(files.begin(), files.end());
+
+  Trace trace{.name = path, .block_tokens = 1, .num_blocks = 0, .requests = {}};
+  BlockNames ids;
+  // When each of the sessions that run at once is over.
+  std::priority_queue<double, std::vector<double>, std::greater<>> free_at;
+  for (size_t i = 0; i < std::max<size_t>(options.concurrency, 1); i++) free_at.push(0);
+  for (size_t number = 0; number < files.size(); number++) {
+    TRELLIS_ASSIGN_OR_RETURN(Session session, ReadSession(files[number]));
+    if (number == 0) trace.block_tokens = session.block_tokens;
+    if (session.block_tokens != trace.block_tokens)
+      return Invalid(session.path, "its block_size differs from that of the other files");
+    Rename(number, options.same_harness, session);
+    const double start = free_at.top();
+    double end = start;
+    for (const SessionRequest& request : session.requests) {
+      end = std::max(end, start + request.end);
+      const auto added = Append(session.path, request.names, request.num_tokens,
+                                {.seconds = start + request.start,
+                                 .session = static_cast<uint32_t>(number),
+                                 .blocks = {}},
+                                ids, trace);
+      if (!added.ok()) return added.status();
+    }
+    free_at.pop();
+    free_at.push(end);
+  }
+  trace.num_blocks = ids.size();
+  return trace;
+}
+
+// --- A file of requests ---
+
+// One line. `sessions`: numbers of the names so far.
+Status ReadLine(const std::string& where, const std::string& line,
+                std::map<std::string, uint32_t>& sessions, BlockNames& ids, Trace& trace) {
+  const Json json = Json::parse(line);
+  const bool has_tokens = json.contains("tokens");
+  const auto block_tokens = has_tokens ? 1 : json.value("block_size", size_t{512});
+  if (trace.requests.empty()) trace.block_tokens = block_tokens;
+  if (block_tokens != trace.block_tokens || block_tokens == 0)
+    return Invalid(where, "its blocks are of another size than those before");
+  const auto names = json.at(has_tokens ? "tokens" : "hash_ids").get<std::vector<uint64_t>>();
+  const auto num_tokens = has_tokens ? names.size() : json.at("input_length").get<size_t>();
+  TRELLIS_ASSIGN_OR_RETURN(
+      const bool added,
+      Append(where, names, num_tokens,
+             {.seconds = json.value("timestamp", 0.0) / 1000, .session = 0, .blocks = {}}, ids,
+             trace));
+  if (!added) return Status::Ok();
+  TraceRequest& request = trace.requests.back();
+  const std::string session = json.contains("session")
+                                  ? json.at("session").dump()
+                                  : fmt::format("#{}", request.blocks[request.blocks.size() > 1]);
+  request.session =
+      sessions.try_emplace(session, static_cast<uint32_t>(sessions.size())).first->second;
+  return Status::Ok();
+}
+
+Result<Trace> ReadLines(const std::string& path) {
+  std::ifstream file(path);
+  if (!file) return Status(StatusCode::kNotFound, fmt::format("{}: cannot be opened", path));
+  Trace trace{.name = path, .block_tokens = 1, .num_blocks = 0, .requests = {}};
+  BlockNames ids;
+  std::map<std::string, uint32_t> sessions;
+  std::string line;
+  for (size_t number = 1; std::getline(file, line); number++) {
+    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+    const std::string where = fmt::format("{}:{}", path, number);
+    try {
+      TRELLIS_RETURN_IF_ERROR(ReadLine(where, line, sessions, ids, trace));
+    } catch (const Json::exception& error) {
+      return Invalid(where, error.what());
+    }
+  }
+  if (file.bad()) return Status(StatusCode::kIo, fmt::format("{}: cannot be read", path));
+  trace.num_blocks = ids.size();
+  return trace;
+}
+
+}  // namespace
+
+Result<Trace> ReadTrace(const std::string& path, const TraceOptions& options) {
+  std::error_code error;
+  const bool is_folder = std::filesystem::is_directory(path, error);
+  TRELLIS_ASSIGN_OR_RETURN(Trace trace, is_folder ? ReadFolder(path, options) : ReadLines(path));
+  if (trace.requests.empty()) return Invalid(path, "there is no request in it");
+  std::stable_sort(trace.requests.begin(), trace.requests.end(),
+                   [](const auto& a, const auto& b) { return a.seconds < b.seconds; });
+  return trace;
+}
+
+size_t Trace::TotalTokens() const {
+  size_t total = 0;
+  for (const TraceRequest& request : requests) total += NumTokens(request);
+  return total;
+}
+
+size_t Trace::CommonTokens(const TraceRequest& a, const TraceRequest& b) const {
+  // Ids that are alike are alike in all that comes before.
+  size_t same = 0, most = std::min(a.blocks.size(), b.blocks.size());
+  while (same < most) {
+    const size_t middle = (same + most + 1) / 2;
+    if (a.blocks[middle - 1] == b.blocks[middle - 1]) {
+      same = middle;
+    } else {
+      most = middle - 1;
+    }
+  }
+  return same * block_tokens;
+}
+
+void Trace::WriteTokens(const TraceRequest& request, std::vector<TokenId>& tokens) const {
+  tokens.resize(NumTokens(request));
+  for (size_t i = 0; i < request.blocks.size(); i++) {
+    std::fill_n(tokens.begin() + static_cast<ptrdiff_t>(i * block_tokens), block_tokens,
+                static_cast<TokenId>(request.blocks[i]));
+  }
+}
+
+}  // namespace trellis
