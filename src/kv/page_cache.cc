@@ -46,13 +46,16 @@ struct LeaseState {
 
 struct PageCache::Impl {
   Impl(const Options& the_options, std::unique_ptr<PagePool> the_pool)
-      : options(the_options), pool(std::move(the_pool)), tree(*pool, the_options.eviction) {}
+      : options(the_options),
+        pool(std::move(the_pool)),
+        tree(*pool, the_options.eviction, the_options.keep_finished ? pool->capacity() : 0) {}
 
   std::unique_ptr<LeaseState> Acquire(const ScopeKey& scope, std::span<const TokenId> tokens);
   Status Reserve(LeaseState& lease, size_t num_tokens);
   size_t PagesNeeded(const LeaseState& lease, size_t num_tokens) const;
   void Commit(LeaseState& lease, std::span<const TokenId> tokens);
   void Release(LeaseState& lease);
+  MissReport Explain(const ScopeKey& scope, std::span<const TokenId> tokens) const;
 
   size_t AvailablePages() const {
     return pool->num_free() + pool->num_committed() - tree.num_pinned_pages();
@@ -117,6 +120,50 @@ void PageCache::Impl::AdoptPages(LeaseState& lease, const Node& above, const Nod
       SetPage(lease, page, node->frames[i]);
     }
   }
+}
+
+// --- Explain ---
+
+namespace {
+
+const Node* WarmestChild(const Node& node) {
+  const Node* warmest = node.first_child;
+  for (const Node* child = warmest; child != nullptr; child = child->next_sibling) {
+    const auto warmth = [](const Node& n) { return std::pair(n.is_pinned(), n.last_used); };
+    if (warmth(*child) > warmth(*warmest)) warmest = child;
+  }
+  return warmest;
+}
+
+}  // namespace
+
+MissReport PageCache::Impl::Explain(const ScopeKey& scope, std::span<const TokenId> tokens) const {
+  MissReport report;
+  if (!options.keep_finished) {
+    report.rest = tokens.size();
+    report.rest_cause = MissCause::kDisabled;
+    return report;
+  }
+  Root empty;
+  empty.key = KeyOfScope(scope);
+  Root* root = tree.FindRoot(scope);
+  const PrefixTree::Place place = tree.Match(root == nullptr ? empty : *root, tokens);
+  report.matched = place.row;
+  report.evicted = tree.CountEvicted(place, tokens);
+  report.rest = tokens.size() - report.matched - report.evicted;
+  if (report.rest == 0 || report.evicted > 0) return report;
+
+  const Node* other = place.row < place.node->end() ? place.node : WarmestChild(*place.node);
+  if (place.row == 0) {
+    report.rest_cause = MissCause::kCold;
+  } else if (other != nullptr) {
+    constexpr size_t kShown = 32;
+    report.rest_cause = MissCause::kDiverged;
+    const auto instead = std::span<const TokenId>(other->label).subspan(place.row - other->begin);
+    const auto shown = instead.first(std::min(kShown, instead.size()));
+    report.instead.assign(shown.begin(), shown.end());
+  }
+  return report;
 }
 
 // --- Reserve ---
@@ -354,6 +401,26 @@ size_t PageCache::MatchLength(const ScopeKey& scope, std::span<const TokenId> to
   return root == nullptr ? 0 : impl_->tree.Match(*root, tokens).row;
 }
 
+MissReport PageCache::Explain(const ScopeKey& scope, std::span<const TokenId> tokens) const {
+  return impl_->Explain(scope, tokens);
+}
+
+const char* MissCauseName(MissCause cause) {
+  switch (cause) {
+    case MissCause::kDisabled:
+      return "disabled";
+    case MissCause::kCold:
+      return "cold";
+    case MissCause::kEvicted:
+      return "evicted";
+    case MissCause::kDiverged:
+      return "diverged";
+    case MissCause::kNewTokens:
+      return "new_tokens";
+  }
+  return "";
+}
+
 Status PageCache::Reserve(Lease& lease, size_t num_tokens) {
   TRELLIS_CHECK(lease.cache_ == this);
   Status status = impl_->Reserve(*lease.state_, num_tokens);
@@ -407,6 +474,8 @@ PageCacheStats PageCache::Stats() const {
   stats.num_leases = impl_->leases.size();
   stats.num_scopes = impl_->tree.num_scopes();
   stats.tree_bytes = impl_->tree.num_bytes();
+  stats.num_ghosts = impl_->tree.num_ghosts();
+  stats.ghost_bytes = impl_->tree.num_ghost_bytes();
   return stats;
 }
 

@@ -73,13 +73,40 @@ class Lease {
   std::unique_ptr<LeaseState> state_;
 };
 
+// Why tokens of a prompt have to be computed.
+enum class MissCause {
+  kDisabled,   // nothing is kept (Options::keep_finished)
+  kCold,       // nothing of this scope begins as the prompt does
+  kEvicted,    // they were there; there was no room
+  kDiverged,   // what is there goes on with other tokens
+  kNewTokens,  // what is there ends here: the prompt goes on from it
+};
+inline constexpr size_t kNumMissCauses = 5;
+const char* MissCauseName(
+    MissCause cause);  // "disabled", "cold", "evicted", "diverged", "new_tokens"
+
+// What a look-up of a prompt would find, and why not more. matched + evicted + rest are all its
+// tokens.
+struct MissReport {
+  size_t matched = 0;
+  // Behind these, that were there once; known of whole pages, and of so many evictions back as the
+  // cache has pages.
+  size_t evicted = 0;
+  size_t rest = 0;                               // behind these
+  MissCause rest_cause = MissCause::kNewTokens;  // anything but kEvicted
+  // kDiverged: the first tokens of what is there instead, behind `matched`; of several branches the
+  // one used last.
+  std::vector<TokenId> instead;
+};
+
 struct PageCacheStats {
   // Pages; free + private + committed == capacity.
   size_t capacity = 0, free = 0, private_pages = 0, committed = 0;
   size_t pinned = 0;  // committed pages that leases need: eviction can free all others
   size_t page_bytes = 0;
   size_t num_nodes = 0, num_leases = 0, num_scopes = 0;
-  size_t tree_bytes = 0;  // overhead: nodes, labels, tables
+  size_t tree_bytes = 0;                   // overhead: nodes, labels, keys, tables
+  size_t num_ghosts = 0, ghost_bytes = 0;  // and what is remembered of pages that are gone
   // Since start or Reset(). A look-up counts when its lease's first Reserve succeeds, so that a
   // request that tries again and again until there is room for it counts once.
   uint64_t lookups = 0, tokens_looked_up = 0, tokens_matched = 0;
@@ -109,6 +136,10 @@ class PageCache {
 
   // What Acquire would match, without pinning or touching recency.
   size_t MatchLength(const ScopeKey& scope, std::span<const TokenId> tokens) const;
+
+  // Says the same as MatchLength and why it is not all. COST: as MatchLength, and a hash for each
+  // page that was evicted.
+  MissReport Explain(const ScopeKey& scope, std::span<const TokenId> tokens) const;
 
   // Gives the lease frames so that positions [0, num_tokens) have one, evicting if needed. Takes
   // over or copies a partly filled last page, so rows num_rows() .. num_tokens - 1 may be written.

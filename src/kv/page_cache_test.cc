@@ -351,6 +351,83 @@ TEST_F(PageCacheTest, ResetForgetsAllButWhatLeasesHoldAndTheseGoOn) {
   ExpectRows(fresh);
 }
 
+// --- Explain ---
+
+struct Expected {
+  size_t matched, evicted, rest;
+  MissCause cause;
+};
+
+void ExpectReport(const MissReport& report, const Expected& expected) {
+  EXPECT_EQ(report.matched, expected.matched);
+  EXPECT_EQ(report.evicted, expected.evicted);
+  EXPECT_EQ(report.rest, expected.rest);
+  const MissCause cause = expected.rest > 0 ? report.rest_cause : expected.cause;
+  EXPECT_STREQ(MissCauseName(cause), MissCauseName(expected.cause));
+}
+
+TEST_F(PageCacheTest, SaysWhyAPromptIsNotFoundWhole) {
+  Start(20);
+  const Tokens trunk = Stream(1, 40);
+  ExpectReport(cache_->Explain("", trunk), {0, 0, 40, MissCause::kCold});
+  Compute(Concat(trunk, Stream(2, 50)));
+  ExpectReport(cache_->Explain("", Concat(trunk, Stream(2, 50))), {90, 0, 0, {}});
+  ExpectReport(cache_->Explain("", trunk), {40, 0, 0, {}});
+  ExpectReport(cache_->Explain("", Concat(Concat(trunk, Stream(2, 50)), Stream(3, 9))),
+               {90, 0, 9, MissCause::kNewTokens});
+  ExpectReport(cache_->Explain("", Stream(4, 9)), {0, 0, 9, MissCause::kCold});
+  ExpectReport(cache_->Explain("tenant", trunk), {0, 0, 40, MissCause::kCold});
+  ExpectReport(cache_->Explain("", {}), {0, 0, 0, {}});
+}
+
+TEST_F(PageCacheTest, ShowsWhatIsThereInsteadOfADivergence) {
+  Start(20);
+  const Tokens trunk = Stream(1, 40), old = Stream(2, 50);
+  Compute(Concat(trunk, old));
+  MissReport report = cache_->Explain("", Concat(trunk, Stream(3, 20)));
+  ExpectReport(report, {40, 0, 20, MissCause::kDiverged});
+  EXPECT_EQ(report.instead, Stream(2, 32)) << "inside an edge";
+  Compute(Concat(trunk, Stream(3, 20)));
+  report = cache_->Explain("", Concat(trunk, Stream(4, 5)));
+  ExpectReport(report, {40, 0, 5, MissCause::kDiverged});
+  EXPECT_EQ(report.instead, Stream(3, 20)) << "the branch used last";
+  Compute(Concat(trunk, old));
+  EXPECT_EQ(cache_->Explain("", Concat(trunk, Stream(4, 5))).instead, Stream(2, 32));
+  EXPECT_TRUE(cache_->Explain("tenant", Concat(trunk, Stream(4, 5))).instead.empty());
+}
+
+TEST_F(PageCacheTest, RemembersWhatWasEvictedByWholePages) {
+  Start(4);
+  const Tokens old = Stream(1, 100);  // 3 pages and 4 rows
+  Compute(old);
+  Compute(Stream(2, 64));
+  ExpectReport(cache_->Explain("", old), {64, 32, 4, MissCause::kNewTokens});
+  ExpectReport(cache_->Explain("", Concat(Stream(1, 70), Stream(3, 30))),
+               {64, 0, 36, MissCause::kNewTokens});
+  ExpectReport(cache_->Explain("tenant", old), {0, 0, 100, MissCause::kCold});
+  Compute(Stream(2, 128));
+  ExpectReport(cache_->Explain("", old), {0, 96, 4, MissCause::kNewTokens});
+  cache_->Reset();
+  ExpectReport(cache_->Explain("", old), {0, 0, 100, MissCause::kCold});
+}
+
+TEST_F(PageCacheTest, AnEvictedTailIsKnownBehindADivergenceInItsPage) {
+  Start(6);
+  const Tokens trunk = Stream(1, 80);
+  Compute(Concat(trunk, Stream(2, 112)));  // 6 pages
+  Compute(Stream(9, 128));                 // of these two stay
+  Compute(Concat(Stream(1, 64), Stream(3, 10)));
+  // Rows 64..73 of another branch are where the evicted page 2 was.
+  ExpectReport(cache_->Explain("", Concat(trunk, Stream(2, 112))),
+               {64, 128, 0, MissCause::kNewTokens});
+}
+
+TEST_F(PageCacheTest, WithoutKeepingTheCauseIsThat) {
+  Start({.layout = kLayout, .capacity_bytes = 4 * kLayout.page_bytes(), .keep_finished = false});
+  Compute(Stream(1, 40));
+  ExpectReport(cache_->Explain("", Stream(1, 40)), {0, 0, 40, MissCause::kDisabled});
+}
+
 TEST_F(PageCacheTest, WithoutKeepingNothingIsMatchedAndNothingStays) {
   Start(PageCache::Options{
       .layout = kLayout, .capacity_bytes = 8 * kLayout.page_bytes(), .keep_finished = false});

@@ -39,8 +39,8 @@ void GiveBackSpace(std::vector<T>& items) {
 
 }  // namespace
 
-PrefixTree::PrefixTree(PagePool& pool, EvictionPolicyKind eviction)
-    : pool_(pool), cold_(eviction) {}
+PrefixTree::PrefixTree(PagePool& pool, EvictionPolicyKind eviction, size_t num_ghosts)
+    : pool_(pool), cold_(eviction), ghosts_(num_ghosts) {}
 
 PrefixTree::~PrefixTree() {
   edges_.ForEach([&](const Node& node) {
@@ -60,6 +60,7 @@ Root& PrefixTree::FindOrAddRoot(const std::string& scope) {
   if (added) {
     it->second = std::make_unique<Root>();
     it->second->scope = &it->first;
+    it->second->key = KeyOfScope(scope);
     Account(*it->second);
   }
   return *it->second;
@@ -85,6 +86,7 @@ void PrefixTree::Reset() {
     DropIfUnused(kept);
   }
   scopes_.clear();
+  ghosts_.Clear();
 }
 
 void PrefixTree::DropIfUnused(Root& root) {
@@ -113,6 +115,25 @@ PrefixTree::Place PrefixTree::Match(Node& node, std::span<const TokenId> tokens)
 
 Node* PrefixTree::FindChild(const Node& node, TokenId token) const {
   return node.is_leaf() ? nullptr : edges_.Find(node, token);
+}
+
+// Of the page before `page` on the path to `node`, which begins in `node` or above.
+PageKey PrefixTree::KeyBefore(const Node& node, size_t page) {
+  const Node* home = &node;
+  while (!home->is_root() && page * kPageTokens <= home->begin) home = home->parent;
+  return home->is_root() ? static_cast<const Root*>(home)->key
+                         : home->keys[page - 1 - home->first_page()];
+}
+
+size_t PrefixTree::CountEvicted(const Place& place, std::span<const TokenId> tokens) const {
+  size_t page = place.row / kPageTokens;
+  PageKey key = KeyBefore(*place.node, page);
+  while ((page + 1) * kPageTokens <= tokens.size()) {
+    key = KeyOfPage(key, tokens.subspan(page * kPageTokens, kPageTokens));
+    if (!ghosts_.Contains(key)) break;
+    page++;
+  }
+  return std::max(page * kPageTokens, place.row) - place.row;
 }
 
 FrameId PrefixTree::TailFrame(const Node& node) const {
@@ -146,6 +167,8 @@ Node& PrefixTree::Split(Node& node, size_t row) {
   upper.begin = node.begin;
   upper.label.assign(node.label.begin(), cut_tokens);
   upper.frames.assign(node.frames.begin(), cut_frames);
+  const auto cut_keys = node.keys.begin() + (cut_frames - node.frames.begin());
+  upper.keys.assign(node.keys.begin(), cut_keys);
   upper.last_used = node.last_used;
   upper.num_uses = node.num_uses;
   upper.cold_class = node.cold_class;
@@ -160,8 +183,10 @@ Node& PrefixTree::Split(Node& node, size_t row) {
   node.begin = row;
   node.label.erase(node.label.begin(), cut_tokens);
   node.frames.erase(node.frames.begin(), cut_frames);
+  node.keys.erase(node.keys.begin(), cut_keys);
   GiveBackSpace(node.label);
   GiveBackSpace(node.frames);
+  GiveBackSpace(node.keys);
   edges_.Insert(std::move(lower));
   Account(upper);
   Account(node);
@@ -206,7 +231,23 @@ void PrefixTree::AppendRows(Node& node, std::span<const TokenId> tokens,
   node.frames.insert(node.frames.end(), frames.begin(), frames.end());
   TRELLIS_CHECK(node.frames.size() == PagesFor(node.end()) - node.first_page());
   for (FrameId frame : frames) pool_.Commit(frame);
+  AppendKeys(node);
   Account(node);
+}
+
+// Of the whole pages that have none.
+void PrefixTree::AppendKeys(Node& node) {
+  while (node.keys.size() < node.num_whole_pages()) {
+    const size_t page = node.first_page() + node.keys.size();
+    TokenId tokens[kPageTokens];
+    const Node* home = &node;
+    for (size_t row = (page + 1) * kPageTokens; row-- > page * kPageTokens;) {
+      while (row < home->begin) home = home->parent;
+      tokens[row % kPageTokens] = home->label[row - home->begin];
+    }
+    const PageKey before = node.keys.empty() ? KeyBefore(node, page) : node.keys.back();
+    node.keys.push_back(KeyOfPage(before, tokens));
+  }
 }
 
 // --- Pinning ---
@@ -318,8 +359,10 @@ Node& PrefixTree::MergeWithChild(Node& node) {
   const std::unique_ptr<Node> merged = edges_.Take(node);
   node.label.insert(node.label.end(), child.label.begin(), child.label.end());
   node.frames.insert(node.frames.end(), child.frames.begin(), child.frames.end());
+  node.keys.insert(node.keys.end(), child.keys.begin(), child.keys.end());
   child.label = std::move(node.label);
   child.frames = std::move(node.frames);
+  child.keys = std::move(node.keys);
   child.begin = node.begin;
 
   Node& parent = *node.parent;
@@ -350,17 +393,28 @@ size_t PrefixTree::TrimLeaf(Node& leaf) {
   const size_t page_begin = (leaf.end() - 1) / kPageTokens * kPageTokens;
   if (page_begin <= leaf.begin) {
     Root* root = leaf.parent->is_root() ? static_cast<Root*>(leaf.parent) : nullptr;
-    const size_t num_freed = RemoveLeaf(leaf);
+    const size_t num_freed = EvictLeaf(leaf);
     if (root != nullptr) DropIfUnused(*root);
     return num_freed;
   }
   pool_.Free(leaf.frames.back());
   leaf.frames.pop_back();
+  if (!leaf.has_open_tail()) {
+    ghosts_.Add(leaf.keys.back());
+    leaf.keys.pop_back();
+  }
   leaf.label.resize(page_begin - leaf.begin);
   GiveBackSpace(leaf.label);
   GiveBackSpace(leaf.frames);
+  GiveBackSpace(leaf.keys);
   Account(leaf);
   return 1;
+}
+
+// As RemoveLeaf, but remembers what was there.
+size_t PrefixTree::EvictLeaf(Node& leaf) {
+  for (const PageKey& key : leaf.keys) ghosts_.Add(key);
+  return RemoveLeaf(leaf);
 }
 
 // Removes an unpinned leaf and restores canonical form at its parent, which may go unless it is a
@@ -390,7 +444,7 @@ size_t PrefixTree::DropBelow(Node& node) {
   size_t num_freed = 0;
   while (Node* leaf = node.first_child) {
     while (leaf->first_child != nullptr) leaf = leaf->first_child;
-    num_freed += RemoveLeaf(*leaf);
+    num_freed += EvictLeaf(*leaf);
   }
   return num_freed;
 }
@@ -418,7 +472,8 @@ void PrefixTree::UnlinkChild(Node& child) {
 
 // Brings num_bytes() and the pages of its class up to date with `node`.
 void PrefixTree::Account(Node& node) {
-  size_t size = node.label.capacity() * sizeof(TokenId) + node.frames.capacity() * sizeof(FrameId);
+  size_t size = node.label.capacity() * sizeof(TokenId) + node.frames.capacity() * sizeof(FrameId) +
+                node.keys.capacity() * sizeof(PageKey);
   if (node.is_root()) {
     // The table's entry, a pointer and a hash, beside the root itself.
     const std::string* scope = static_cast<const Root&>(node).scope;

@@ -42,6 +42,8 @@
 #include "base/types.h"
 #include "kv/cold_nodes.h"
 #include "kv/edge_table.h"
+#include "kv/ghost_list.h"
+#include "kv/page_key.h"
 #include "kv/page_pool.h"
 
 namespace trellis {
@@ -71,6 +73,7 @@ struct Node {
   Node* next_sibling = nullptr;
   Node* previous_sibling = nullptr;
   std::vector<FrameId> frames;  // of pages first_page() ..: whole pages, and a leaf's open tail
+  std::vector<PageKey> keys;    // of the whole pages
 
   size_t num_leases = 0;  // that end at end()
   size_t num_pinned_children = 0;
@@ -90,6 +93,7 @@ struct Node {
 struct Root : Node {
   bool is_detached() const { return scope == nullptr; }
   const std::string* scope = nullptr;  // null: no lookup finds this tree any more
+  PageKey key;
 };
 
 class PrefixTree {
@@ -101,7 +105,8 @@ class PrefixTree {
   };
 
   // `pool` outlives the tree, which frees all its frames there.
-  PrefixTree(PagePool& pool, EvictionPolicyKind eviction);
+  // Remembers the keys of the last `num_ghosts` pages that were evicted.
+  PrefixTree(PagePool& pool, EvictionPolicyKind eviction, size_t num_ghosts);
   ~PrefixTree();
   PrefixTree(const PrefixTree&) = delete;
   PrefixTree& operator=(const PrefixTree&) = delete;
@@ -118,6 +123,9 @@ class PrefixTree {
   // tokens, and one look-up per node.
   Place Match(Node& node, std::span<const TokenId> tokens) const;
   Node* FindChild(const Node& node, TokenId token) const;
+  // Of the tokens [row, ..), in a prompt of which the tree has `row`, and `place` is where: how
+  // many were there before they were evicted. To whole pages.
+  size_t CountEvicted(const Place& place, std::span<const TokenId> tokens) const;
   // The frame that holds the rows of the page that `node` ends in. REQUIRES: has_open_tail().
   FrameId TailFrame(const Node& node) const;
 
@@ -158,6 +166,8 @@ class PrefixTree {
   size_t num_nodes() const { return edges_.size(); }  // without roots
   size_t num_scopes() const { return scopes_.size(); }
   size_t num_bytes() const { return num_bytes_; }
+  size_t num_ghosts() const { return ghosts_.size(); }
+  size_t num_ghost_bytes() const { return ghosts_.num_bytes(); }
 
   // --- Looking inside: prefix_tree_debug.cc ---
   // Aborts, naming it, if an invariant is broken, leases aside: PageCache knows those.
@@ -169,6 +179,8 @@ class PrefixTree {
 
  private:
   std::vector<const Root*> Roots() const;
+  static PageKey KeyBefore(const Node& node, size_t page);
+  static void AppendKeys(Node& node);
   static void LinkChild(Node& parent, Node& child);
   static void UnlinkChild(Node& child);
   void AppendRows(Node& node, std::span<const TokenId> tokens, std::span<const FrameId> frames);
@@ -178,6 +190,7 @@ class PrefixTree {
   void MergeChanged();
   void Compact(Node& node);
   size_t RemoveLeaf(Node& leaf);
+  size_t EvictLeaf(Node& leaf);
   size_t TrimLeaf(Node& leaf);
   void DropIfUnused(Root& root);
   void Account(Node& node);
@@ -187,6 +200,7 @@ class PrefixTree {
   std::unordered_map<std::string, std::unique_ptr<Root>> scopes_;
   std::unordered_map<const Root*, std::unique_ptr<Root>> detached_;
   ColdNodes<Node> cold_;
+  GhostList ghosts_;
   uint64_t clock_ = 0;  // counts releases
   size_t num_pinned_pages_ = 0;
   size_t num_bytes_ = 0;

@@ -45,6 +45,7 @@ void CheckPages(const Node& node, const PagePool& pool, Found& found) {
   const size_t own = node.is_leaf() ? PagesFor(node.end()) - node.first_page()  //
                                     : node.num_whole_pages();
   Expect(node.frames.size() == own, node, "it owns the pages that end in it, and a leaf its tail");
+  Expect(node.keys.size() == node.num_whole_pages(), node, "its whole pages have keys");
   for (FrameId frame : node.frames) {
     Expect(pool.state(frame) == PagePool::FrameState::kCommitted, node, "its frames are committed");
     Expect(found.frames.insert(frame).second, node, "a frame has one home");

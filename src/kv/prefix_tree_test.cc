@@ -65,7 +65,7 @@ class PrefixTreeTest : public testing::Test {
   void ExpectTree(const std::string& picture) { EXPECT_EQ("\n" + tree_.Dump(), picture); }
 
   std::unique_ptr<PagePool> pool_ = PagePool::Create(kPageBytes, kFrames* kPageBytes).value();
-  PrefixTree tree_{*pool_, EvictionPolicyKind::kLru};
+  PrefixTree tree_{*pool_, EvictionPolicyKind::kLru, kFrames};
 };
 
 // --- Splits ---

@@ -53,7 +53,8 @@ class Radix : public CacheStrategy {
   }
   size_t overhead_bytes() const override {
     size_t bytes = 0;
-    for (const auto& cache : caches_) bytes += cache->Stats().tree_bytes;
+    for (const auto& cache : caches_)
+      bytes += cache->Stats().tree_bytes + cache->Stats().ghost_bytes;
     return bytes;
   }
 

@@ -271,6 +271,7 @@ class Player {
     for (const char* scope : kScopes) {
       const size_t found = cache_->MatchLength(scope, tokens);
       Same("rows found", found, oracle_.MatchLength(scope, tokens));
+      CompareReport(scope, tokens, found);
       if (!setup_.keep_finished || cache_->Stats().pages_evicted > 0) continue;
       // Rows that shared a page with others can go without freeing one.
       if (oracle_.rare().dropped_below > before_reset_.dropped_below) continue;
@@ -280,6 +281,23 @@ class Player {
       }
       Same("rows found of what was committed and never evicted", found, committed);
     }
+  }
+
+  void CompareReport(const char* scope, const Tokens& tokens, size_t found) {
+    const MissReport report = cache_->Explain(scope, tokens);
+    Same("rows found and explained", report.matched, found);
+    Same("tokens explained", report.matched + report.evicted + report.rest, tokens.size());
+    // Only what was committed can have been evicted, and with ghosts enough all of it is known.
+    size_t committed = 0;
+    for (const auto& [of_scope, entry] : journal_) {
+      if (of_scope == scope) committed = std::max(committed, CommonPrefix(entry, tokens));
+    }
+    if (report.evicted > 0 && report.matched + report.evicted > committed)
+      Same("rows evicted that were committed", report.matched + report.evicted, committed);
+    const bool knows_all = cache_->Stats().num_ghosts < setup_.capacity;
+    if (setup_.keep_finished && knows_all && committed / kPageTokens > found / kPageTokens)
+      Same("rows known to be evicted", report.matched + report.evicted,
+           committed / kPageTokens * kPageTokens);
   }
 
   struct Committed {
