@@ -278,6 +278,7 @@ void ReadGenerationFields(FieldReader& reader, LogprobsForm form, GenerationFiel
   ReadStream(reader, out);
   reader.Bool("ignore_eos", &out->ignore_eos);
   reader.Bool("cache_prompt", &out->cache_prompt);
+  reader.Bool("cache_report", &out->cache_report);
   reader.String("cache_salt", &out->cache_salt);
   if (out->cache_salt.size() > kMaxSaltBytes) {
     reader.Fail(

@@ -49,7 +49,8 @@ struct GenerationFields {
   bool include_usage = false;  // stream_options.include_usage
   bool ignore_eos = false;
   bool cache_prompt = true;
-  std::string cache_salt;  // only requests with the same salt share cached pages
+  bool cache_report = false;  // the answer says why prompt tokens were computed
+  std::string cache_salt;     // only requests with the same salt share cached pages
 };
 
 struct ChatRequest {

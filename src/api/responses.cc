@@ -86,19 +86,33 @@ double Ratio(double a, double b) {
   return b > 0 ? a / b : 0;
 }
 
+OrderedJson CacheReportJson(const CacheReport& report) {
+  OrderedJson missed = OrderedJson::object();
+  for (const auto& [cause, tokens] : report.missed) missed[cause] = tokens;
+  OrderedJson json = {{"missed", std::move(missed)}};
+  if (report.divergence) {
+    json["diverged"] = {{"position", report.divergence->position},
+                        {"prompt", report.divergence->prompt},
+                        {"cached", report.divergence->cached}};
+  }
+  return json;
+}
+
 OrderedJson TimingsJson(const Timings& t) {
   const auto prompt = static_cast<double>(t.computed_tokens);
   const auto predicted = static_cast<double>(t.predicted_tokens);
-  return {{"cache_n", t.cached_tokens},
-          {"prompt_n", t.computed_tokens},
-          {"prompt_ms", t.prompt_ms},
-          {"prompt_per_token_ms", Ratio(t.prompt_ms, prompt)},
-          {"prompt_per_second", Ratio(prompt * 1e3, t.prompt_ms)},
-          {"predicted_n", t.predicted_tokens},
-          {"predicted_ms", t.predicted_ms},
-          {"predicted_per_token_ms", Ratio(t.predicted_ms, predicted)},
-          {"predicted_per_second", Ratio(predicted * 1e3, t.predicted_ms)},
-          {"queued_ms", t.queued_ms}};
+  OrderedJson json = {{"cache_n", t.cached_tokens},
+                      {"prompt_n", t.computed_tokens},
+                      {"prompt_ms", t.prompt_ms},
+                      {"prompt_per_token_ms", Ratio(t.prompt_ms, prompt)},
+                      {"prompt_per_second", Ratio(prompt * 1e3, t.prompt_ms)},
+                      {"predicted_n", t.predicted_tokens},
+                      {"predicted_ms", t.predicted_ms},
+                      {"predicted_per_token_ms", Ratio(t.predicted_ms, predicted)},
+                      {"predicted_per_second", Ratio(predicted * 1e3, t.predicted_ms)},
+                      {"queued_ms", t.queued_ms}};
+  if (t.cache_report) json["cache_report"] = CacheReportJson(*t.cache_report);
+  return json;
 }
 
 OrderedJson HeadJson(const AnswerHead& head, const char* object) {

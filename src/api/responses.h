@@ -5,7 +5,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/types.h"
@@ -31,14 +33,26 @@ struct Usage {
   size_t completion_tokens = 0;
 };
 
+// Why prompt tokens were computed; for requests with `cache_report`.
+struct CacheReport {
+  // Where the prompt left what is cached, and how both go on from there.
+  struct Divergence {
+    size_t position = 0;
+    std::string prompt, cached;
+  };
+  std::vector<std::pair<std::string, size_t>> missed;  // cause, tokens
+  std::optional<Divergence> divergence;
+};
+
 // Of one choice, or the sum of several. Milliseconds.
 struct Timings {
   size_t cached_tokens = 0;    // cache_n
   size_t computed_tokens = 0;  // prompt_n: prompt tokens that were really run
   size_t predicted_tokens = 0;
   double queued_ms = 0, prompt_ms = 0, predicted_ms = 0;
+  std::optional<CacheReport> cache_report = {};
 
-  void Add(const Timings& other);  // counts add up; of times the longest stays
+  void Add(const Timings& other);  // counts add up; of times the longest stays; no report
 };
 
 // A token as text: `bytes` may be half a UTF-8 sequence.

@@ -73,6 +73,20 @@ ChoiceText WithLogprobs() {
           .finish_reason = "length"};
 }
 
+TEST(AnswerTest, TheCacheReportIsPartOfTheTimings) {
+  Timings timings;
+  EXPECT_FALSE(Parse(AnswerJson(kChatHead, {}, {}, timings))["timings"].contains("cache_report"));
+  timings.cache_report = CacheReport{.missed = {{"diverged", 7}, {"evicted", 64}},
+                                     .divergence = {{40, "12:01", "12:00\xff"}}};
+  const Json report = Parse(UsageChunk(kChatHead, {}, timings))["timings"]["cache_report"];
+  EXPECT_EQ(report["missed"], Json({{"diverged", 7}, {"evicted", 64}}));
+  EXPECT_EQ(report["diverged"],
+            Json({{"position", 40}, {"prompt", "12:01"}, {"cached", "12:00\xef\xbf\xbd"}}));
+  timings.cache_report = CacheReport{};
+  EXPECT_EQ(Parse(AnswerJson(kChatHead, {}, {}, timings))["timings"]["cache_report"],
+            Json({{"missed", Json::object()}}));
+}
+
 TEST(AnswerTest, ChatLogprobs) {
   const Json answer = Parse(AnswerJson(kChatHead, {WithLogprobs()}, {}, {}));
   const Json& content = answer["choices"][0]["logprobs"]["content"];

@@ -6,10 +6,12 @@
 // thread. Sinks are called on the engine thread, with no lock held, and must not block.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -42,6 +44,23 @@ enum class FinishReason {
   kError,
 };
 
+// Why prompt tokens were computed.
+struct MissCounts {
+  std::array<size_t, kNumMissCauses> tokens{};  // by MissCause
+
+  size_t& operator[](MissCause cause) { return tokens[static_cast<size_t>(cause)]; }
+  size_t operator[](MissCause cause) const { return tokens[static_cast<size_t>(cause)]; }
+  void Add(const MissCounts& other) {
+    for (size_t i = 0; i < tokens.size(); i++) tokens[i] += other.tokens[i];
+  }
+};
+
+// Where a prompt left what is cached in its scope: the first tokens from there on, of both.
+struct Divergence {
+  size_t position = 0;
+  std::vector<TokenId> prompt, cached;
+};
+
 // Times are measured on the engine thread.
 struct GenerateTimings {
   // cached + computed == prompt, once the prompt is done. `computed` counts each prompt token that
@@ -51,6 +70,8 @@ struct GenerateTimings {
   size_t cached_tokens = 0;
   size_t computed_tokens = 0;
   size_t recomputed_tokens = 0;
+  MissCounts missed;  // they are `computed` together
+  std::optional<Divergence> divergence = {};
   size_t generated_tokens = 0;  // sampled; an end token counts, though the sink never sees it
   // Submit to first admission; from there to the first sampled token; from there to the end.
   std::chrono::duration<double, std::milli> queued{}, prompt{}, predicted{};
@@ -77,6 +98,7 @@ struct EngineStats {
            rejected_total = 0, preemptions_total = 0;
   uint64_t prompt_tokens_total = 0, cached_tokens_total = 0, computed_tokens_total = 0,
            recomputed_tokens_total = 0, generated_tokens_total = 0;
+  MissCounts missed_total;  // of computed_tokens_total
   uint64_t steps_total = 0;
 };
 

@@ -11,6 +11,7 @@
 #include <chrono>
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -30,6 +31,8 @@ struct Request {
   size_t num_known() const { return tokens.size(); }
   size_t num_generated() const { return timings.generated_tokens; }
 
+  // What the cache says of the prompt when it is admitted the first time.
+  void NoteMisses(MissReport report);
   // `num_rows` of the tokens were found in the cache; of these, what was never counted is `cached`.
   void CountMatched(size_t num_rows);
   // Rows [first, first + num_rows) were run.
@@ -47,6 +50,10 @@ struct Request {
   size_t num_preemptions = 0;
   // Rows below it were matched or run before: to run one of them again is recomputation.
   size_t num_counted = 0;
+  // Prompt rows [evicted_begin, evicted_end) were there once; why all others are run.
+  size_t evicted_begin = 0, evicted_end = 0;
+  MissCause other_cause = MissCause::kNewTokens;
+  std::optional<Divergence> divergence;  // in the timings when it ends
   GenerateTimings timings;
   Clock::time_point submitted, admitted, first_token;
 };

@@ -129,7 +129,12 @@ bool StepLoop::TakeLease(Request& request) {
   if (cache_->PagesNeeded(lease, need.num_rows) + need.spare_pages > cache_->AvailablePages()) {
     return false;
   }
+  MissReport misses;
+  const bool is_first = request.admitted == Request::Clock::time_point{};
+  if (is_first && request.params.cache_prompt)
+    misses = cache_->Explain(request.params.scope, known);
   if (!cache_->Reserve(lease, known.size()).ok()) return false;
+  if (is_first) request.NoteMisses(std::move(misses));
   request.lease = std::move(lease);
   return true;
 }
@@ -311,7 +316,8 @@ void StepLoop::End(Request& request, FinishReason reason, Status status) {
       stats_.failed_total++;
       break;
   }
-  events_.push_back({owned->sink, Finish{reason, std::move(status), owned->timings}});
+  owned->timings.divergence = std::move(owned->divergence);
+  events_.push_back({owned->sink, Finish{reason, std::move(status), std::move(owned->timings)}});
 }
 
 void StepLoop::EndEarly(RequestId id, FinishReason reason) {
@@ -345,17 +351,41 @@ void Request::CountMatched(size_t num_rows) {
   num_counted = found;
 }
 
+void Request::NoteMisses(MissReport report) {
+  if (!params.cache_prompt) {
+    other_cause = MissCause::kDisabled;
+    return;
+  }
+  evicted_begin = report.matched;
+  evicted_end = report.matched + report.evicted;
+  other_cause = report.rest_cause;
+  if (report.rest == 0 || report.rest_cause != MissCause::kDiverged) return;
+  const auto from = tokens.begin() + static_cast<ptrdiff_t>(report.matched);
+  const size_t shown = std::min(report.rest, report.instead.size());
+  divergence = {.position = report.matched,
+                .prompt = {from, from + static_cast<ptrdiff_t>(shown)},
+                .cached = std::move(report.instead)};
+}
+
 void Request::CountRun(size_t first, size_t num_rows) {
   const size_t end = first + num_rows;
   const size_t first_new = std::clamp(num_counted, first, end);
   timings.recomputed_tokens += first_new - first;
-  timings.computed_tokens += std::min(end, num_prompt) - std::min(first_new, num_prompt);
+  const size_t begin_computed = std::min(first_new, num_prompt),
+               end_computed = std::min(end, num_prompt);
+  timings.computed_tokens += end_computed - begin_computed;
+  const size_t num_evicted = std::clamp(evicted_end, begin_computed, end_computed) -
+                             std::clamp(evicted_begin, begin_computed, end_computed);
+  timings.missed[MissCause::kEvicted] += num_evicted;
+  timings.missed[other_cause] += end_computed - begin_computed - num_evicted;
   num_counted = std::max(num_counted, end);
 }
 
 void StepLoop::CountTotals(const GenerateTimings& before, const GenerateTimings& after) {
   stats_.cached_tokens_total += after.cached_tokens - before.cached_tokens;
   stats_.computed_tokens_total += after.computed_tokens - before.computed_tokens;
+  for (size_t i = 0; i < kNumMissCauses; i++)
+    stats_.missed_total.tokens[i] += after.missed.tokens[i] - before.missed.tokens[i];
   stats_.recomputed_tokens_total += after.recomputed_tokens - before.recomputed_tokens;
 }
 

@@ -77,6 +77,9 @@ class StepLoopTest : public testing::Test {
     const GenerateTimings timings = job.sink->timings();
     EXPECT_EQ(timings.prompt_tokens, job.request.prompt.size());
     EXPECT_EQ(timings.cached_tokens + timings.computed_tokens, timings.prompt_tokens);
+    EXPECT_EQ(
+        std::accumulate(timings.missed.tokens.begin(), timings.missed.tokens.end(), size_t{0}),
+        timings.computed_tokens);
     EXPECT_EQ(timings.generated_tokens, job.max_tokens);
     EXPECT_EQ(job.sink->progress(), timings.prompt_tokens);
   }
@@ -184,6 +187,55 @@ TEST_F(StepLoopTest, ARequestThatDeclinesTheCacheRunsItsWholePrompt) {
   RunUntilIdle();
   ExpectComplete(job);
   EXPECT_EQ(job.sink->timings().computed_tokens, 100u);
+}
+
+// --- Why tokens are computed ---
+
+MissCounts Missed(size_t tokens, MissCause cause) {
+  MissCounts counts;
+  counts[cause] = tokens;
+  return counts;
+}
+
+TEST_F(StepLoopTest, SaysWhyTokensWereComputed) {
+  Start(16);
+  const auto missed = [&](const Tokens& prompt) {
+    const Job job = Submit(prompt, 1);
+    RunUntilIdle();
+    ExpectComplete(job);
+    return job.sink->timings();
+  };
+  const Tokens trunk = MakeTokens(100, 1);
+  EXPECT_EQ(missed(trunk).missed.tokens, Missed(100, MissCause::kCold).tokens);
+  EXPECT_EQ(missed(trunk).missed.tokens, Missed(1, MissCause::kNewTokens).tokens) << "the last one";
+  EXPECT_EQ(missed(Concat(trunk, MakeTokens(20, 2))).missed.tokens,
+            Missed(20, MissCause::kNewTokens).tokens);
+  const GenerateTimings other = missed(Concat(trunk, Concat({7}, MakeTokens(19, 3))));
+  ASSERT_TRUE(other.divergence.has_value());
+  EXPECT_EQ(other.divergence->position, 100u);
+  EXPECT_EQ(other.divergence->prompt, Concat({7}, MakeTokens(19, 3)));
+  EXPECT_EQ(other.divergence->cached, MakeTokens(20, 2));
+  EXPECT_EQ(other.missed.tokens, Missed(20, MissCause::kDiverged).tokens);
+  EXPECT_FALSE(missed(MakeTokens(500, 9)).divergence.has_value());  // and it needs all pages
+  MissCounts evicted = Missed(96, MissCause::kEvicted);
+  evicted[MissCause::kNewTokens] = 4;
+  EXPECT_EQ(missed(trunk).missed.tokens, evicted.tokens) << "known of whole pages";
+  size_t all = 0;
+  for (const size_t tokens : loop_->Stats().missed_total.tokens) all += tokens;
+  EXPECT_EQ(all, loop_->Stats().computed_tokens_total);
+}
+
+TEST_F(StepLoopTest, WithoutTheCacheThatIsWhy) {
+  Start(16, kLimits, Finished::kGo);
+  const Job nothing_kept = Submit(MakeTokens(40, 1), 1);
+  RunUntilIdle();
+  EXPECT_EQ(nothing_kept.sink->timings().missed.tokens, Missed(40, MissCause::kDisabled).tokens);
+  Start(16);
+  GenerateRequest request = Greedy(MakeTokens(40, 1));
+  request.cache_prompt = false;
+  const Job declined = Submit(request, 1);
+  RunUntilIdle();
+  EXPECT_EQ(declined.sink->timings().missed.tokens, Missed(40, MissCause::kDisabled).tokens);
 }
 
 TEST_F(StepLoopTest, ScopesShareNothing) {

@@ -185,6 +185,30 @@ class Generation {
                   .prompt_ms = t.prompt.count(),
                   .predicted_ms = t.predicted.count()});
     usage_.completion_tokens = completion_tokens_;
+    missed_.Add(t.missed);
+    if (!divergence_) divergence_ = t.divergence;
+    if (left_ == 0 && job_.fields.cache_report) timings_.cache_report = Report();
+  }
+
+  CacheReport Report() const {
+    CacheReport report;
+    for (size_t i = 0; i < kNumMissCauses; i++) {
+      const auto cause = static_cast<MissCause>(i);
+      if (missed_[cause] > 0) report.missed.emplace_back(MissCauseName(cause), missed_[cause]);
+    }
+    if (divergence_) {
+      report.divergence = {.position = divergence_->position,
+                           .prompt = AsText(divergence_->prompt),
+                           .cached = AsText(divergence_->cached)};
+    }
+    return report;
+  }
+
+  std::string AsText(const std::vector<TokenId>& tokens) const {
+    std::string text;
+    for (const TokenId token : tokens)
+      text += service_.tokenizer->Piece(token, SpecialTokens::kAsText);
+    return text;
   }
 
   LogprobEntry Logprobs(const SampledToken& token, size_t offset) const {
@@ -305,11 +329,15 @@ class Generation {
       finish += finish.empty() ? "" : ",";
       finish += choice.finish_reason != nullptr ? choice.finish_reason : "cancelled";
     }
+    std::string missed;
+    for (const auto& [cause, tokens] : Report().missed)
+      missed += fmt::format("{}{}:{}", missed.empty() ? "" : ",", cause, tokens);
     spdlog::info(
-        "{} finish={} prompt={} cached={} computed={} generated={} queued_ms={:.0f} "
+        "{} finish={} prompt={} cached={} computed={} missed={} generated={} queued_ms={:.0f} "
         "prompt_ms={:.0f} predicted_ms={:.0f}",
         job_.head.id, finish, usage_.prompt_tokens, usage_.cached_tokens, timings_.computed_tokens,
-        usage_.completion_tokens, timings_.queued_ms, timings_.prompt_ms, timings_.predicted_ms);
+        missed, usage_.completion_tokens, timings_.queued_ms, timings_.prompt_ms,
+        timings_.predicted_ms);
   }
 
   Job job_;
@@ -324,6 +352,8 @@ class Generation {
   size_t completion_tokens_ = 0;
   Usage usage_;
   Timings timings_;
+  MissCounts missed_;
+  std::optional<Divergence> divergence_;  // the first of them
 };
 
 ApiResult<Job> StartJob(const Service& service, GenerationFields fields, AnswerForm form) {

@@ -230,7 +230,8 @@ TEST(HttpTest, MetricsAreValid) {
   }
   const Answer answer = client.Get("/metrics");
   EXPECT_TRUE(answer.headers["Content-Type"].starts_with("text/plain; version=0.0.4"));
-  const std::regex sample(R"re(([a-z_]+)(\{le="([^"]+)"\})? ([-+.0-9e]+))re");
+  const std::regex sample(
+      R"re(([a-z_]+(?:\{cause="[a-z_]+"\})?)(\{le="([^"]+)"\})? ([-+.0-9e]+))re");
   const std::regex comment(R"(# (HELP|TYPE) ([a-z_]+) (.+))");
   std::map<std::string, std::string> type_of, help_of;
   std::map<std::string, double> values;

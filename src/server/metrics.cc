@@ -69,6 +69,13 @@ std::string MetricsText(const EngineStats& engine, const PageCacheStats& cache,
   counter("prompt_tokens_total", engine.prompt_tokens_total, "Prompt tokens admitted.");
   counter("cached_tokens_total", engine.cached_tokens_total, "Of these, found in the cache.");
   counter("computed_tokens_total", engine.computed_tokens_total, "Of these, computed.");
+  out +=
+      "# HELP trellis_missed_tokens_total Prompt tokens computed, by why they were not found.\n"
+      "# TYPE trellis_missed_tokens_total counter\n";
+  for (size_t i = 0; i < kNumMissCauses; i++) {
+    out += fmt::format("trellis_missed_tokens_total{{cause=\"{}\"}} {}\n",
+                       MissCauseName(static_cast<MissCause>(i)), engine.missed_total.tokens[i]);
+  }
   counter("recomputed_tokens_total", engine.recomputed_tokens_total,
           "Tokens computed again after a preemption.");
   counter("generated_tokens_total", engine.generated_tokens_total, "Tokens sampled.");

@@ -10,6 +10,8 @@ import openai
 import pytest
 from conftest import MODEL, Server, read_until
 
+CAUSES = ["disabled", "cold", "evicted", "diverged", "new_tokens"]
+
 
 @pytest.fixture
 def client(server):
@@ -54,6 +56,39 @@ def test_an_identical_prompt_computes_one_token(fresh):
     assert again["usage"]["prompt_tokens_details"]["cached_tokens"] == 99
     assert again["timings"]["prompt_n"] == 1
     assert again["choices"] == first["choices"]
+
+
+def test_the_answer_says_why_tokens_were_computed_if_asked(fresh):
+    before = fresh.metrics()
+
+    def ask(time, **more):
+        messages = [{"role": "system", "content": f"The time is {time}. You are a clock."}, {"role": "user", "content": "Hi"}]
+        body = {"messages": messages, "max_tokens": 2, "cache_report": True, **more}
+        return fresh.post("/v1/chat/completions", body)[1]
+
+    assert "cache_report" not in ask("10:00", cache_report=False)["timings"]
+    asked_again = ask("10:00")["timings"]
+    assert asked_again["cache_report"] == {"missed": {"new_tokens": 1}} and asked_again["prompt_n"] == 1
+    timings = ask("11:30")["timings"]
+    report = timings["cache_report"]
+    assert report["missed"] == {"diverged": timings["prompt_n"]}
+    assert report["diverged"]["position"] == timings["cache_n"] >= 8
+    assert "1:30. You are" in report["diverged"]["prompt"] and "0:00. You are" in report["diverged"]["cached"]
+    assert ask("10:00", cache_prompt=False)["timings"]["cache_report"]["missed"].keys() == {"disabled"}
+
+    client = openai.OpenAI(base_url=fresh.url + "/v1", api_key="none", max_retries=0)
+    *_, last = client.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": "Something else"}],
+        max_tokens=2,
+        stream=True,
+        extra_body={"cache_report": True},
+    )
+    assert sum(last.timings["cache_report"]["missed"].values()) == last.timings["prompt_n"]
+    after = fresh.metrics()
+    counted = {cause: after[name] - before[name] for cause in CAUSES for name in [f'trellis_missed_tokens_total{{cause="{cause}"}}']}
+    assert counted["new_tokens"] == 1 and counted["evicted"] == 0 and min(counted[c] for c in ("cold", "diverged", "disabled")) > 8
+    assert sum(counted.values()) == after["trellis_computed_tokens_total"] - before["trellis_computed_tokens_total"]
 
 
 def test_an_idle_server_uses_no_cpu(fresh):
@@ -153,8 +188,8 @@ def test_the_log_says_how_each_answer_ended(fresh):
     with fresh.send("/v1/completions", body) as connection:
         stream = read_until(connection, rb'data: \{.*?"id":"([^"]*)"')[1].decode()
     for line in (
-        f"{whole['id']} finish=length prompt=50 cached=0 computed=50 generated=3 ",
-        f"{stream} finish=cancelled prompt=70 cached=50 computed=20 generated=[1-9]",
+        f"{whole['id']} finish=length prompt=50 cached=0 computed=50 missed=cold:50 generated=3 ",
+        f"{stream} finish=cancelled prompt=70 cached=50 computed=20 missed=diverged:20 generated=[1-9]",
     ):
         fresh.wait_until(f"the log has: {line}", lambda: logged(line))
 
