@@ -9,6 +9,7 @@ namespace trellis {
 void AddServe(CLI::App& app, int* exit_status);
 void AddRun(CLI::App& app, int* exit_status);
 void AddBench(CLI::App& app, int* exit_status);
+void AddExplain(CLI::App& app, int* exit_status);
 void AddReplay(CLI::App& app, int* exit_status);
 void AddInspect(CLI::App& app, int* exit_status);
 

@@ -17,6 +17,7 @@ int main(int argc, char** argv) {
   trellis::AddServe(app, &exit_status);
   trellis::AddRun(app, &exit_status);
   trellis::AddBench(app, &exit_status);
+  trellis::AddExplain(app, &exit_status);
   trellis::AddReplay(app, &exit_status);
   trellis::AddInspect(app, &exit_status);
   try {

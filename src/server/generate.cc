@@ -207,7 +207,7 @@ class Generation {
   std::string AsText(const std::vector<TokenId>& tokens) const {
     std::string text;
     for (const TokenId token : tokens)
-      text += service_.tokenizer->Piece(token, SpecialTokens::kAsText);
+      text += service_.tokenizer->Piece(token, SpecialTokens::kParse);
     return text;
   }
 

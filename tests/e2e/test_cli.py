@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pathlib
 import platform
 import re
 import signal
@@ -97,6 +98,7 @@ def test_help_names_every_flag_and_version():
         "--repeat-penalty --presence-penalty --frequency-penalty --repeat-last-n --seed --threads --ctx-size --kv-cache "
         "--kv-type",
         "bench": "--model --no-pack-cache --n-prompt --n-gen --n-depth --threads --kv-type --repetitions --output --profile",
+        "explain": "--model first second",
         "replay": "trace --budgets --strategies --token-bytes --concurrency --own-harness --output --svg",
         "inspect": "file",
     }
@@ -273,6 +275,63 @@ def test_the_eviction_policy_decides_what_stays(policy, stays):
         assert server.pages()["free"] == 0, "more came than there is room for"
         assert (found(300) > 0) == stays
         assert server.stop() == 0
+
+
+def chat(*messages, **more):
+    roles = ["system", *["user", "assistant"] * len(messages)]
+    return {"messages": [{"role": r, "content": c} for r, c in zip(roles, messages)], **more}
+
+
+def tool(name):
+    return {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": {}}}}
+
+
+QWEN = "qwen2.5-coder-0.5b-instruct-q4_k_m"  # whose template has a place for tools
+CLOCK = "You are a clock. It is {}. Say what people ask for, and nothing else."
+
+
+@pytest.mark.parametrize(
+    "model, first, second, said",
+    [
+        (MODEL, chat(CLOCK.format("10:15"), "Hi"), chat(CLOCK.format("11:30"), "Hi"), ["messages[0] (system)", "a time or a date"]),
+        (MODEL, chat("Be brief.", "Hi"), chat("Be brief.", "Hi", "Hello.", "More"), ["nothing to gain"]),
+        (MODEL, chat("Be brief.", "Hi"), chat("Be brief.", "Hi"), ["All of it is there"]),
+        (MODEL, chat("Be brief.", "Hi", cache_salt="a"), chat("Be brief.", "Hi"), ["cache_salt"]),
+        (MODEL, chat("Be brief.", "Hi there"), chat("Be brief.", "What else"), ["messages[1] (user) differs"]),
+        (MODEL, {"prompt": "one two three"}, {"prompt": "one two four"}, ["They part at token 2"]),
+        (QWEN, chat("x", "Hi", tools=[tool("a"), tool("b")]), chat("x", "Hi", tools=[tool("b"), tool("a")]), ["another order"]),
+        (QWEN, chat("x", "Hi", tools=[tool("a")]), chat("x", "Hi", tools=[tool("a"), tool("b")]), ["tools differ"]),
+    ],
+)
+def test_explain_says_where_prompts_part_and_why(tmp_path, model, first, second, said):
+    paths = [tmp_path / "a.json", tmp_path / "b.json"]
+    for path, body in zip(paths, (first, second)):
+        path.write_text(json.dumps(body))
+    done = trellis("explain", "-m", pathlib.Path(model_path()).with_name(f"{model}.gguf"), *paths)
+    assert done.returncode == 0, done.stderr
+    assert all(words in done.stdout for words in said), done.stdout
+
+
+def test_explain_agrees_with_the_server(server, tmp_path):
+    server.settle()
+    server.post("/v1/cache/reset", {})
+    bodies = [chat(CLOCK.format(time), "What time is it?", max_tokens=1) for time in ("10:15", "11:30")]
+    for path, body in zip(("a.json", "b.json"), bodies):
+        (tmp_path / path).write_text(json.dumps(body))
+        _, answer = server.post("/v1/chat/completions", body)
+    done = trellis("explain", "-m", model_path(), tmp_path / "a.json", tmp_path / "b.json")
+    timings = answer["timings"]
+    assert f"{timings['cache_n']} would be found" in done.stdout and f"{timings['prompt_n']} computed" in done.stdout
+
+
+def test_explain_refuses_what_the_server_would(tmp_path):
+    good, bad = tmp_path / "good.json", tmp_path / "bad.json"
+    good.write_text(json.dumps(chat("x", "Hi")))
+    for text, said in [("{", "JSON"), ('{"messages": 3}', "messages"), ('{"prompt": [-1]}', "prompt"), ('{"prompt": [9999999]}', "9999999")]:
+        bad.write_text(text)
+        done = trellis("explain", "-m", model_path(), good, bad)
+        assert done.returncode == 2 and "bad.json" in done.stderr and said in done.stderr, done.stderr
+    assert "none.json" in trellis("explain", "-m", model_path(), good, tmp_path / "none.json").stderr
 
 
 def test_replay_counts_what_each_strategy_finds(tmp_path):
