@@ -109,7 +109,7 @@ void AddKvTypeFlag(CLI::App* app, ModelOptions* options) {
 
 std::string ExplainError(const CLI::App& app, const std::vector<std::string>& args,
                          const CLI::ParseError& error) {
-  if (args.empty()) return "a command is missing: serve, run, bench or inspect";
+  if (args.empty()) return "a command is missing: serve, run, bench, explain, replay or inspect";
   const CLI::App* command = nullptr;
   std::vector<std::string> names;
   for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; })) {

@@ -39,7 +39,8 @@ Result<Budget> ReadBudget(const std::string& text, size_t token_bytes, size_t wo
   if (text.ends_with('%')) {
     double percent = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size() - 1, percent);
-    if (error == std::errc() && end + 1 == text.data() + text.size() && percent > 0)
+    if (error == std::errc() && end + 1 == text.data() + text.size() && percent > 0 &&
+        percent <= 1e6)
       budget.tokens = static_cast<size_t>(percent / 100 * static_cast<double>(working_set));
   } else {
     TRELLIS_ASSIGN_OR_RETURN(const size_t bytes, ParseBytes(text));
@@ -158,6 +159,12 @@ Status Run(const Flags& flags) {
     replayed.budgets.push_back(std::move(budget));
   }
   const auto& strategies = flags.strategies.empty() ? StrategyNames() : flags.strategies;
+  for (const std::string& strategy : strategies) {  // before anything takes time
+    if (strategy != "optimum")
+      TRELLIS_RETURN_IF_ERROR(MakeStrategy(strategy, replayed.trace, 0).status());
+  }
+  if (!flags.svg.empty() && !std::ofstream(flags.svg))
+    return Status(StatusCode::kIo, fmt::format("{}: cannot be written", flags.svg));
   for (size_t i = 0; i < replayed.budgets.size(); i++) {
     for (const std::string& strategy : strategies) {
       Say("{} with {}\n", strategy, replayed.budgets[i].label);

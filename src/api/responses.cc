@@ -92,8 +92,8 @@ OrderedJson CacheReportJson(const CacheReport& report) {
   OrderedJson json = {{"missed", std::move(missed)}};
   if (report.divergence) {
     json["diverged"] = {{"position", report.divergence->position},
-                        {"prompt", report.divergence->prompt},
-                        {"cached", report.divergence->cached}};
+                        {"prompt", report.divergence->prompt}};
+    if (report.divergence->cached) json["diverged"]["cached"] = *report.divergence->cached;
   }
   return json;
 }

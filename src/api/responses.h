@@ -35,10 +35,12 @@ struct Usage {
 
 // Why prompt tokens were computed; for requests with `cache_report`.
 struct CacheReport {
-  // Where the prompt left what is cached, and how both go on from there.
+  // Where the prompt left what is cached, and how both go on from there. `cached` is somebody's
+  // text: none where that need not be the client's own.
   struct Divergence {
     size_t position = 0;
-    std::string prompt, cached;
+    std::string prompt;
+    std::optional<std::string> cached;
   };
   std::vector<std::pair<std::string, size_t>> missed;  // cause, tokens
   std::optional<Divergence> divergence;

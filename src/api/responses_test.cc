@@ -82,6 +82,9 @@ TEST(AnswerTest, TheCacheReportIsPartOfTheTimings) {
   EXPECT_EQ(report["missed"], Json({{"diverged", 7}, {"evicted", 64}}));
   EXPECT_EQ(report["diverged"],
             Json({{"position", 40}, {"prompt", "12:01"}, {"cached", "12:00\xef\xbf\xbd"}}));
+  timings.cache_report->divergence->cached.reset();
+  EXPECT_EQ(Parse(AnswerJson(kChatHead, {}, {}, timings))["timings"]["cache_report"]["diverged"],
+            Json({{"position", 40}, {"prompt", "12:01"}}));
   timings.cache_report = CacheReport{};
   EXPECT_EQ(Parse(AnswerJson(kChatHead, {}, {}, timings))["timings"]["cache_report"],
             Json({{"missed", Json::object()}}));

@@ -5,8 +5,8 @@
 //
 // One list for each class of the policy. Release appends the nodes that it unpins, the deepest
 // first, and gives a parent no lower class than its child. So a child is colder than its parent or
-// in a lower class, what the policy chooses is nearly always a leaf, and no pinned node is ever
-// met. Intrusive: every operation is O(1), or O(classes) for a victim, and allocates nothing.
+// in a lower class: the coldest node of the lowest class is a leaf, and no pinned node is ever met.
+// Intrusive: every operation is O(1), or O(classes) for a victim, and allocates nothing.
 //
 // T is a node; `colder`, `warmer`, `cold_class`, `num_cold_pages` and `is_cold` belong to the
 // lists, but for the class of a node that is not cold.
@@ -30,15 +30,19 @@ class ColdNodes {
 
   const EvictionPolicy& policy() const { return *policy_; }
   T* coldest(size_t cold_class) const { return ends_[cold_class].coldest; }
-  // Of the class from which the policy takes the next page; null: there is none.
+  // The leaf whose last page goes next; null: there is none. The coldest of the class that the
+  // policy names; if children of that are left in lower classes, the coldest of the lowest.
   T* Victim(uint64_t now) {
-    size_t num_nodes = 0;
-    for (size_t i = 0; i < policy_->num_classes(); i++) {
-      num_nodes += classes_[i].num_nodes;
-      if (classes_[i].num_nodes > 0) classes_[i].last_used = ends_[i].coldest->last_used;
+    T* lowest = nullptr;
+    for (size_t i = policy_->num_classes(); i-- > 0;) {
+      if (ends_[i].coldest == nullptr) continue;
+      lowest = ends_[i].coldest;
+      classes_[i].last_used = lowest->last_used;
     }
-    if (num_nodes == 0) return nullptr;
-    return ends_[policy_->Victim(std::span(classes_).first(policy_->num_classes()), now)].coldest;
+    if (lowest == nullptr) return nullptr;
+    const auto classes = std::span(classes_).first(policy_->num_classes());
+    T* chosen = ends_[policy_->Victim(classes, now)].coldest;
+    return chosen->is_leaf() ? chosen : lowest;
   }
 
   // As the warmest of node.cold_class.

@@ -32,7 +32,7 @@ class Slru : public EvictionPolicy {
   size_t ClassOf(uint64_t uses, size_t) const override { return uses > 1 ? 1 : 0; }
   size_t Victim(std::span<const Class> classes, uint64_t) const override {
     const size_t all = classes[0].num_pages + classes[1].num_pages;
-    if (classes[1].num_pages > all / 5 * 4) return 1;
+    if (classes[1].num_pages * 5 > all * 4) return 1;
     return LowestWithNodes(classes);
   }
 };

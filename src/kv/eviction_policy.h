@@ -7,7 +7,8 @@
 //
 //   policy  class                                      next page
 //   lru     one for all                                used longest ago
-//   slru    0: used once, 1: again                     of class 0, unless class 1 has 4/5 of it all
+//   slru    0: used once, 1: again                     of class 0, unless class 1 has more than 4/5
+//                                                      of what is unpinned
 //   lfu     log2 of the uses                           of the lowest class
 //   cost    2 log2 of what it costs to do without it:  oldest for its worth: age / 2^(class / 2)
 //           uses, and what a token costs at its depth
@@ -46,7 +47,8 @@ class EvictionPolicy {
   virtual ~EvictionPolicy() = default;
 
   virtual size_t num_classes() const = 0;  // 1 .. kMaxClasses
-  // Of rows that `uses` leases have held, and which end at row `end` of their path.
+  // Of a node that ends at row `end` of its path and whose first row `uses` leases have held. What
+  // the latest of them added behind it counts as used as often, as long as nothing branches off.
   virtual size_t ClassOf(uint64_t uses, size_t end) const = 0;
   // One that has a node. REQUIRES: there is one. `now`: on the clock of last_used.
   virtual size_t Victim(std::span<const Class> classes, uint64_t now) const = 0;

@@ -105,6 +105,39 @@ TEST(EvictionPolicyTest, SlruTakesFromWhatWasUsedAgainWhenThatHasNearlyAll) {
   EXPECT_EQ(policy->Victim(classes, 10), 0u);
   classes = {{1, 20, 9}, {1, 85, 1}};
   EXPECT_EQ(policy->Victim(classes, 10), 1u);
+  classes = {{1, 1, 9}, {1, 3, 1}};
+  EXPECT_EQ(policy->Victim(classes, 10), 0u) << "three of four are no more than 4/5";
+  classes = {{1, 1, 9}, {1, 5, 1}};
+  EXPECT_EQ(policy->Victim(classes, 10), 1u);
+}
+
+// The trunk is pinned when its deep branch is released, and must not go before that.
+TEST(EvictionPolicyTest, ATrunkIsWorthAsMuchAsItsDeepestBranchWhoeverHoldsIt) {
+  const auto cache = MakeCache(EvictionPolicyKind::kCost, 2000);
+  const Tokens trunk = Pages(3, 1), deep = Pages(1000, 2, trunk), flat = Pages(1, 3, trunk);
+  {
+    Lease holder = cache->Acquire("", flat);
+    ASSERT_TRUE(cache->Reserve(holder, flat.size()).ok());
+    cache->Commit(holder, flat);
+    Use(*cache, deep);
+    cache->Validate();
+  }
+  cache->Validate();
+  Use(*cache, Pages(1990, 4));
+  cache->Validate();
+  EXPECT_GE(cache->MatchLength("", deep), trunk.size());
+}
+
+TEST(EvictionPolicyTest, WhoFindsNoRoomHasUsedNothing) {
+  const auto cache = MakeCache(EvictionPolicyKind::kSlru, 8);
+  const Tokens once = Pages(2, 1);
+  Use(*cache, once);
+  for (int i = 0; i < 10; i++) {
+    Lease lease = cache->Acquire("", once);
+    EXPECT_FALSE(cache->Reserve(lease, 9 * kPageTokens).ok());
+  }
+  for (TokenId token = 100; token < 108; token++) Use(*cache, Pages(1, token));
+  EXPECT_EQ(cache->MatchLength("", once), 0u);
 }
 
 TEST(EvictionPolicyTest, CostKeepsTheDeeperOfTwoThatWereUsedAlike) {

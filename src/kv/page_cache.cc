@@ -124,19 +124,6 @@ void PageCache::Impl::AdoptPages(LeaseState& lease, const Node& above, const Nod
 
 // --- Explain ---
 
-namespace {
-
-const Node* WarmestChild(const Node& node) {
-  const Node* warmest = node.first_child;
-  for (const Node* child = warmest; child != nullptr; child = child->next_sibling) {
-    const auto warmth = [](const Node& n) { return std::pair(n.is_pinned(), n.last_used); };
-    if (warmth(*child) > warmth(*warmest)) warmest = child;
-  }
-  return warmest;
-}
-
-}  // namespace
-
 MissReport PageCache::Impl::Explain(const ScopeKey& scope, std::span<const TokenId> tokens) const {
   MissReport report;
   if (!options.keep_finished) {
@@ -153,16 +140,21 @@ MissReport PageCache::Impl::Explain(const ScopeKey& scope, std::span<const Token
   report.rest = tokens.size() - report.matched - report.evicted;
   if (report.rest == 0 || report.evicted > 0) return report;
 
-  const Node* other = place.row < place.node->end() ? place.node : WarmestChild(*place.node);
   if (place.row == 0) {
     report.rest_cause = MissCause::kCold;
-  } else if (other != nullptr) {
-    constexpr size_t kShown = 32;
-    report.rest_cause = MissCause::kDiverged;
-    const auto instead = std::span<const TokenId>(other->label).subspan(place.row - other->begin);
-    const auto shown = instead.first(std::min(kShown, instead.size()));
-    report.instead.assign(shown.begin(), shown.end());
+    return report;
   }
+  // Along the path released last, as a rule.
+  constexpr size_t kShown = 32;
+  size_t row = place.row;
+  for (const Node* node = place.node; node != nullptr && report.instead.size() < kShown;
+       node = node->first_child) {
+    const auto label = std::span<const TokenId>(node->label).subspan(row - node->begin);
+    const auto shown = label.first(std::min(kShown - report.instead.size(), label.size()));
+    report.instead.insert(report.instead.end(), shown.begin(), shown.end());
+    row = node->end();
+  }
+  if (!report.instead.empty()) report.rest_cause = MissCause::kDiverged;
   return report;
 }
 
@@ -295,7 +287,7 @@ void PageCache::Impl::Release(LeaseState& lease) {
     pool->Free(lease.frames[page]);
   }
   if (lease.node->writer == &lease) lease.node->writer = nullptr;
-  tree.CountUse(*lease.node);
+  if (lease.is_counted) tree.CountUse(*lease.node);  // not of who found no room
   tree.RemoveLease(*lease.root, *lease.node);
   leases.erase(&lease);
 }

@@ -94,8 +94,8 @@ struct MissReport {
   size_t evicted = 0;
   size_t rest = 0;                               // behind these
   MissCause rest_cause = MissCause::kNewTokens;  // anything but kEvicted
-  // kDiverged: the first tokens of what is there instead, behind `matched`; of several branches the
-  // one used last.
+  // kDiverged: the first tokens, up to 32, of what is there instead, behind `matched`; of several
+  // branches one that was made or released last.
   std::vector<TokenId> instead;
 };
 

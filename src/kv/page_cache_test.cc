@@ -394,6 +394,10 @@ TEST_F(PageCacheTest, ShowsWhatIsThereInsteadOfADivergence) {
   Compute(Concat(trunk, old));
   EXPECT_EQ(cache_->Explain("", Concat(trunk, Stream(4, 5))).instead, Stream(2, 32));
   EXPECT_TRUE(cache_->Explain("tenant", Concat(trunk, Stream(4, 5))).instead.empty());
+  Compute(Concat(Concat(trunk, Stream(2, 10)), Stream(5, 9)));
+  EXPECT_EQ(cache_->Explain("", Concat(trunk, Stream(4, 5))).instead,
+            Concat(Stream(2, 10), Stream(5, 9)))
+      << "across a branch";
 }
 
 TEST_F(PageCacheTest, RemembersWhatWasEvictedByWholePages) {

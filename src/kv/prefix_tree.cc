@@ -18,19 +18,6 @@ bool IsTip(const Node& node) {
   return node.num_leases > 0 && node.num_pinned_children == 0;
 }
 
-// Below an unpinned node. A policy may name one whose children are in a lower class.
-Node& ColdestLeaf(Node& node) {
-  Node* leaf = &node;
-  while (!leaf->is_leaf()) {
-    Node* coldest = leaf->first_child;
-    for (Node* child = coldest; child != nullptr; child = child->next_sibling) {
-      if (child->last_used < coldest->last_used) coldest = child;
-    }
-    leaf = coldest;
-  }
-  return *leaf;
-}
-
 // Shrinks what is mostly empty; since sizes halve in between, at a constant cost per element.
 template <typename T>
 void GiveBackSpace(std::vector<T>& items) {
@@ -76,7 +63,7 @@ Root& PrefixTree::AddDetachedRoot() {
 
 void PrefixTree::Reset() {
   // Detached trees drop what is unpinned at once, so all that is cold is in a scope.
-  while (Node* node = cold_.Victim(clock_)) RemoveLeaf(ColdestLeaf(*node));
+  while (Node* leaf = cold_.Victim(clock_)) RemoveLeaf(*leaf);
   for (auto& [scope, root] : scopes_) {
     root->scope = nullptr;
     num_bytes_ -= scope.capacity();
@@ -280,7 +267,8 @@ void PrefixTree::RemoveLease(Root& root, Node& node) {
   clock_++;
   changed_.clear();
   uint8_t cold_class = 0;
-  for (Node* next = &node; !next->is_root() && !next->is_pinned(); next = next->parent) {
+  Node* next = &node;
+  for (; !next->is_root() && !next->is_pinned(); next = next->parent) {
     next->last_used = clock_;
     // No lower than those below.
     const size_t own = cold_.policy().ClassOf(next->num_uses, next->end());
@@ -291,7 +279,9 @@ void PrefixTree::RemoveLease(Root& root, Node& node) {
     changed_.push_back(next);
     next->parent->num_pinned_children--;
     if (IsTip(*next->parent)) num_pinned_pages_ += OpenTails(*next->parent);
+    MoveToFront(*next);
   }
+  next->cold_class = std::max(next->cold_class, cold_class);  // and when it is unpinned itself
   if (root.is_detached()) {
     for (Node* unpinned : changed_) RemoveLeaf(*unpinned);
   } else if (!changed_.empty()) {
@@ -302,12 +292,14 @@ void PrefixTree::RemoveLease(Root& root, Node& node) {
 }
 
 void PrefixTree::CountUse(Node& node) {
+  if (cold_.policy().num_classes() == 1) return;  // nobody asks
   for (Node* next = &node; !next->is_root(); next = next->parent) next->num_uses++;
 }
 
 // --- Canonical form ---
 
-// Whether one policy would let both go at the same time.
+// Of what is unpinned: a list of one class is in the order of last use, so that nodes that are
+// alike in both go one right after the other, and are one.
 bool PrefixTree::IsAsWarm(const Node& upper, const Node& lower) {
   return upper.is_pinned() ||
          (upper.last_used == lower.last_used && upper.cold_class == lower.cold_class);
@@ -354,7 +346,7 @@ Node& PrefixTree::MergeWithChild(Node& node) {
     child.last_used = node.last_used;
   }
   child.num_uses = node.num_uses;
-  child.cold_class = node.cold_class;
+  child.cold_class = std::max(child.cold_class, node.cold_class);
   std::unique_ptr<Node> owned = edges_.Take(child);
   const std::unique_ptr<Node> merged = edges_.Take(node);
   node.label.insert(node.label.end(), child.label.begin(), child.label.end());
@@ -381,9 +373,9 @@ void PrefixTree::EvictPage() {
   size_t num_freed = 0;
   // Rows whose page another node keeps free nothing; there are at most a page's worth.
   while (num_freed == 0) {
-    Node* node = cold_.Victim(clock_);
-    TRELLIS_CHECK(node != nullptr);
-    num_freed = TrimLeaf(ColdestLeaf(*node));
+    Node* leaf = cold_.Victim(clock_);
+    TRELLIS_CHECK(leaf != nullptr && leaf->is_leaf());
+    num_freed = TrimLeaf(*leaf);
   }
 }
 
@@ -458,6 +450,14 @@ void PrefixTree::LinkChild(Node& parent, Node& child) {
   if (parent.first_child != nullptr) parent.first_child->previous_sibling = &child;
   parent.first_child = &child;
   parent.num_children++;
+}
+
+// Among its siblings.
+void PrefixTree::MoveToFront(Node& child) {
+  Node& parent = *child.parent;
+  if (parent.first_child == &child) return;
+  UnlinkChild(child);
+  LinkChild(parent, child);
 }
 
 // Leaves child.parent as it is.

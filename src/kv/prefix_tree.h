@@ -69,7 +69,7 @@ struct Node {
   size_t begin = 0;            // row of label[0]
   std::vector<TokenId> label;  // empty in a root only
 
-  Node* first_child = nullptr;  // in no order
+  Node* first_child = nullptr;  // the one that was made or released last, in most cases
   Node* next_sibling = nullptr;
   Node* previous_sibling = nullptr;
   std::vector<FrameId> frames;  // of pages first_page() ..: whole pages, and a leaf's open tail
@@ -80,7 +80,7 @@ struct Node {
   LeaseState* writer = nullptr;  // whoever may write behind end() in a leaf's tail frame
 
   uint64_t last_used = 0;  // when it was unpinned, on the tree's clock
-  uint64_t num_uses = 0;   // leases that held it and are gone; joined nodes have the upper one's
+  uint64_t num_uses = 0;   // leases that held its first row and are gone; 0 if no policy asks
   Node* colder = nullptr;  // these belong to ColdNodes
   Node* warmer = nullptr;
   size_t num_cold_pages = 0;
@@ -149,8 +149,8 @@ class PrefixTree {
   // What becomes unpinned is the warmest of its class now, or is dropped if nothing can find it any
   // more. May remove nodes, the root included. REQUIRES: `node` is in the tree of `root`.
   void RemoveLease(Root& root, Node& node);
-  // The path to `node` has served a lease. COST: its nodes.
-  static void CountUse(Node& node);
+  // The path to `node` has served a lease. COST: its nodes, or nothing if the policy does not ask.
+  void CountUse(Node& node);
 
   // --- Evicting ---
   // Frees one frame: the last page of the leaf that the policy gives up. COST: O(classes), but for
@@ -183,6 +183,7 @@ class PrefixTree {
   static void AppendKeys(Node& node);
   static void LinkChild(Node& parent, Node& child);
   static void UnlinkChild(Node& child);
+  static void MoveToFront(Node& child);
   void AppendRows(Node& node, std::span<const TokenId> tokens, std::span<const FrameId> frames);
   Node& MergeWithChild(Node& node);
   static bool IsAsWarm(const Node& upper, const Node& lower);

@@ -25,7 +25,7 @@ struct ReplayResult {
 
 // Of a prompt that is there whole its last token counts as computed, since a server has to; but not
 // for the optimum, which is a bound.
-// ERRORS: kInvalidArgument: no such strategy.
+// ERRORS: those of MakeStrategy.
 Result<ReplayResult> Replay(const Trace& trace, const std::string& strategy, size_t budget_tokens);
 
 }  // namespace trellis

@@ -1,5 +1,6 @@
 #include "replay/replay.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <unistd.h>
@@ -149,6 +150,17 @@ TEST_F(ReplayTest, SaysWhatIsWrongAndWhere) {
   EXPECT_NE(error("{\"input_length\": 9, \"block_size\": 0, \"hash_ids\": [1]}").find("size"),
             std::string::npos);
   EXPECT_NE(error("").find("no request"), std::string::npos);
+  for (const char* length : {"-1", "1e300", "\"9\"", "null", "99999999999999999999"}) {
+    const std::string line = fmt::format("{{\"input_length\": {}, \"hash_ids\": [1]}}", length);
+    EXPECT_NE(error(line).find("input_length"), std::string::npos) << length;
+  }
+  EXPECT_NE(error("{\"input_length\": 9, \"block_size\": 20000000000, \"hash_ids\": [1]}")
+                .find("block_size"),
+            std::string::npos);
+  EXPECT_NE(error("{\"session\": [[]], \"tokens\": [1]}").find("session"), std::string::npos);
+  std::string deep = "{\"session\": ";
+  deep.append(200'000, '[').append(200'000, ']');
+  EXPECT_NE(error(deep + ", \"tokens\": [1]}").find("session"), std::string::npos);
   EXPECT_EQ(ReadTrace(folder_ + "/none.jsonl", {}).status().code(), StatusCode::kNotFound);
   const auto no_sessions = ReadTrace(folder_, {});
   EXPECT_NE(no_sessions.status().message().find("no *.json"), std::string::npos);
@@ -184,13 +196,16 @@ size_t BestOfAll(const Trace& trace, size_t budget) {
 }
 
 TEST_F(ReplayTest, TheOptimumIsTheBestOfAllChoices) {
+  int num_tried = 0;
   for (unsigned seed = 0; seed < 60; seed++) {
     const Trace trace = RandomTrace(seed, 6, 4);
     if (trace.num_blocks > 9) continue;
+    num_tried++;
     for (size_t budget = 1; budget <= 4; budget++) {
       EXPECT_EQ(Hits(trace, "optimum", budget), BestOfAll(trace, budget)) << seed << " " << budget;
     }
   }
+  EXPECT_GT(num_tried, 30);
 }
 
 TEST_F(ReplayTest, NothingBeatsTheOptimum) {

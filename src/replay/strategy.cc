@@ -23,18 +23,25 @@ class Nothing : public CacheStrategy {
 // One or more PageCaches, whose pages have hardly any bytes.
 class Radix : public CacheStrategy {
  public:
-  Radix(const Trace& trace, size_t capacity, EvictionPolicyKind eviction, size_t num_shards)
-      : trace_(trace) {
+  // ERRORS: those of PageCache::Create.
+  static Result<std::unique_ptr<CacheStrategy>> Create(const Trace& trace, size_t capacity,
+                                                       EvictionPolicyKind eviction,
+                                                       size_t num_shards) {
     constexpr PageLayout kLayout{.num_layers = 1, .num_kv_heads = 1, .head_dim = 1};
-    const size_t pages = capacity / num_shards / kPageTokens;
+    auto radix = std::make_unique<Radix>(trace);
+    // More than all there is changes nothing.
+    const size_t pages = std::min(capacity / num_shards / kPageTokens,
+                                  trace.UniqueTokens() / kPageTokens + trace.requests.size() + 1);
     for (size_t i = 0; i < num_shards && pages > 0; i++) {
-      auto cache = PageCache::Create({.layout = kLayout,
-                                      .capacity_bytes = pages * kLayout.page_bytes(),
-                                      .eviction = eviction});
-      TRELLIS_CHECK(cache.ok());
-      caches_.push_back(std::move(*cache));
+      TRELLIS_ASSIGN_OR_RETURN(auto cache,
+                               PageCache::Create({.layout = kLayout,
+                                                  .capacity_bytes = pages * kLayout.page_bytes(),
+                                                  .eviction = eviction}));
+      radix->caches_.push_back(std::move(cache));
     }
+    return std::unique_ptr<CacheStrategy>(std::move(radix));
   }
+  explicit Radix(const Trace& trace) : trace_(trace) {}
 
   size_t Serve(size_t index, std::span<const TokenId> tokens) override {
     if (caches_.empty()) return 0;
@@ -158,8 +165,6 @@ class HashedBlocks : public CacheStrategy {
 
  private:
   using Name = uint64_t;
-  static_assert(sizeof(uint32_t) + sizeof(uint32_t) == sizeof(Name));
-
   // Block i is named by where it ends: that says all that comes before.
   Name NameOf(const TraceRequest& request, size_t i) const {
     const size_t last = (i + 1) * size_ - 1;
@@ -180,13 +185,14 @@ class HashedBlocks : public CacheStrategy {
   std::unordered_map<Name, std::list<Name>::iterator> blocks_;
 };
 
-// The N of "prefix-N".
+// The N of "prefix-N", up to a million.
 std::optional<size_t> NumberAfter(std::string_view prefix, std::string_view name) {
   if (!name.starts_with(prefix)) return std::nullopt;
   name.remove_prefix(prefix.size());
   size_t number = 0;
   const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
-  if (error != std::errc() || end != name.data() + name.size() || number == 0) return std::nullopt;
+  if (error != std::errc() || end != name.data() + name.size() || number == 0 || number > 1'000'000)
+    return std::nullopt;
   return number;
 }
 
@@ -208,22 +214,19 @@ const std::vector<std::string>& StrategyNames() {
 Result<std::unique_ptr<CacheStrategy>> MakeStrategy(const std::string& name, const Trace& trace,
                                                     size_t capacity) {
   using Made = std::unique_ptr<CacheStrategy>;
-  const auto radix = [&](size_t tokens, EvictionPolicyKind kind, size_t shards) {
-    return Made(std::make_unique<Radix>(trace, tokens, kind, shards));
-  };
   if (name == "none") return Made(std::make_unique<Nothing>());
   if (name == "copies") return Made(std::make_unique<Copies>(trace, capacity));
   if (name == "optimum") return MakeOptimum(trace, capacity);
-  if (name == "compressed") return radix(2 * capacity, EvictionPolicyKind::kLru, 1);
+  if (name == "compressed") return Radix::Create(trace, 2 * capacity, EvictionPolicyKind::kLru, 1);
   if (const auto n = NumberAfter("slots-", name))
     return Made(std::make_unique<Slots>(trace, capacity, *n));
   if (const auto n = NumberAfter("blocks-", name))
     return Made(std::make_unique<HashedBlocks>(trace, capacity, *n));
   if (const auto n = NumberAfter("shards-", name))
-    return radix(capacity, EvictionPolicyKind::kLru, *n);
+    return Radix::Create(trace, capacity, EvictionPolicyKind::kLru, *n);
   if (name.starts_with("radix-")) {
     if (const auto kind = FindEvictionPolicy(std::string_view(name).substr(6)))
-      return radix(capacity, *kind, 1);
+      return Radix::Create(trace, capacity, *kind, 1);
   }
   return Status(StatusCode::kInvalidArgument, fmt::format("there is no strategy {}; there are {}",
                                                           name, fmt::join(StrategyNames(), ", ")));

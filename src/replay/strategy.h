@@ -4,10 +4,10 @@
 // not counted against it.
 //
 //   none         nothing is kept
-//   slots-N      N slots with one sequence each, as llama-server: a prompt goes to the slot that
-//   has
-//                most of it (a tenth at least), else to the one unused longest, which loses what it
-//                had behind the common prefix; the slots share the budget, the oldest is dropped
+//   slots-N      N slots with one sequence each, as llama-server: a prompt goes to the slot with
+//   most
+//                of it (a tenth at least), else to the one unused longest, which loses what it had
+//                behind the common prefix; the slots share the budget, the oldest is dropped
 //   copies       each prompt is kept as a whole sequence of its own, as llama-server's --cache-ram:
 //                one that a later prompt begins with is replaced by it, one of which a quarter is
 //                used stays; oldest out
@@ -46,7 +46,8 @@ class CacheStrategy {
 const std::vector<std::string>& StrategyNames();
 
 // `capacity`: tokens of keys and values. `trace` outlives it.
-// ERRORS: kInvalidArgument: no such strategy.
+// ERRORS: kInvalidArgument: no such strategy; kResourceExhausted: the machine has no room for its
+// tables.
 Result<std::unique_ptr<CacheStrategy>> MakeStrategy(const std::string& name, const Trace& trace,
                                                     size_t capacity);
 

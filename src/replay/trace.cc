@@ -70,6 +70,18 @@ Result<bool> Append(const std::string& where, std::span<const uint64_t> names, s
   return true;
 }
 
+// A count from a file. THROWS Json::exception if it is none, or out of [0, most].
+size_t CountAt(const Json& json, const char* name, size_t most) {
+  const Json& value = json.at(name);
+  const auto number = value.is_number() ? value.get<double>() : -1.0;
+  if (!(number >= 0 && number <= static_cast<double>(most)))
+    throw Json::other_error::create(501, fmt::format("{} is not a number from 0 to {}", name, most),
+                                    &value);
+  return static_cast<size_t>(number);
+}
+constexpr size_t kMostTokens = size_t{1} << 31;  // of a prompt
+constexpr size_t kMostBlockTokens = size_t{1} << 20;
+
 // --- A folder of sessions ---
 
 struct SessionRequest {
@@ -84,18 +96,23 @@ struct Session {
   std::vector<SessionRequest> requests;
 };
 
-void AddRequests(const Json& requests, double start, Session& session) {
+void AddRequest(const Json& json, double start, Session& session) {
+  const double at = start + json.at("t").get<double>();
+  SessionRequest request{.start = at,
+                         .end = at + json.value("api_time", 0.0),
+                         .num_tokens = CountAt(json, "in", kMostTokens),
+                         .names = json.at("hash_ids").get<std::vector<uint64_t>>()};
+  if (!request.names.empty()) session.requests.push_back(std::move(request));
+}
+
+void AddRequests(const Json& requests, Session& session) {
   for (const Json& json : requests) {
-    const double at = start + json.at("t").get<double>();
-    if (json.contains("requests")) {
-      AddRequests(json.at("requests"), at, session);
+    if (!json.contains("requests")) {
+      AddRequest(json, 0, session);
       continue;
     }
-    SessionRequest request{.start = at,
-                           .end = at + json.value("api_time", 0.0),
-                           .num_tokens = json.at("in").get<size_t>(),
-                           .names = json.at("hash_ids").get<std::vector<uint64_t>>()};
-    if (!request.names.empty()) session.requests.push_back(std::move(request));
+    for (const Json& of_agent : json.at("requests"))
+      AddRequest(of_agent, json.at("t").get<double>(), session);
   }
 }
 
@@ -105,12 +122,13 @@ Result<Session> ReadSession(const std::string& path) {
   try {
     const Json json = Json::parse(text, text + file.bytes().size());
     Session session{.path = path,
-                    .block_tokens = json.at("block_size").get<size_t>(),
-                    .harness_tokens = json.value("tool_tokens", size_t{0}) +
-                                      json.value("system_tokens", size_t{0}),
+                    .block_tokens = CountAt(json, "block_size", kMostBlockTokens),
+                    .harness_tokens = 0,
                     .requests = {}};
     if (session.block_tokens == 0) return Invalid(path, "block_size is 0");
-    AddRequests(json.at("requests"), 0, session);
+    for (const char* name : {"tool_tokens", "system_tokens"})
+      if (json.contains(name)) session.harness_tokens += CountAt(json, name, kMostTokens);
+    AddRequests(json.at("requests"), session);
     std::stable_sort(session.requests.begin(), session.requests.end(),
                      [](const auto& a, const auto& b) { return a.start < b.start; });
     return session;
@@ -135,8 +153,10 @@ void Rename(size_t number, bool same_harness, Session& session) {
 Result<Trace> ReadFolder(const std::string& path, const TraceOptions& options) {
   std::vector<std::string> files;
   std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(path, error))
-    if (entry.path().extension() == ".json") files.push_back(entry.path().string());
+  for (std::filesystem::directory_iterator it(path, error), end; !error && it != end;
+       it.increment(error)) {
+    if (it->path().extension() == ".json") files.push_back(it->path().string());
+  }
   if (error) return Status(StatusCode::kIo, fmt::format("{}: {}", path, error.message()));
   if (files.empty()) return Invalid(path, "there is no *.json in this folder");
   std::sort(files.begin(), files.end());
@@ -177,12 +197,15 @@ Status ReadLine(const std::string& where, const std::string& line,
                 std::map<std::string, uint32_t>& sessions, BlockNames& ids, Trace& trace) {
   const Json json = Json::parse(line);
   const bool has_tokens = json.contains("tokens");
-  const auto block_tokens = has_tokens ? 1 : json.value("block_size", size_t{512});
+  const size_t block_tokens = has_tokens ? 1
+                              : json.contains("block_size")
+                                  ? CountAt(json, "block_size", kMostBlockTokens)
+                                  : size_t{512};
   if (trace.requests.empty()) trace.block_tokens = block_tokens;
   if (block_tokens != trace.block_tokens || block_tokens == 0)
     return Invalid(where, "its blocks are of another size than those before");
   const auto names = json.at(has_tokens ? "tokens" : "hash_ids").get<std::vector<uint64_t>>();
-  const auto num_tokens = has_tokens ? names.size() : json.at("input_length").get<size_t>();
+  const auto num_tokens = has_tokens ? names.size() : CountAt(json, "input_length", kMostTokens);
   TRELLIS_ASSIGN_OR_RETURN(
       const bool added,
       Append(where, names, num_tokens,
@@ -190,9 +213,12 @@ Status ReadLine(const std::string& where, const std::string& line,
              trace));
   if (!added) return Status::Ok();
   TraceRequest& request = trace.requests.back();
-  const std::string session = json.contains("session")
-                                  ? json.at("session").dump()
-                                  : fmt::format("#{}", request.blocks[request.blocks.size() > 1]);
+  if (json.contains("session") && !json.at("session").is_primitive())
+    return Invalid(where, "session is no string or number");
+  const std::string session =
+      json.contains("session")
+          ? json.at("session").dump()
+          : fmt::format("#{}", request.blocks[request.blocks.size() > 1 ? 1 : 0]);
   request.session =
       sessions.try_emplace(session, static_cast<uint32_t>(sessions.size())).first->second;
   return Status::Ok();

@@ -190,16 +190,23 @@ class Generation {
     if (left_ == 0 && job_.fields.cache_report) timings_.cache_report = Report();
   }
 
-  CacheReport Report() const {
-    CacheReport report;
+  std::vector<std::pair<std::string, size_t>> Missed() const {
+    std::vector<std::pair<std::string, size_t>> missed;
     for (size_t i = 0; i < kNumMissCauses; i++) {
       const auto cause = static_cast<MissCause>(i);
-      if (missed_[cause] > 0) report.missed.emplace_back(MissCauseName(cause), missed_[cause]);
+      if (missed_[cause] > 0) missed.emplace_back(MissCauseName(cause), missed_[cause]);
     }
+    return missed;
+  }
+
+  CacheReport Report() const {
+    CacheReport report{.missed = Missed(), .divergence = std::nullopt};
     if (divergence_) {
       report.divergence = {.position = divergence_->position,
                            .prompt = AsText(divergence_->prompt),
-                           .cached = AsText(divergence_->cached)};
+                           .cached = std::nullopt};
+      // Without a salt the cache is everybody's: token by token one could read others' prompts.
+      if (!job_.fields.cache_salt.empty()) report.divergence->cached = AsText(divergence_->cached);
     }
     return report;
   }
@@ -330,7 +337,7 @@ class Generation {
       finish += choice.finish_reason != nullptr ? choice.finish_reason : "cancelled";
     }
     std::string missed;
-    for (const auto& [cause, tokens] : Report().missed)
+    for (const auto& [cause, tokens] : Missed())
       missed += fmt::format("{}{}:{}", missed.empty() ? "" : ",", cause, tokens);
     spdlog::info(
         "{} finish={} prompt={} cached={} computed={} missed={} generated={} queued_ms={:.0f} "

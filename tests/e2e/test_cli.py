@@ -33,7 +33,7 @@ def run(*args, **more):
     "args, words",
     [
         (["srve"], ["srve", "did you mean serve?"]),
-        ([], ["serve, run, bench or inspect"]),
+        ([], ["serve, run, bench, explain, replay or inspect"]),
         (["serve", "--prot", "80"], ["--prot", "did you mean --port?"]),
         (["serve", "-m", "x", "--kvcache=1G"], ["did you mean --kv-cache?"]),
         (["run", "-m", "x", "--topk", "3", "hi"], ["did you mean --top-k?"]),

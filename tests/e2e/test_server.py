@@ -73,7 +73,11 @@ def test_the_answer_says_why_tokens_were_computed_if_asked(fresh):
     report = timings["cache_report"]
     assert report["missed"] == {"diverged": timings["prompt_n"]}
     assert report["diverged"]["position"] == timings["cache_n"] >= 8
-    assert "1:30. You are" in report["diverged"]["prompt"] and "0:00. You are" in report["diverged"]["cached"]
+    assert "1:30. You are" in report["diverged"]["prompt"]
+    assert "cached" not in report["diverged"], "whose text that is nobody knows"
+    ask("10:00", cache_salt="mine")
+    diverged = ask("11:30", cache_salt="mine")["timings"]["cache_report"]["diverged"]
+    assert "1:30. You are" in diverged["prompt"] and "0:00. You are" in diverged["cached"]
     assert ask("10:00", cache_prompt=False)["timings"]["cache_report"]["missed"].keys() == {"disabled"}
 
     client = openai.OpenAI(base_url=fresh.url + "/v1", api_key="none", max_retries=0)
