@@ -26,6 +26,7 @@ struct Flags {
 
 struct Body {
   std::string path;
+  GenerationFields generation;
   ChatRequest chat;  // without messages: a text completion
   std::vector<TokenId> tokens;
   std::string text;  // what they spell
@@ -51,10 +52,15 @@ Result<Body> ReadBody(const std::string& path, const Tokenizer& tokenizer,
   };
   auto json = ParseJson(text);
   if (!json.ok()) return invalid(json.error());
-  Body body{.path = path, .chat = {}, .tokens = {}, .text = {}};
+  Body body{.path = path, .generation = {}, .chat = {}, .tokens = {}, .text = {}};
   if (json.value().is_object() && json.value().contains("prompt")) {
     auto request = ParseCompletionRequest(text);
     if (!request.ok()) return invalid(request.error());
+    body.generation = request.value().generation;
+    if (request.value().prompts.size() > 1)
+      return Status(StatusCode::kInvalidArgument,
+                    fmt::format("{}: it has {} prompts; give a file for each", path,
+                                request.value().prompts.size()));
     const Prompt& prompt = request.value().prompts.front();
     body.tokens = std::holds_alternative<std::string>(prompt)
                       ? tokenizer.Encode(std::get<std::string>(prompt), AddSpecial::kByVocabulary,
@@ -69,11 +75,14 @@ Result<Body> ReadBody(const std::string& path, const Tokenizer& tokenizer,
     auto request = ParseChatRequest(text);
     if (!request.ok()) return invalid(request.error());
     body.chat = std::move(request.value());
+    body.generation = body.chat.generation;
     auto prompt = chat_template.Render(body.chat.messages, body.chat.tools_json);
     if (!prompt.ok())
       return Status(prompt.status().code(), fmt::format("{}: {}", path, prompt.status().message()));
     body.tokens = std::move(prompt->tokens);
   }
+  if (body.tokens.empty())
+    return Status(StatusCode::kInvalidArgument, fmt::format("{}: the prompt is empty", path));
   body.text = TextOf(tokenizer, body.tokens);
   return body;
 }
@@ -116,11 +125,44 @@ bool HasMatch(const std::string& a, const std::string& b, const char* pattern) {
   return std::regex_search(a, regex) && std::regex_search(b, regex);
 }
 
+// What differs among the messages, as far as that alone says what to do; `place`: the message of
+// the second in which the prompts part, if that is in one.
+std::optional<std::string> AdviceOnMessages(const Body& first, const Body& second,
+                                            std::optional<size_t> place) {
+  const auto& of_first = first.chat.messages;
+  const auto& of_second = second.chat.messages;
+  const size_t both = std::min(of_first.size(), of_second.size());
+  if (both == 0) return std::nullopt;
+  if ((of_first[0].role == "system") != (of_second[0].role == "system"))
+    return "Only one of them has a system message; where there is none the template may write its "
+           "own. "
+           "Send the same one with every request.";
+  const bool are_same = std::equal(
+      of_first.begin(), of_first.begin() + static_cast<ptrdiff_t>(both), of_second.begin(), IsSame);
+  if (are_same && of_second.size() > both && of_second[both].role != "assistant")
+    return fmt::format(
+        "The first asks for an answer where the second goes on with messages[{}] ({}): only what "
+        "begins "
+        "an answer is different.",
+        both, of_second[both].role);
+  if (are_same)
+    return "The messages that both have are the same: the model's template writes earlier turns "
+           "otherwise than the last one (it may drop their reasoning), and no request can change "
+           "that.";
+  if (place && *place < both && !IsSame(of_first[*place], of_second[*place]))
+    return fmt::format(
+        "messages[{}] ({}) differs. What is behind it is computed anew: change earlier messages "
+        "only "
+        "if that is worth it.",
+        *place, of_second[*place].role);
+  return std::nullopt;
+}
+
 // `a`, `b`: what is around the place in both.
-std::string Advice(const Body& first, const Body& second, std::optional<size_t> message,
+std::string Advice(const Body& first, const Body& second, std::optional<size_t> place,
                    const std::string& a, const std::string& b) {
   const auto tools = ToolsOf(first), others = ToolsOf(second);
-  if (tools != others && (!message || first.chat.messages[*message].role == "system")) {
+  if (tools != others && !place) {
     if (std::multiset(tools.begin(), tools.end()) == std::multiset(others.begin(), others.end()))
       return "The tools are the same in another order: send them always in one, by name for "
              "example.";
@@ -136,24 +178,10 @@ std::string Advice(const Body& first, const Body& second, std::optional<size_t> 
   if (HasMatch(a, b, R"([0-9a-fA-F]{8})"))
     return "That looks like an id: put what changes from request to request behind all that does "
            "not, best into the last message.";
-  const auto& of_first = first.chat.messages;
-  const auto& of_second = second.chat.messages;
-  const size_t both = std::min(of_first.size(), of_second.size());
-  const bool same_messages =
-      both > 0 && std::equal(of_first.begin(), of_first.begin() + static_cast<ptrdiff_t>(both),
-                             of_second.begin(), IsSame);
-  if (same_messages)
-    return "The messages that both have are the same: the model's template writes earlier turns "
-           "otherwise than the last one (it may drop their reasoning), and no request can change "
-           "that.";
-  if (message && *message < both && !IsSame(of_first[*message], of_second[*message]))
-    return fmt::format(
-        "messages[{}] ({}) differs. What is behind it is computed anew: change earlier messages "
-        "only "
-        "if that is worth it.",
-        *message, of_first[*message].role);
-  return "What is behind the first difference is computed anew: put what changes behind what does "
-         "not.";
+  return AdviceOnMessages(first, second, place)
+      .value_or(
+          "What is behind the first difference is computed anew: put what changes behind what does "
+          "not.");
 }
 
 Status Explain(const Flags& flags) {
@@ -163,12 +191,15 @@ Status Explain(const Flags& flags) {
   TRELLIS_ASSIGN_OR_RETURN(const Body a, ReadBody(flags.first, *tokenizer, *chat_template));
   TRELLIS_ASSIGN_OR_RETURN(const Body b, ReadBody(flags.second, *tokenizer, *chat_template));
   const size_t common = CommonPrefix(a.tokens, b.tokens);
-  const size_t found = std::min(common, b.tokens.empty() ? 0 : b.tokens.size() - 1);
+  const bool is_declined = !b.generation.cache_prompt;
+  const bool is_apart = a.generation.cache_salt != b.generation.cache_salt;
+  const size_t found = is_declined || is_apart ? 0 : std::min(common, b.tokens.size() - 1);
   fmt::print("{}: {} tokens\n{}: {} tokens, of which {} would be found behind {} and {} computed\n",
              a.path, a.tokens.size(), b.path, b.tokens.size(), found, a.path,
              b.tokens.size() - found);
-  if (a.chat.generation.cache_salt != b.chat.generation.cache_salt) {
-    fmt::print("But their cache_salt differs: nothing is found.\n");
+  if (is_declined || is_apart) {
+    fmt::print("{}\n", is_apart ? "Their cache_salt differs, so they share nothing."
+                                : "The second declines the cache (cache_prompt is false).");
     return Status::Ok();
   }
   if (common == b.tokens.size()) {

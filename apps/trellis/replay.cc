@@ -77,9 +77,9 @@ double ShareOfOptimum(const std::vector<ReplayResult>& results, const ReplayResu
 
 void PrintMarkdown(const Replayed& replayed, size_t token_bytes) {
   const Trace& trace = replayed.trace;
-  fmt::print("{}: {} requests, {} prompt tokens, {} of them different ({} at {} a token)\n",
+  fmt::print("{}: {} requests, {} prompt tokens, {} of them different ({} at {} bytes a token)\n",
              trace.name, trace.requests.size(), trace.TotalTokens(), replayed.unique_tokens,
-             FormatBytes(replayed.unique_tokens * token_bytes), FormatBytes(token_bytes));
+             FormatBytes(replayed.unique_tokens * token_bytes), token_bytes);
   for (const auto& [index, results] : replayed.results) {
     const Budget& budget = replayed.budgets[index];
     fmt::print("\nBudget {}: {} tokens, {}\n\n", budget.label, budget.tokens,

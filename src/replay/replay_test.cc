@@ -149,6 +149,10 @@ TEST_F(ReplayTest, SaysWhatIsWrongAndWhere) {
             std::string::npos);
   EXPECT_NE(error("{\"input_length\": 9, \"block_size\": 0, \"hash_ids\": [1]}").find("size"),
             std::string::npos);
+  EXPECT_NE(error("[1]").find("object"), std::string::npos);
+  EXPECT_NE(error("{\"tokens\": [1.5]}").find("whole number"), std::string::npos);
+  EXPECT_NE(error("{\"tokens\": [-1]}").find("whole number"), std::string::npos);
+  EXPECT_NE(error("{\"timestamp\": \"x\", \"tokens\": [1]}").find("timestamp"), std::string::npos);
   EXPECT_NE(error("").find("no request"), std::string::npos);
   for (const char* length : {"-1", "1e300", "\"9\"", "null", "99999999999999999999"}) {
     const std::string line = fmt::format("{{\"input_length\": {}, \"hash_ids\": [1]}}", length);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -70,14 +71,34 @@ Result<bool> Append(const std::string& where, std::span<const uint64_t> names, s
   return true;
 }
 
-// A count from a file. THROWS Json::exception if it is none, or out of [0, most].
-size_t CountAt(const Json& json, const char* name, size_t most) {
+[[noreturn]] void Fail(const Json& json, const std::string& what) {
+  throw Json::other_error::create(501, what, &json);
+}
+
+// Members of a file's objects. THROW Json::exception, naming the member, if it is not what it
+// should be.
+double NumberAt(const Json& json, const char* name) {
   const Json& value = json.at(name);
-  const auto number = value.is_number() ? value.get<double>() : -1.0;
-  if (!(number >= 0 && number <= static_cast<double>(most)))
-    throw Json::other_error::create(501, fmt::format("{} is not a number from 0 to {}", name, most),
-                                    &value);
+  if (!value.is_number()) Fail(json, fmt::format("{} is not a number", name));
+  return value.get<double>();
+}
+size_t CountAt(const Json& json, const char* name, size_t most) {
+  const double number = NumberAt(json, name);
+  if (!(number >= 0 && number <= static_cast<double>(most)) || number != std::floor(number))
+    Fail(json, fmt::format("{} is not a whole number from 0 to {}", name, most));
   return static_cast<size_t>(number);
+}
+std::vector<uint64_t> NamesAt(const Json& json, const char* name) {
+  const Json& value = json.at(name);
+  if (!value.is_array()) Fail(json, fmt::format("{} is not an array", name));
+  std::vector<uint64_t> names;
+  names.reserve(value.size());
+  for (const Json& element : value) {
+    if (!element.is_number_unsigned())
+      Fail(json, fmt::format("{} has what is not a whole number from 0 up", name));
+    names.push_back(element.get<uint64_t>());
+  }
+  return names;
 }
 constexpr size_t kMostTokens = size_t{1} << 31;  // of a prompt
 constexpr size_t kMostBlockTokens = size_t{1} << 20;
@@ -97,11 +118,11 @@ struct Session {
 };
 
 void AddRequest(const Json& json, double start, Session& session) {
-  const double at = start + json.at("t").get<double>();
+  const double at = start + NumberAt(json, "t");
   SessionRequest request{.start = at,
-                         .end = at + json.value("api_time", 0.0),
+                         .end = at + (json.contains("api_time") ? NumberAt(json, "api_time") : 0),
                          .num_tokens = CountAt(json, "in", kMostTokens),
-                         .names = json.at("hash_ids").get<std::vector<uint64_t>>()};
+                         .names = NamesAt(json, "hash_ids")};
   if (!request.names.empty()) session.requests.push_back(std::move(request));
 }
 
@@ -112,7 +133,7 @@ void AddRequests(const Json& requests, Session& session) {
       continue;
     }
     for (const Json& of_agent : json.at("requests"))
-      AddRequest(of_agent, json.at("t").get<double>(), session);
+      AddRequest(of_agent, NumberAt(json, "t"), session);
   }
 }
 
@@ -196,21 +217,25 @@ Result<Trace> ReadFolder(const std::string& path, const TraceOptions& options) {
 Status ReadLine(const std::string& where, const std::string& line,
                 std::map<std::string, uint32_t>& sessions, BlockNames& ids, Trace& trace) {
   const Json json = Json::parse(line);
+  if (!json.is_object()) return Invalid(where, "it is no JSON object");
   const bool has_tokens = json.contains("tokens");
   const size_t block_tokens = has_tokens ? 1
                               : json.contains("block_size")
                                   ? CountAt(json, "block_size", kMostBlockTokens)
                                   : size_t{512};
+  if (block_tokens == 0) return Invalid(where, "block_size is 0");
   if (trace.requests.empty()) trace.block_tokens = block_tokens;
-  if (block_tokens != trace.block_tokens || block_tokens == 0)
+  if (block_tokens != trace.block_tokens)
     return Invalid(where, "its blocks are of another size than those before");
-  const auto names = json.at(has_tokens ? "tokens" : "hash_ids").get<std::vector<uint64_t>>();
+  const auto names = NamesAt(json, has_tokens ? "tokens" : "hash_ids");
   const auto num_tokens = has_tokens ? names.size() : CountAt(json, "input_length", kMostTokens);
   TRELLIS_ASSIGN_OR_RETURN(
       const bool added,
       Append(where, names, num_tokens,
-             {.seconds = json.value("timestamp", 0.0) / 1000, .session = 0, .blocks = {}}, ids,
-             trace));
+             {.seconds = json.contains("timestamp") ? NumberAt(json, "timestamp") / 1000 : 0,
+              .session = 0,
+              .blocks = {}},
+             ids, trace));
   if (!added) return Status::Ok();
   TraceRequest& request = trace.requests.back();
   if (json.contains("session") && !json.at("session").is_primitive())
@@ -251,7 +276,8 @@ Result<Trace> ReadTrace(const std::string& path, const TraceOptions& options) {
   std::error_code error;
   const bool is_folder = std::filesystem::is_directory(path, error);
   TRELLIS_ASSIGN_OR_RETURN(Trace trace, is_folder ? ReadFolder(path, options) : ReadLines(path));
-  if (trace.requests.empty()) return Invalid(path, "there is no request in it");
+  if (trace.requests.empty())
+    return Invalid(path, "there is no request in it that has a whole block");
   std::stable_sort(trace.requests.begin(), trace.requests.end(),
                    [](const auto& a, const auto& b) { return a.seconds < b.seconds; });
   return trace;

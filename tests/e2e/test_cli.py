@@ -296,7 +296,13 @@ CLOCK = "You are a clock. It is {}. Say what people ask for, and nothing else."
         (MODEL, chat(CLOCK.format("10:15"), "Hi"), chat(CLOCK.format("11:30"), "Hi"), ["messages[0] (system)", "a time or a date"]),
         (MODEL, chat("Be brief.", "Hi"), chat("Be brief.", "Hi", "Hello.", "More"), ["nothing to gain"]),
         (MODEL, chat("Be brief.", "Hi"), chat("Be brief.", "Hi"), ["All of it is there"]),
-        (MODEL, chat("Be brief.", "Hi", cache_salt="a"), chat("Be brief.", "Hi"), ["cache_salt"]),
+        (MODEL, chat("Be brief.", "Hi", cache_salt="a"), chat("Be brief.", "Hi"), ["0 would be found", "cache_salt"]),
+        (MODEL, chat("Be brief.", "Hi"), chat("Be brief.", "Hi", cache_prompt=False), ["0 would be found", "cache_prompt"]),
+        (MODEL, {"prompt": "one two"}, {"prompt": "one two", "cache_salt": "a"}, ["0 would be found", "cache_salt"]),
+        (MODEL, {"messages": [{"role": "user", "content": "hi"}]}, chat("Be kind.", "hi", tools=[tool("a")]), ["one of them has a system"]),
+        (MODEL, {"prompt": "<|im_start|>system\nYou are kind"}, chat("You are helpful", "hi", tools=[tool("a")]), ["They part"]),
+        (MODEL, chat("S one", "Hi", tools=[tool("a"), tool("b")]), chat("S two", "Hi", tools=[tool("b"), tool("a")]), ["messages[0] (system) differs"]),
+        (MODEL, chat("x", "Hi"), {"messages": [*chat("x", "Hi")["messages"], {"role": "user", "content": "More"}]}, ["goes on with messages[2] (user)"]),
         (MODEL, chat("Be brief.", "Hi there"), chat("Be brief.", "What else"), ["messages[1] (user) differs"]),
         (MODEL, {"prompt": "one two three"}, {"prompt": "one two four"}, ["They part at token 2"]),
         (QWEN, chat("x", "Hi", tools=[tool("a"), tool("b")]), chat("x", "Hi", tools=[tool("b"), tool("a")]), ["another order"]),
@@ -327,7 +333,7 @@ def test_explain_agrees_with_the_server(server, tmp_path):
 def test_explain_refuses_what_the_server_would(tmp_path):
     good, bad = tmp_path / "good.json", tmp_path / "bad.json"
     good.write_text(json.dumps(chat("x", "Hi")))
-    for text, said in [("{", "JSON"), ('{"messages": 3}', "messages"), ('{"prompt": [-1]}', "prompt"), ('{"prompt": [9999999]}', "9999999")]:
+    for text, said in [("{", "JSON"), ('{"messages": 3}', "messages"), ('{"prompt": [-1]}', "prompt"), ('{"prompt": [9999999]}', "9999999"), ('{"prompt": ""}', "empty"), ('{"prompt": ["a", "b"]}', "2 prompts")]:
         bad.write_text(text)
         done = trellis("explain", "-m", model_path(), good, bad)
         assert done.returncode == 2 and "bad.json" in done.stderr and said in done.stderr, done.stderr
