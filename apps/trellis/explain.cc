@@ -37,12 +37,6 @@ Result<std::string> ReadText(const std::string& path) {
   return std::string(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
 }
 
-std::string TextOf(const Tokenizer& tokenizer, std::span<const TokenId> tokens) {
-  std::string text;
-  for (const TokenId token : tokens) text += tokenizer.Piece(token, SpecialTokens::kParse);
-  return text;
-}
-
 // ERRORS: those of the file, and what the server would answer 400 to.
 Result<Body> ReadBody(const std::string& path, const Tokenizer& tokenizer,
                       const ChatTemplate& chat_template) {
@@ -83,7 +77,7 @@ Result<Body> ReadBody(const std::string& path, const Tokenizer& tokenizer,
   }
   if (body.tokens.empty())
     return Status(StatusCode::kInvalidArgument, fmt::format("{}: the prompt is empty", path));
-  body.text = TextOf(tokenizer, body.tokens);
+  body.text = tokenizer.Pieces(body.tokens, SpecialTokens::kParse);
   return body;
 }
 
@@ -135,15 +129,13 @@ std::optional<std::string> AdviceOnMessages(const Body& first, const Body& secon
   if (both == 0) return std::nullopt;
   if ((of_first[0].role == "system") != (of_second[0].role == "system"))
     return "Only one of them has a system message; where there is none the template may write its "
-           "own. "
-           "Send the same one with every request.";
+           "own. Send the same one with every request.";
   const bool are_same = std::equal(
       of_first.begin(), of_first.begin() + static_cast<ptrdiff_t>(both), of_second.begin(), IsSame);
   if (are_same && of_second.size() > both && of_second[both].role != "assistant")
     return fmt::format(
         "The first asks for an answer where the second goes on with messages[{}] ({}): only what "
-        "begins "
-        "an answer is different.",
+        "begins an answer is different.",
         both, of_second[both].role);
   if (are_same)
     return "The messages that both have are the same: the model's template writes earlier turns "
@@ -152,8 +144,7 @@ std::optional<std::string> AdviceOnMessages(const Body& first, const Body& secon
   if (place && *place < both && !IsSame(of_first[*place], of_second[*place]))
     return fmt::format(
         "messages[{}] ({}) differs. What is behind it is computed anew: change earlier messages "
-        "only "
-        "if that is worth it.",
+        "only if that is worth it.",
         *place, of_second[*place].role);
   return std::nullopt;
 }
@@ -167,8 +158,7 @@ std::string Advice(const Body& first, const Body& second, std::optional<size_t> 
       return "The tools are the same in another order: send them always in one, by name for "
              "example.";
     return "The tools differ: what is behind them in the prompt is found only with the same tools. "
-           "Send "
-           "all of them with every request, in one order.";
+           "Send all of them with every request, in one order.";
   }
   if (HasMatch(
           a, b,
@@ -214,14 +204,14 @@ Status Explain(const Flags& flags) {
   const size_t from = common - std::min(common, kBefore);
   const auto text = [&](const Body& body, size_t begin, size_t end) {
     const auto tokens = std::span<const TokenId>(body.tokens);
-    return TextOf(*tokenizer, tokens.subspan(begin, std::min(end, tokens.size()) - begin));
+    return tokenizer->Pieces(tokens.subspan(begin, std::min(end, tokens.size()) - begin),
+                             SpecialTokens::kParse);
   };
   const auto quoted = [&](const Body& body) {
     return fmt::format("{} | {}", ToText(text(body, from, common)),
                        ToText(text(body, common, common + kAfter)));
   };
-  const std::optional<size_t> message =
-      MessageAt(b, TextOf(*tokenizer, std::span<const TokenId>(b.tokens).first(common)).size());
+  const std::optional<size_t> message = MessageAt(b, text(b, 0, common).size());
   const std::string place =
       message ? fmt::format(" in messages[{}] ({})", *message, b.chat.messages[*message].role) : "";
   fmt::print("They part at token {}{}:\n  {}: {}\n  {}: {}\n{}\n", common, place, a.path, quoted(a),

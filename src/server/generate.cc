@@ -212,10 +212,7 @@ class Generation {
   }
 
   std::string AsText(const std::vector<TokenId>& tokens) const {
-    std::string text;
-    for (const TokenId token : tokens)
-      text += service_.tokenizer->Piece(token, SpecialTokens::kParse);
-    return text;
+    return service_.tokenizer->Pieces(tokens, SpecialTokens::kParse);
   }
 
   LogprobEntry Logprobs(const SampledToken& token, size_t offset) const {

@@ -191,6 +191,12 @@ std::string Tokenizer::Piece(TokenId token, SpecialTokens special) const {
   return impl_->vocab->token_to_piece(token);
 }
 
+std::string Tokenizer::Pieces(std::span<const TokenId> tokens, SpecialTokens special) const {
+  std::string text;
+  for (const TokenId token : tokens) text += Piece(token, special);
+  return text;
+}
+
 std::string Tokenizer::Decode(const std::vector<TokenId>& tokens, SpecialTokens special) const {
   std::vector<TokenId> known;
   known.reserve(tokens.size());

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -34,6 +35,9 @@ class Tokenizer {
   // The token's bytes: possibly half a UTF-8 sequence; empty for control tokens unless `special` is
   // kParse.
   std::string Piece(TokenId token, SpecialTokens special) const;
+  // The pieces one behind the other. Unlike Decode it keeps the space that a text begins with, so
+  // it is for a part of a text.
+  std::string Pieces(std::span<const TokenId> tokens, SpecialTokens special) const;
   // As llama_detokenize.
   std::string Decode(const std::vector<TokenId>& tokens, SpecialTokens special) const;
 
