@@ -5,7 +5,6 @@
 
 #include <charconv>
 #include <fstream>
-#include <map>
 
 #include "api/json_text.h"
 #include "chart.h"
@@ -31,6 +30,7 @@ struct Flags {
 struct Budget {
   size_t tokens = 0;
   std::string label;
+  std::vector<ReplayResult> results = {};  // one for each strategy, in their order
 };
 
 // "25%" of the working set, or bytes.
@@ -60,7 +60,6 @@ struct Replayed {
   Trace trace;
   size_t unique_tokens = 0;
   std::vector<Budget> budgets;
-  std::map<size_t, std::vector<ReplayResult>> results;  // by index of budget
 };
 
 std::string Percent(double share) {
@@ -80,15 +79,14 @@ void PrintMarkdown(const Replayed& replayed, size_t token_bytes) {
   fmt::print("{}: {} requests, {} prompt tokens, {} of them different ({} at {} bytes a token)\n",
              trace.name, trace.requests.size(), trace.TotalTokens(), replayed.unique_tokens,
              FormatBytes(replayed.unique_tokens * token_bytes), token_bytes);
-  for (const auto& [index, results] : replayed.results) {
-    const Budget& budget = replayed.budgets[index];
+  for (const Budget& budget : replayed.budgets) {
     fmt::print("\nBudget {}: {} tokens, {}\n\n", budget.label, budget.tokens,
                FormatBytes(budget.tokens * token_bytes));
     fmt::print(
         "| strategy | hits | of the optimum | computed tokens | peak | tree and tables | upkeep a "
         "request |\n| --- | --: | --: | --: | --: | --: | --: |\n");
-    for (const ReplayResult& r : results) {
-      const double share = ShareOfOptimum(results, r);
+    for (const ReplayResult& r : budget.results) {
+      const double share = ShareOfOptimum(budget.results, r);
       fmt::print("| {} | {} | {} | {} | {} | {} | {:.1f} us |\n", r.strategy, Percent(r.hit_rate()),
                  share > 0 ? Percent(share) : "", r.recomputed_tokens(),
                  FormatBytes(r.peak_tokens * token_bytes), FormatBytes(r.peak_overhead_bytes),
@@ -99,9 +97,9 @@ void PrintMarkdown(const Replayed& replayed, size_t token_bytes) {
 
 void PrintJson(const Replayed& replayed, size_t token_bytes) {
   OrderedJson results = OrderedJson::array();
-  for (const auto& [index, of_budget] : replayed.results) {
-    for (const ReplayResult& r : of_budget) {
-      results.push_back({{"budget", replayed.budgets[index].label},
+  for (const Budget& budget : replayed.budgets) {
+    for (const ReplayResult& r : budget.results) {
+      results.push_back({{"budget", budget.label},
                          {"budget_tokens", r.budget_tokens},
                          {"budget_bytes", r.budget_tokens * token_bytes},
                          {"strategy", r.strategy},
@@ -124,26 +122,21 @@ void PrintJson(const Replayed& replayed, size_t token_bytes) {
 
 Status WriteSvg(const std::string& path, const Replayed& replayed, size_t token_bytes) {
   std::vector<std::pair<double, std::string>> ticks;
-  std::map<std::string, ChartLine> lines;
-  for (const auto& [index, results] : replayed.results) {
-    const auto x = static_cast<double>(replayed.budgets[index].tokens);
-    ticks.emplace_back(x, replayed.budgets[index].label);
-    for (const ReplayResult& r : results) {
-      lines[r.strategy].name = r.strategy;
-      lines[r.strategy].points.emplace_back(x, r.hit_rate());
+  std::vector<ChartLine> lines(replayed.budgets[0].results.size());
+  for (const Budget& budget : replayed.budgets) {
+    const auto x = static_cast<double>(budget.tokens);
+    ticks.emplace_back(x, budget.label);
+    for (size_t i = 0; i < lines.size(); i++) {
+      lines[i].name = budget.results[i].strategy;
+      lines[i].points.emplace_back(x, budget.results[i].hit_rate());
     }
-  }
-  std::vector<ChartLine> in_order;
-  if (!replayed.results.empty()) {
-    for (const ReplayResult& r : replayed.results.begin()->second)
-      in_order.push_back(lines[r.strategy]);
   }
   const std::string title =
       fmt::format("{}: prompt tokens found in the cache", replayed.trace.name);
   const std::string x_title = fmt::format("budget (of a working set of {})",
                                           FormatBytes(replayed.unique_tokens * token_bytes));
   std::ofstream file(path);
-  file << DrawChart(title, x_title, ticks, in_order);
+  file << DrawChart(title, x_title, ticks, lines);
   file.close();
   if (!file) return Status(StatusCode::kIo, fmt::format("{}: cannot be written", path));
   return Status::Ok();
@@ -165,12 +158,12 @@ Status Run(const Flags& flags) {
   }
   if (!flags.svg.empty() && !std::ofstream(flags.svg))
     return Status(StatusCode::kIo, fmt::format("{}: cannot be written", flags.svg));
-  for (size_t i = 0; i < replayed.budgets.size(); i++) {
+  for (Budget& budget : replayed.budgets) {
     for (const std::string& strategy : strategies) {
-      Say("{} with {}\n", strategy, replayed.budgets[i].label);
+      Say("{} with {}\n", strategy, budget.label);
       TRELLIS_ASSIGN_OR_RETURN(ReplayResult result,
-                               Replay(replayed.trace, strategy, replayed.budgets[i].tokens));
-      replayed.results[i].push_back(std::move(result));
+                               Replay(replayed.trace, strategy, budget.tokens));
+      budget.results.push_back(std::move(result));
     }
   }
   (flags.output == "json" ? PrintJson : PrintMarkdown)(replayed, flags.token_bytes);
