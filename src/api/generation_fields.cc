@@ -14,7 +14,7 @@ constexpr int64_t kInt32Max = std::numeric_limits<int32_t>::max();
 // Each answer of a request has tables for each of them.
 constexpr size_t kMaxStops = 32;
 constexpr size_t kMaxStopBytes = 512;
-constexpr size_t kMaxSaltBytes = 256;  // stays in memory with what is cached under it
+constexpr size_t kMaxNameBytes = 256;  // stays in memory with what is kept under it
 constexpr int64_t kMaxLogprobs = 20;
 constexpr size_t kMaxBiases = 4096;
 
@@ -148,6 +148,13 @@ void ReadStop(FieldReader& reader, std::vector<std::string>* out) {
   }
 }
 
+void ReadName(FieldReader& reader, const char* name, std::string* out) {
+  reader.String(name, out);
+  if (out->size() <= kMaxNameBytes) return;
+  reader.Fail(InvalidField(name, fmt::format("{} has {} bytes; at most {} are taken", name,
+                                             out->size(), kMaxNameBytes)));
+}
+
 // -1 asks for no limit, as llama-server's n_predict does. The newest name wins.
 void ReadMaxTokens(FieldReader& reader, size_t* out) {
   for (const char* name : {"n_predict", "max_tokens", "max_completion_tokens"}) {
@@ -279,14 +286,12 @@ void ReadGenerationFields(FieldReader& reader, LogprobsForm form, GenerationFiel
   reader.Bool("ignore_eos", &out->ignore_eos);
   reader.Bool("cache_prompt", &out->cache_prompt);
   reader.Bool("cache_report", &out->cache_report);
-  reader.String("cache_salt", &out->cache_salt);
-  if (out->cache_salt.size() > kMaxSaltBytes) {
-    reader.Fail(
-        InvalidField("cache_salt", fmt::format("cache_salt has {} bytes; at most {} are taken",
-                                               out->cache_salt.size(), kMaxSaltBytes)));
-  }
-  std::string user;  // accepted, and its type checked; fairness between users comes later
-  reader.String("user", &user);
+  ReadName(reader, "cache_salt", &out->cache_salt);
+  ReadName(reader, "user", &out->user);
+  ReadName(reader, "prompt_cache_key", &out->prompt_cache_key);
+  int64_t priority = 0;
+  reader.Integer("priority", std::numeric_limits<int32_t>::min(), kInt32Max, &priority);
+  out->priority = static_cast<int32_t>(priority);
   RefuseUnsupported(reader);
 }
 

@@ -51,6 +51,9 @@ struct GenerationFields {
   bool cache_prompt = true;
   bool cache_report = false;  // the answer says why prompt tokens were computed
   std::string cache_salt;     // only requests with the same salt share cached pages
+  int32_t priority = 0;       // among its key's requests: smaller goes first, as vLLM's
+  // Who asks, as far as it says so; see docs/api.md.
+  std::string user, prompt_cache_key;
 };
 
 struct ChatRequest {

@@ -41,7 +41,7 @@ TEST(ChatRequestTest, EveryFieldArrives) {
     "logit_bias":{"5":-100,"6":1.5},"seed":9223372036854775807,"logprobs":true,"top_logprobs":3,
     "stop":["a","","b"],"max_tokens":9,"n":2,"stream":true,
     "stream_options":{"include_usage":true},"ignore_eos":true,"cache_prompt":false,
-    "cache_salt":"s","user":"u","metadata":{"whatever":[1]},"store":true)"));
+    "cache_salt":"s","user":"u","prompt_cache_key":"k","priority":-7,"metadata":{"whatever":[1]},"store":true)"));
   ASSERT_TRUE(parsed.ok()) << parsed.error().message;
   const GenerationFields& g = parsed.value().generation;
   EXPECT_EQ(g.model, "m");
@@ -66,6 +66,9 @@ TEST(ChatRequestTest, EveryFieldArrives) {
   EXPECT_TRUE(g.ignore_eos);
   EXPECT_FALSE(g.cache_prompt);
   EXPECT_EQ(g.cache_salt, "s");
+  EXPECT_EQ(g.user, "u");
+  EXPECT_EQ(g.prompt_cache_key, "k");
+  EXPECT_EQ(g.priority, -7);
 }
 
 TEST(ChatRequestTest, NullIsAbsent) {
@@ -203,6 +206,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadField{R"("logprobs":true,"top_logprobs":21)", "top_logprobs", "invalid_value"},
         BadField{R"("model":3)", "model", "invalid_type"},
         BadField{R"("user":3)", "user", "invalid_type"},
+        BadField{R"("priority":"high")", "priority", "invalid_type"},
+        BadField{R"("priority":4000000000)", "priority", "invalid_value"},
         BadField{R"("cache_prompt":0)", "cache_prompt", "invalid_type"},
         BadField{R"("tools":{})", "tools", "invalid_type"},
         BadField{R"("tools":[5])", "tools[0]", "invalid_type"},
@@ -307,7 +312,9 @@ TEST(ChatRequestTest, WhatStaysInMemoryIsLimited) {
     return parsed.ok() ? "" : parsed.error().param;
   };
   EXPECT_EQ(refused({{"cache_salt", std::string(256, 'x')}}), "");
-  EXPECT_EQ(refused({{"cache_salt", std::string(257, 'x')}}), "cache_salt");
+  for (const char* name : {"cache_salt", "user", "prompt_cache_key"}) {
+    EXPECT_EQ(refused({{name, std::string(257, 'x')}}), name);
+  }
   EXPECT_EQ(refused({{"stop", std::vector<std::string>(32, std::string(512, 'x'))}}), "");
   EXPECT_EQ(refused({{"stop", std::vector<std::string>(33, "x")}}), "stop");
   EXPECT_EQ(refused({{"stop", {"a", std::string(513, 'x')}}}), "stop[1]");

@@ -79,6 +79,7 @@ Engine::Impl::Impl(Model& model, std::unique_ptr<PageCache> cache, const Options
             {.limits = {.step_tokens = options.step_tokens,
                         .mixed_step_tokens = options.mixed_step_tokens,
                         .max_running = options.max_running},
+             .max_inter_token = options.max_inter_token,
              .pool = options.pool}) {
   Report(0);
   thread_ = std::thread([this] { Run(); });

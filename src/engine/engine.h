@@ -19,6 +19,7 @@
 #include "base/types.h"
 #include "kv/page_cache.h"
 #include "sample/sampler.h"
+#include "sched/fair_share.h"
 
 namespace trellis {
 
@@ -31,7 +32,9 @@ struct GenerateRequest {
                                     // vocabulary's EOG tokens, or empty
   size_t max_tokens = 0;            // 0: to the end of the context
   SamplingParams sampling;
-  std::string scope;  // tenant or salt; part of the cache key
+  std::string scope;     // tenant or salt; part of the cache key
+  ClientName client;     // whose share of the machine it uses
+  int32_t priority = 0;  // among its tenant's requests: smaller goes first
   // False: match nothing but rows that it ran itself before a preemption, and wait for nobody's
   // prefill.
   bool cache_prompt = true;
@@ -100,6 +103,10 @@ struct EngineStats {
            recomputed_tokens_total = 0, generated_tokens_total = 0;
   MissCounts missed_total;  // of computed_tokens_total
   uint64_t steps_total = 0;
+  // Now: clients (sessions) that have requests; by how many computed tokens the one, tenant or
+  // session, that had most is ahead of an even share; rows that a step in which somebody decodes
+  // may have.
+  size_t clients = 0, largest_lead = 0, mixed_step_tokens = 0;
 };
 
 class Engine {
@@ -110,8 +117,10 @@ class Engine {
     size_t max_running = 64;   // requests in a batch
     size_t step_tokens = 512;  // token budget of a step; decode rows come first
     // Budget of a step in which a request decodes: its next token waits for the whole step, so such
-    // a step takes smaller bites of the prompts beside it.
+    // a step takes smaller bites of the prompts beside it. This large at first, then so that such a
+    // step takes about max_inter_token; 0: always so.
     size_t mixed_step_tokens = 128;
+    std::chrono::milliseconds max_inter_token{200};
     // The model's pool, to sample the rows of a step in parallel; null: on the engine thread alone.
     ComputePool* pool = nullptr;
   };

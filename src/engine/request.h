@@ -19,6 +19,7 @@
 #include "engine/engine.h"
 #include "kv/page_cache.h"
 #include "sample/sampler.h"
+#include "sched/fair_share.h"
 
 namespace trellis {
 
@@ -48,6 +49,9 @@ struct Request {
   Sampler sampler;
   Lease lease;  // while running
   size_t num_preemptions = 0;
+  FairShare::Member member;
+  uint64_t session_service = 0;  // of its session, when it came
+  uint64_t num_charged = 0;      // of what its session had since, what was for itself
   // Rows below it were matched or run before: to run one of them again is recomputation.
   size_t num_counted = 0;
   // Prompt rows [evicted_begin, evicted_end) were there once; why all others are run.
@@ -57,22 +61,5 @@ struct Request {
   GenerateTimings timings;
   Clock::time_point submitted, admitted, first_token;
 };
-
-inline Request::Request(GenerateRequest request, std::shared_ptr<GenerationSink> request_sink,
-                        size_t max_new)
-    : params{.prompt = {},
-             .end_tokens = std::move(request.end_tokens),
-             .max_tokens = request.max_tokens,
-             .sampling = std::move(request.sampling),
-             .scope = std::move(request.scope),
-             .cache_prompt = request.cache_prompt},
-      sink(std::move(request_sink)),
-      num_prompt(request.prompt.size()),
-      max_new_tokens(max_new),
-      tokens(std::move(request.prompt)),
-      sampler(params.sampling),
-      submitted(Clock::now()) {
-  timings.prompt_tokens = num_prompt;
-}
 
 }  // namespace trellis

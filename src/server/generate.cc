@@ -56,10 +56,11 @@ struct Choice {
 
 class Generation {
  public:
-  Generation(Job job, const HttpRequest& http_request, Service& service, Stream& stream,
-             ServerState& state)
+  Generation(Job job, const HttpRequest& http_request, const Caller& caller, Service& service,
+             Stream& stream, ServerState& state)
       : job_(std::move(job)),
         http_request_(http_request),
+        caller_(caller),
         service_(service),
         stream_(stream),
         state_(state),
@@ -106,7 +107,10 @@ class Generation {
       request.sampling =
           ToParams(job_.fields.sampling, static_cast<uint64_t>(job_.head.seed) + i % n);
       service_.BanSuppressed(&request.sampling);
-      request.scope = job_.fields.cache_salt;
+      request.scope = caller_.ScopeOf(job_.fields.cache_salt);
+      request.client = {.tenant = caller_.key == nullptr ? "" : caller_.key->secret,
+                        .session = SessionName()};
+      request.priority = job_.fields.priority;
       request.cache_prompt = job_.fields.cache_prompt;
       if (job_.echo.size() > i / n) choices_[i].text = job_.echo[i / n];
       Result<RequestId> id = service_.engine->Submit(
@@ -116,6 +120,18 @@ class Generation {
       left_++;
     }
     return Status::Ok();
+  }
+
+  // Who shares evenly with others of the same key. What is not named is a client for each
+  // connection; the first letter keeps the kinds of names apart.
+  std::string SessionName() const {
+    if (!job_.fields.user.empty()) return "u" + job_.fields.user;
+    if (!job_.fields.prompt_cache_key.empty()) return "p" + job_.fields.prompt_cache_key;
+    constexpr size_t kMaxBytes = 256;  // as of the fields
+    const auto header = http_request_["x-session-id"];
+    if (!header.empty())
+      return "h" + std::string(header.data(), std::min(header.size(), kMaxBytes));
+    return "c" + std::to_string(caller_.connection);
   }
 
   const char* prompt_field() const {
@@ -205,8 +221,9 @@ class Generation {
       report.divergence = {.position = divergence_->position,
                            .prompt = AsText(divergence_->prompt),
                            .cached = std::nullopt};
-      // Without a salt the cache is everybody's: token by token one could read others' prompts.
-      if (!job_.fields.cache_salt.empty()) report.divergence->cached = AsText(divergence_->cached);
+      // Token by token one could read others' prompts.
+      if (caller_.OwnsScope(job_.fields.cache_salt))
+        report.divergence->cached = AsText(divergence_->cached);
     }
     return report;
   }
@@ -346,6 +363,7 @@ class Generation {
 
   Job job_;
   const HttpRequest& http_request_;
+  const Caller& caller_;
   Service& service_;
   Stream& stream_;
   ServerState& state_;
@@ -443,8 +461,8 @@ ApiResult<Job> CompletionJob(const std::string& body, const Service& service) {
 
 }  // namespace
 
-net::awaitable<bool> AnswerGeneration(const HttpRequest& request, Service& service, Stream& stream,
-                                      ServerState& state) {
+net::awaitable<bool> AnswerGeneration(const HttpRequest& request, const Caller& caller,
+                                      Service& service, Stream& stream, ServerState& state) {
   std::optional<ApiResult<Job>> job;
   const Work make_job = [&] {
     job = PathOf(request) == "/v1/chat/completions" ? ChatJob(request.body(), service)
@@ -457,7 +475,7 @@ net::awaitable<bool> AnswerGeneration(const HttpRequest& request, Service& servi
   }
   if (!job) co_return false;
   if (!job->ok()) co_return co_await WriteReply(stream, request, ErrorReply(job->error()), state);
-  Generation generation(std::move(job->value()), request, service, stream, state);
+  Generation generation(std::move(job->value()), request, caller, service, stream, state);
   co_return co_await generation.Run();
 }
 

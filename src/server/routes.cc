@@ -25,6 +25,7 @@ ApiError ModelIsLoading() {
 
 struct Call {
   const HttpRequest& request;
+  const Caller& caller;
   ServerState& state;
   Service* service;  // null while loading, but for routes that need it
 };
@@ -117,6 +118,11 @@ Reply Cache(const Call& call) {
 }
 
 Reply ResetCache(const Call& call) {
+  if (!call.caller.is_admin()) {
+    return ErrorReply(
+        TransportError(403, "admin_key_needed",
+                       "the cache is everybody's: to reset it takes a key with \"admin\""));
+  }
   call.service->engine->ResetCache();
   return Json({{"status", "ok"}});
 }
@@ -174,7 +180,7 @@ Reply Generate(const Call&) {
   return ErrorReply(ModelIsLoading());
 }
 
-enum class Needs { kNothing, kModel };
+enum class Needs { kNothing, kModel };  // what needs nothing is public
 // What may take longer than others' streams can wait does not run on their thread.
 enum class Works { kQuickly, kForTheEngine, kOnTheBody };
 struct Route {
@@ -217,7 +223,13 @@ bool IsGeneration(const HttpRequest& request) {
   return route != nullptr && route->answer == Generate && Allows(*route, request.method());
 }
 
-net::awaitable<Reply> AnswerPlain(const HttpRequest& request, Stream& stream, ServerState& state) {
+bool IsPublic(const HttpRequest& request) {
+  const Route* route = FindRoute(request);
+  return route != nullptr && route->needs == Needs::kNothing;
+}
+
+net::awaitable<Reply> AnswerPlain(const HttpRequest& request, const Caller& caller, Stream& stream,
+                                  ServerState& state) {
   // A browser asks before it sends; WriteReply adds what it wants to know.
   if (request.method() == http::verb::options) co_return Reply{.status = 204, .content_type = ""};
   const Route* route = FindRoute(request);
@@ -232,7 +244,7 @@ net::awaitable<Reply> AnswerPlain(const HttpRequest& request, Stream& stream, Se
     reply.allow = route->verb == http::verb::get ? "GET, HEAD, OPTIONS" : "POST, OPTIONS";
     co_return reply;
   }
-  const Call call{request, state, state.service};
+  const Call call{request, caller, state, state.service};
   if (route->needs == Needs::kModel && call.service == nullptr) {
     co_return ErrorReply(ModelIsLoading());
   }

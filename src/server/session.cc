@@ -98,10 +98,32 @@ std::optional<ApiError> ErrorOfHeaders(const HttpRequest& request) {
   return std::nullopt;
 }
 
-net::awaitable<bool> Answer(const HttpRequest& request, Stream& stream, ServerState& state) {
-  if (const auto error = ErrorOfHeaders(request)) {
-    co_return co_await WriteReply(stream, request, ErrorReply(*error), state);
-  }
+std::string_view HeaderOf(const HttpRequest& request, std::string_view name) {
+  const auto value = request[name];
+  return {value.data(), value.size()};
+}
+
+// Sets the caller's key, or says what is wrong with it.
+std::optional<ApiError> ErrorOfKey(const HttpRequest& request, const ApiKeys& keys,
+                                   Caller* caller) {
+  if (keys.empty()) return std::nullopt;
+  const std::string_view secret =
+      SecretOf(HeaderOf(request, "authorization"), HeaderOf(request, "x-api-key"));
+  caller->key = keys.Find(secret);
+  // A browser's preflight carries no key.
+  const bool is_open = IsPublic(request) || request.method() == http::verb::options;
+  if (caller->key != nullptr || is_open) return std::nullopt;
+  return ErrorFromStatus(Status(StatusCode::kUnauthenticated,
+                                secret.empty()
+                                    ? "a key is needed: send it as \"Authorization: Bearer KEY\""
+                                    : "this key is none of this server's"));
+}
+
+net::awaitable<bool> Answer(const HttpRequest& request, Caller caller, Stream& stream,
+                            ServerState& state) {
+  std::optional<ApiError> refused = ErrorOfHeaders(request);
+  if (!refused) refused = ErrorOfKey(request, state.options.keys, &caller);
+  if (refused) co_return co_await WriteReply(stream, request, ErrorReply(*refused), state);
   Service* service = state.service;
   if (service != nullptr && IsGeneration(request)) {
     // The engine refuses too, but only once the drain has reached it.
@@ -110,11 +132,11 @@ net::awaitable<bool> Answer(const HttpRequest& request, Stream& stream, ServerSt
                             "shutting down: no new requests are accepted");
       co_return co_await WriteReply(stream, request, ErrorReply(ErrorFromStatus(stopping)), state);
     }
-    co_return co_await AnswerGeneration(request, *service, stream, state);
+    co_return co_await AnswerGeneration(request, caller, *service, stream, state);
   }
   Reply reply;
   try {
-    reply = co_await AnswerPlain(request, stream, state);
+    reply = co_await AnswerPlain(request, caller, stream, state);
   } catch (const std::exception& error) {
     reply = ErrorReply(InternalError(request, error));
   }
@@ -122,6 +144,11 @@ net::awaitable<bool> Answer(const HttpRequest& request, Stream& stream, ServerSt
 }
 
 }  // namespace
+
+std::string Caller::ScopeOf(const std::string& salt) const {
+  // The length keeps a scope apart from another's with the beginning of a salt.
+  return key == nullptr ? salt : fmt::format("{}:{}{}", key->scope.size(), key->scope, salt);
+}
 
 Reply ErrorReply(const ApiError& error) {
   return {.status = static_cast<unsigned>(error.http_status), .body = ErrorBody(error)};
@@ -184,6 +211,7 @@ net::awaitable<bool> WriteReply(Stream& stream, const HttpRequest& request, Repl
                                              request.version()};
   SetCommonHeaders(request, &response);
   if (!reply.content_type.empty()) response.set(http::field::content_type, reply.content_type);
+  if (reply.status == 401) response.set(http::field::www_authenticate, "Bearer");
   if (reply.status == 503) response.set(http::field::retry_after, "1");
   if (!reply.allow.empty()) response.set(http::field::allow, reply.allow);
   if (request.method() == http::verb::options) {
@@ -206,6 +234,7 @@ net::awaitable<bool> WriteReply(Stream& stream, const HttpRequest& request, Repl
 }
 
 net::awaitable<void> RunSession(Stream stream, ServerState& state) {
+  const Caller caller{.key = nullptr, .connection = state.connections++};
   beast::flat_buffer buffer;
   for (bool open = true; open;) {
     Parser parser;
@@ -222,7 +251,7 @@ net::awaitable<void> RunSession(Stream stream, ServerState& state) {
     state.http_requests++;
     const ActiveRequest active(state);
     try {
-      open = co_await Answer(request, stream, state);
+      open = co_await Answer(request, caller, stream, state);
     } catch (const std::exception& error) {  // in the middle of an answer: there is no other way
       spdlog::error("{}: {}", PathOf(request), error.what());
       open = false;
