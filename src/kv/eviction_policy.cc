@@ -22,7 +22,7 @@ class Lru : public EvictionPolicy {
  public:
   size_t num_classes() const override { return 1; }
   size_t ClassOf(uint64_t, size_t) const override { return 0; }
-  size_t Victim(std::span<const Class>, uint64_t) const override { return 0; }
+  size_t Victim(std::span<const Class>, int64_t) const override { return 0; }
 };
 
 // Karedla et al., "Caching strategies to improve disk system performance", 1994.
@@ -30,7 +30,7 @@ class Slru : public EvictionPolicy {
  public:
   size_t num_classes() const override { return 2; }
   size_t ClassOf(uint64_t uses, size_t) const override { return uses > 1 ? 1 : 0; }
-  size_t Victim(std::span<const Class> classes, uint64_t) const override {
+  size_t Victim(std::span<const Class> classes, int64_t) const override {
     const size_t all = classes[0].num_pages + classes[1].num_pages;
     if (classes[1].num_pages * 5 > all * 4) return 1;
     return LowestWithNodes(classes);
@@ -43,7 +43,7 @@ class Lfu : public EvictionPolicy {
   size_t ClassOf(uint64_t uses, size_t) const override {
     return std::min<size_t>(std::bit_width(std::max<uint64_t>(uses, 1)) - 1, kMaxClasses - 1);
   }
-  size_t Victim(std::span<const Class> classes, uint64_t) const override {
+  size_t Victim(std::span<const Class> classes, int64_t) const override {
     return LowestWithNodes(classes);
   }
 };
@@ -61,7 +61,7 @@ class Cost : public EvictionPolicy {
                          (1 + static_cast<double>(end) / kEvenDepth);
     return std::min(static_cast<size_t>(2 * std::log2(worth)), kMaxClasses - 1);
   }
-  size_t Victim(std::span<const Class> classes, uint64_t now) const override {
+  size_t Victim(std::span<const Class> classes, int64_t now) const override {
     size_t victim = LowestWithNodes(classes);
     double most = 0;
     for (size_t i = victim; i < classes.size(); i++) {

@@ -39,8 +39,8 @@ class EvictionPolicy {
 
   struct Class {
     size_t num_nodes = 0;
-    size_t num_pages = 0;    // of these nodes
-    uint64_t last_used = 0;  // when the coldest of them was, if there is one
+    size_t num_pages = 0;   // of these nodes
+    int64_t last_used = 0;  // when the coldest of them was, if there is one
   };
 
   static std::unique_ptr<EvictionPolicy> Make(EvictionPolicyKind kind);
@@ -51,7 +51,7 @@ class EvictionPolicy {
   // the latest of them added behind it counts as used as often, as long as nothing branches off.
   virtual size_t ClassOf(uint64_t uses, size_t end) const = 0;
   // One that has a node. REQUIRES: there is one. `now`: on the clock of last_used.
-  virtual size_t Victim(std::span<const Class> classes, uint64_t now) const = 0;
+  virtual size_t Victim(std::span<const Class> classes, int64_t now) const = 0;
 };
 
 }  // namespace trellis

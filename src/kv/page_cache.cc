@@ -54,7 +54,7 @@ struct PageCache::Impl {
   Status Reserve(LeaseState& lease, size_t num_tokens);
   size_t PagesNeeded(const LeaseState& lease, size_t num_tokens) const;
   void Commit(LeaseState& lease, std::span<const TokenId> tokens);
-  void Release(LeaseState& lease);
+  void Release(LeaseState& lease, size_t num_useful);
   MissReport Explain(const ScopeKey& scope, std::span<const TokenId> tokens) const;
 
   size_t AvailablePages() const {
@@ -282,13 +282,22 @@ void PageCache::Impl::MoveTo(LeaseState& lease, Node& node) {
 
 // --- Release ---
 
-void PageCache::Impl::Release(LeaseState& lease) {
+void PageCache::Impl::Release(LeaseState& lease, size_t num_useful) {
   for (size_t page = lease.first_private; page < lease.frames.size(); page++) {
     pool->Free(lease.frames[page]);
   }
-  if (lease.node->writer == &lease) lease.node->writer = nullptr;
-  if (lease.is_counted) tree.CountUse(*lease.node);  // not of who found no room
-  tree.RemoveLease(*lease.root, *lease.node);
+  Node& node = *lease.node;
+  if (node.writer == &lease) node.writer = nullptr;
+  if (lease.is_counted) tree.CountUse(node);  // not of who found no room
+  auto use = PrefixTree::Use::kLikely;
+  if (num_useful < node.end() && node.is_leaf() && lease.is_alone()) {
+    const size_t border = PagesFor(num_useful) * kPageTokens;
+    if (border < node.end()) {
+      use = PrefixTree::Use::kUnlikely;
+      if (border > node.begin) tree.Split(node, border);
+    }
+  }
+  tree.RemoveLease(*lease.root, node, use);
   leases.erase(&lease);
 }
 
@@ -436,6 +445,13 @@ void PageCache::Release(Lease lease) {
   TRELLIS_CHECK(!lease || lease.cache_ == this);
 }
 
+void PageCache::Release(Lease lease, size_t num_useful) {
+  TRELLIS_CHECK(lease.cache_ == this);
+  impl_->Release(*lease.state_, num_useful);
+  lease.cache_ = nullptr;
+  impl_->CheckIfDebug();
+}
+
 size_t PageCache::AvailablePages() const {
   return impl_->AvailablePages();
 }
@@ -498,7 +514,7 @@ Lease& Lease::operator=(Lease&& other) noexcept {
 
 Lease::~Lease() {
   if (cache_ == nullptr) return;
-  cache_->impl_->Release(*state_);
+  cache_->impl_->Release(*state_, state_->num_rows());
   cache_->impl_->CheckIfDebug();
 }
 

@@ -161,6 +161,10 @@ class PageCache {
 
   // Unpins. Same as destroying the lease.
   void Release(Lease lease);
+  // The same for one whose rows behind the first num_useful nobody will ask for again (a chat whose
+  // template drops what was generated): what only this lease has of them goes first, from the next
+  // page border on.
+  void Release(Lease lease, size_t num_useful);
 
   // Frames that Reserve can hand out now: free ones, and all that eviction can free. Exact. O(1).
   size_t AvailablePages() const;

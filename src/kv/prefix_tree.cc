@@ -258,7 +258,7 @@ void PrefixTree::AddLease(Node& node) {
   MergeChanged();  // what was colder than its parent is no longer
 }
 
-void PrefixTree::RemoveLease(Root& root, Node& node) {
+void PrefixTree::RemoveLease(Root& root, Node& node, Use use) {
   TRELLIS_CHECK(node.num_leases > 0);
   node.num_leases--;
   if (node.is_pinned()) return Compact(node);
@@ -269,12 +269,13 @@ void PrefixTree::RemoveLease(Root& root, Node& node) {
   uint8_t cold_class = 0;
   Node* next = &node;
   for (; !next->is_root() && !next->is_pinned(); next = next->parent) {
-    next->last_used = clock_;
+    const bool is_coldest = next == &node && use == Use::kUnlikely;
+    next->last_used = is_coldest ? --cold_clock_ : clock_;
     // No lower than those below.
     const size_t own = cold_.policy().ClassOf(next->num_uses, next->end());
     cold_class = std::max({cold_class, next->cold_class, static_cast<uint8_t>(own)});
     next->cold_class = cold_class;
-    cold_.Append(*next);
+    is_coldest ? cold_.Prepend(*next) : cold_.Append(*next);
     num_pinned_pages_ -= next->num_whole_pages();
     changed_.push_back(next);
     next->parent->num_pinned_children--;

@@ -79,7 +79,8 @@ struct Node {
   size_t num_pinned_children = 0;
   LeaseState* writer = nullptr;  // whoever may write behind end() in a leaf's tail frame
 
-  uint64_t last_used = 0;  // when it was unpinned, on the tree's clock
+  int64_t last_used =
+      0;  // when it was unpinned, on the tree's clock; below 0: not to be used again
   uint64_t num_uses = 0;   // leases that held its first row and are gone; 0 if no policy asks
   Node* colder = nullptr;  // these belong to ColdNodes
   Node* warmer = nullptr;
@@ -146,9 +147,11 @@ class PrefixTree {
   // --- Pinning. COST: the nodes whose being pinned changes, and the labels of those that merge ---
   // May merge nodes above `node`.
   void AddLease(Node& node);
-  // What becomes unpinned is the warmest of its class now, or is dropped if nothing can find it any
-  // more. May remove nodes, the root included. REQUIRES: `node` is in the tree of `root`.
-  void RemoveLease(Root& root, Node& node);
+  // What becomes unpinned is the warmest of its class now, but for `node` itself, the coldest, if
+  // its use is unlikely; or is dropped if nothing can find it any more. May remove nodes, the root
+  // included. REQUIRES: `node` is in the tree of `root`, and a leaf if its use is unlikely.
+  enum class Use { kLikely, kUnlikely };
+  void RemoveLease(Root& root, Node& node, Use use = Use::kLikely);
   // The path to `node` has served a lease. COST: its nodes, or nothing if the policy does not ask.
   void CountUse(Node& node);
 
@@ -202,7 +205,8 @@ class PrefixTree {
   std::unordered_map<const Root*, std::unique_ptr<Root>> detached_;
   ColdNodes<Node> cold_;
   GhostList ghosts_;
-  uint64_t clock_ = 0;  // counts releases
+  // Count releases: up of what may be used again, and down of what is not.
+  int64_t clock_ = 0, cold_clock_ = 0;
   size_t num_pinned_pages_ = 0;
   size_t num_bytes_ = 0;
   std::vector<Node*> changed_;  // scratch of AddLease and RemoveLease: deepest first

@@ -120,6 +120,8 @@ class Player {
         return Reserve(
             held,
             (PagesFor(held.lease().num_reserved()) + cache_->AvailablePages()) * kPageTokens + 1);
+      case OpKind::kGiveUp:
+        return GiveUp(held, std::min(NastyLength(op.length), held.lease().num_rows()));
       default:
         return Release(held);
     }
@@ -195,11 +197,13 @@ class Player {
     if (held.epoch == epoch_) journal_.push_back({held.session.scope(), held.session.tokens()});
   }
 
-  void Release(Held& held) {
+  void Release(Held& held) { GiveUp(held, held.lease().num_rows()); }
+
+  void GiveUp(Held& held, size_t num_useful) {
     remembered_.push_back(held.session.tokens());
     if (remembered_.size() > kRemembered) remembered_.erase(remembered_.begin());
-    held.session.Release();
-    oracle_.Release(*held.oracle);
+    oracle_.Release(*held.oracle, num_useful);
+    held.session.Release(num_useful);
     held_.erase(held_.begin() + (&held - held_.data()));
   }
 
@@ -319,8 +323,8 @@ class Player {
 }  // namespace
 
 std::ostream& operator<<(std::ostream& out, const Op& op) {
-  constexpr const char* kNames[] = {"acquire", "fork",    "recall",   "reserve", "commit",
-                                    "append",  "squeeze", "overdraw", "release", "reset"};
+  constexpr const char* kNames[] = {"acquire", "fork",     "recall",  "reserve", "commit", "append",
+                                    "squeeze", "overdraw", "release", "give up", "reset"};
   static_assert(std::size(kNames) == static_cast<size_t>(OpKind::kNumKinds));
   return out << fmt::format("{} {} {} {}", kNames[static_cast<size_t>(op.kind)], op.which,
                             op.length, op.stream);

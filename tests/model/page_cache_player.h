@@ -31,6 +31,7 @@ enum class OpKind : uint8_t {
   kSqueeze,   // reserve all there is, and commit some of it
   kOverdraw,  // ask for one page more than there is
   kRelease,
+  kGiveUp,  // release, with only some of the rows worth keeping
   kReset,
   kNumKinds,
 };
