@@ -2,8 +2,8 @@
 //
 //   Submit() -> inbox -> [engine thread: admit -> plan -> Forward -> sample -> commit -> sink] ...
 //
-// THREADS: Submit, Cancel, Finish, Stats, CacheStats, ResetCache and Drain may be called from any
-// thread. Sinks are called on the engine thread, with no lock held, and must not block.
+// THREADS: Submit, Cancel, Finish, Stats, CacheStats, ResetCache, Unpin and Drain may be called
+// from any thread. Sinks are called on the engine thread, with no lock held, and must not block.
 #pragma once
 
 #include <array>
@@ -18,6 +18,7 @@
 #include "base/status.h"
 #include "base/types.h"
 #include "kv/page_cache.h"
+#include "kv/pin_table.h"
 #include "sample/sampler.h"
 #include "sched/fair_share.h"
 
@@ -25,6 +26,12 @@ namespace trellis {
 
 class ComputePool;
 class Model;
+
+// The beginning of a prompt that stays cached for a time, whatever else comes (kv/pin_table.h).
+struct Retention {
+  size_t num_tokens = 0;
+  std::chrono::seconds lifetime{0};
+};
 
 struct GenerateRequest {
   std::vector<TokenId> prompt;      // at least one token
@@ -38,6 +45,11 @@ struct GenerateRequest {
   // False: match nothing but rows that it ran itself before a preemption, and wait for nobody's
   // prefill.
   bool cache_prompt = true;
+  std::vector<Retention> retentions;  // from when the prompt is computed
+  // What is generated, if it begins with these tokens (whatever it is, if they are none), will not
+  // be in the next turn's prompt: a thinking model's template drops it. It is the first to go from
+  // the cache then.
+  std::optional<std::vector<TokenId>> dropped_if_begins;
 };
 
 enum class FinishReason {
@@ -75,6 +87,8 @@ struct GenerateTimings {
   size_t recomputed_tokens = 0;
   MissCounts missed;  // they are `computed` together
   std::optional<Divergence> divergence = {};
+  size_t pinned_tokens = 0;     // that its retentions hold, the longest of them
+  PinId pin;                    // which that is, if it is not 0 tokens
   size_t generated_tokens = 0;  // sampled; an end token counts, though the sink never sees it
   // Submit to first admission; from there to the first sampled token; from there to the end.
   std::chrono::duration<double, std::milli> queued{}, prompt{}, predicted{};
@@ -106,6 +120,7 @@ struct EngineStats {
   // Now: clients (sessions) that have requests; by how many computed tokens the one, tenant or
   // session, that had most is ahead of an even share; rows that a step in which somebody decodes
   // may have.
+  size_t pins = 0, pinned_pages = 0, max_pinned_pages = 0;  // now: of retentions
   size_t clients = 0, largest_lead = 0, mixed_step_tokens = 0;
 };
 
@@ -121,6 +136,7 @@ class Engine {
     // step takes about max_inter_token; 0: always so.
     size_t mixed_step_tokens = 128;
     std::chrono::milliseconds max_inter_token{200};
+    double max_pinned_share = 0.25;  // of the cache's pages that retentions may hold together
     // The model's pool, to sample the rows of a step in parallel; null: on the engine thread alone.
     ComputePool* pool = nullptr;
   };
@@ -151,8 +167,11 @@ class Engine {
   EngineStats Stats() const;
   // As of the last step; a request's end is in it before its OnFinish is called.
   PageCacheStats CacheStats() const;
-  // Drops what no running request pins; returns when done. Not from a sink.
+  // Drops what no running request pins, retentions too; returns when done. Not from a sink.
   void ResetCache();
+  // Ends one retention of the tenant, or all of them (no id); returns how many that were. Not from
+  // a sink.
+  size_t Unpin(const std::string& tenant, std::optional<PinId> id);
 
   size_t context_size() const;
   size_t max_queue() const;

@@ -13,7 +13,9 @@ Request::Request(GenerateRequest request, std::shared_ptr<GenerationSink> reques
              .scope = std::move(request.scope),
              .client = std::move(request.client),
              .priority = request.priority,
-             .cache_prompt = request.cache_prompt},
+             .cache_prompt = request.cache_prompt,
+             .retentions = std::move(request.retentions),
+             .dropped_if_begins = std::move(request.dropped_if_begins)},
       sink(std::move(request_sink)),
       num_prompt(request.prompt.size()),
       max_new_tokens(max_new),
@@ -21,6 +23,15 @@ Request::Request(GenerateRequest request, std::shared_ptr<GenerationSink> reques
       sampler(params.sampling),
       submitted(Clock::now()) {
   timings.prompt_tokens = num_prompt;
+}
+
+bool Request::IsAnswerDropped() const {
+  if (!params.dropped_if_begins) return false;
+  const std::vector<TokenId>& beginning = *params.dropped_if_begins;
+  return std::equal(
+      beginning.begin(), beginning.end(), tokens.begin() + static_cast<ptrdiff_t>(num_prompt),
+      tokens.begin() +
+          static_cast<ptrdiff_t>(std::min(num_known(), num_prompt + beginning.size())));
 }
 
 void Request::CountMatched(size_t num_rows) {

@@ -32,6 +32,9 @@ struct Request {
   size_t num_known() const { return tokens.size(); }
   size_t num_generated() const { return timings.generated_tokens; }
 
+  // Whether the next turn will have nothing of what was generated: params.dropped_if_begins.
+  bool IsAnswerDropped() const;
+
   // What the cache says of the prompt when it is admitted the first time.
   void NoteMisses(MissReport report);
   // `num_rows` of the tokens were found in the cache; of these, what was never counted is `cached`.

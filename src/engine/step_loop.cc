@@ -25,6 +25,12 @@ std::span<const TokenId> FindableTokens(const Request& request) {
   return request.params.cache_prompt ? known : known.first(request.num_counted);
 }
 
+size_t MostPinned(const PageCache& cache, double share) {
+  // Where nothing is kept there is nothing to pin.
+  if (!cache.keeps_finished()) return 0;
+  return static_cast<size_t>(share * static_cast<double>(cache.Stats().capacity));
+}
+
 // Requests that have a row for their next token only.
 size_t NumDecoding(const BatchPlan& plan) {
   return static_cast<size_t>(std::count_if(
@@ -40,6 +46,7 @@ StepLoop::StepLoop(Model& model, std::unique_ptr<PageCache> cache, const Options
       options_(options),
       joining_(cache_->keeps_finished() ? Joining::kAllowed : Joining::kNever),
       vocab_size_(model.spec().vocab_size),
+      pins_(*cache_, MostPinned(*cache_, options.max_pinned_share)),
       chunk_size_({.first = options.limits.mixed_step_tokens,
                    .least = std::min(kLeastChunk, options.limits.step_tokens),
                    .most = options.limits.step_tokens,
@@ -48,6 +55,7 @@ StepLoop::StepLoop(Model& model, std::unique_ptr<PageCache> cache, const Options
 void StepLoop::Prepare() {
   const StepProfile::Timer timer(options_.profile, "tree: acquire, reserve, plan");
   step_began_ = Clock::now();
+  pins_.Expire(step_began_);
   ReserveRows();
   Admit();
   Limits limits = options_.limits;
@@ -154,13 +162,15 @@ bool StepLoop::MakeRoomFor(const Request& request) {
 // False if `request` has to wait for a place or for memory.
 bool StepLoop::TryAdmit(Request& request) {
   if (!HasPlace() || IsBlocked(request)) return false;
-  if (!TakeLease(request)) {
-    if (running_.empty()) {  // alone it has the whole cache: it knows more tokens than that holds
-      End(request, FinishReason::kLength, Status::Ok());
-      return true;
+  while (!TakeLease(request)) {
+    if (!running_.empty()) {
+      blocked_ = {request.id, cache_->AvailablePages()};
+      return false;
     }
-    blocked_ = {request.id, cache_->AvailablePages()};
-    return false;
+    // Alone it has the whole cache, but for what is pinned; unless it knows more than that holds.
+    if (pins_.ReleaseOne()) continue;
+    End(request, FinishReason::kLength, Status::Ok());
+    return true;
   }
   const GenerateTimings before = request.timings;
   request.CountMatched(request.lease.num_rows());
@@ -195,6 +205,7 @@ bool StepLoop::TakeLease(Request& request) {
     misses = cache_->Explain(request.params.scope, known);
   if (!cache_->Reserve(lease, known.size()).ok()) return false;
   if (is_first) request.NoteMisses(std::move(misses));
+  cache_->SetPriority(lease, request.params.priority);
   request.lease = std::move(lease);
   return true;
 }
@@ -206,6 +217,7 @@ void StepLoop::ReserveRows() {
     if (cache_->Reserve(running_[i]->lease, running_[i]->num_known()).ok()) {
       i++;
     } else if (running_.size() == 1) {
+      if (pins_.ReleaseOne()) continue;
       End(*running_[0], FinishReason::kLength, Status::Ok());  // the whole cache is full of it
     } else {
       const size_t index = WhoIsPreempted(RunningClaims(), options_.limits.quantum);
@@ -320,10 +332,25 @@ void StepLoop::Commit(const BatchPlan& plan) {
     const bool more_of_prompt = request.num_counted < std::min(end, request.num_prompt);
     request.CountRun(rows.first_row, rows.num_rows);
     CountTotals(before, request.timings);
+    if (more_of_prompt && request.num_counted >= request.num_prompt) Pin(request);
     if (more_of_prompt) {
       events_.push_back(
           {request.sink, Progress{std::min(end, request.num_prompt), request.num_prompt}});
     }
+  }
+}
+
+// Its prompt is computed: what of it is to stay for a time does so from now on.
+void StepLoop::Pin(Request& request) {
+  for (const Retention& retention : request.params.retentions) {
+    const auto prompt = std::span<const TokenId>(request.tokens).first(request.num_prompt);
+    const PinTable::Added added =
+        pins_.Add(request.params.client.tenant, request.params.scope,
+                  prompt.first(std::min(retention.num_tokens, prompt.size())),
+                  step_began_ + retention.lifetime);
+    if (added.num_tokens <= request.timings.pinned_tokens) continue;
+    request.timings.pinned_tokens = added.num_tokens;
+    request.timings.pin = added.id;
   }
 }
 
@@ -387,6 +414,9 @@ void StepLoop::End(Request& request, FinishReason reason, Status status) {
     owned = std::move(waiting.mapped());
     queue_.Remove(owned->id);
   } else {
+    if (request.IsAnswerDropped()) {
+      cache_->Release(std::move(request.lease), request.num_prompt);
+    }
     owned = TakeRunning(request);
   }
   shares_.Leave(owned->member);
@@ -428,7 +458,13 @@ void StepLoop::CancelAll() {
   while (!running_.empty()) EndEarly(running_.back()->id, FinishReason::kCancelled);
 }
 
+size_t StepLoop::Unpin(const std::string& tenant, std::optional<PinId> id) {
+  if (!id) return pins_.RemoveAll(tenant);
+  return pins_.Remove(*id, tenant) ? 1 : 0;
+}
+
 void StepLoop::ResetCache() {
+  pins_.Clear();
   cache_->Reset();
   blocked_.reset();
   // What runs now computes pages that nobody will find any more.
@@ -449,6 +485,9 @@ EngineStats StepLoop::Stats() const {
   EngineStats stats = stats_;
   stats.waiting = waiting_.size();
   stats.running = running_.size();
+  stats.pins = pins_.size();
+  stats.pinned_pages = pins_.num_pages();
+  stats.max_pinned_pages = pins_.max_pages();
   stats.clients = shares_.num_sessions();
   stats.largest_lead = static_cast<size_t>(shares_.LargestLead());
   stats.mixed_step_tokens = chunk_size_.rows();

@@ -21,6 +21,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <variant>
 #include <vector>
 
@@ -29,6 +30,7 @@
 #include "engine/engine.h"
 #include "engine/request.h"
 #include "kv/page_cache.h"
+#include "kv/pin_table.h"
 #include "model/model.h"
 #include "model/step_profile.h"
 #include "sched/chunk_size.h"
@@ -45,6 +47,7 @@ class StepLoop {
     // Steps in which somebody decodes should take no longer; 0: limits.mixed_step_tokens, whatever
     // they take.
     std::chrono::duration<double> max_inter_token{0};
+    double max_pinned_share = 0.25;  // of the cache's pages
     ComputePool* pool = nullptr;     // may be null
     StepProfile* profile = nullptr;  // told what the loop itself does; may be null
   };
@@ -55,6 +58,9 @@ class StepLoop {
   void EndEarly(RequestId id, FinishReason reason);
   void CancelAll();
   void ResetCache();
+  size_t Unpin(const std::string& tenant, std::optional<PinId> id);
+  // When a retention ends, whether or not anything runs.
+  std::optional<PinTable::TimePoint> NextExpiry() const { return pins_.NextExpiry(); }
 
   // Nothing to do but Deliver().
   bool idle() const { return running_.empty() && waiting_.empty(); }
@@ -105,6 +111,7 @@ class StepLoop {
   Snapshot MakeSnapshot() const;
   void Forward(const BatchPlan& plan);
   void Commit(const BatchPlan& plan);
+  void Pin(Request& request);
   void Sample(const BatchPlan& plan);
   void SampleRow(LogitRow& row) const;
   void Accept(LogitRow& row);
@@ -119,6 +126,7 @@ class StepLoop {
   const Joining joining_;  // never, where the cache keeps nothing: then there is nothing to share
   const size_t vocab_size_;
 
+  PinTable pins_;
   std::map<RequestId, std::unique_ptr<Request>> waiting_;
   std::vector<std::unique_ptr<Request>> running_;  // oldest first
   WaitQueue queue_;                                // over waiting_ and those of running_ in prefill

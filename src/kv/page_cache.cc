@@ -37,6 +37,7 @@ struct LeaseState {
   Node* node = nullptr;  // the path's last
   size_t num_looked_up = 0;
   size_t num_matched = 0;
+  int32_t priority = 0;
   bool is_counted = false;  // its look-up is in the counters
   size_t num_reserved = 0;
   size_t first_private = 0;
@@ -288,7 +289,7 @@ void PageCache::Impl::Release(LeaseState& lease, size_t num_useful) {
   }
   Node& node = *lease.node;
   if (node.writer == &lease) node.writer = nullptr;
-  if (lease.is_counted) tree.CountUse(node);  // not of who found no room
+  if (lease.is_counted) tree.CountUse(node, lease.priority);  // not of who found no room
   auto use = PrefixTree::Use::kLikely;
   if (num_useful < node.end() && node.is_leaf() && lease.is_alone()) {
     const size_t border = PagesFor(num_useful) * kPageTokens;
@@ -420,6 +421,11 @@ const char* MissCauseName(MissCause cause) {
       return "new_tokens";
   }
   return "";
+}
+
+void PageCache::SetPriority(Lease& lease, int32_t priority) {
+  TRELLIS_CHECK(lease.cache_ == this);
+  lease.state_->priority = priority;
 }
 
 Status PageCache::Reserve(Lease& lease, size_t num_tokens) {

@@ -134,6 +134,10 @@ class PageCache {
   // tokens under 1 ms.
   Lease Acquire(const ScopeKey& scope, std::span<const TokenId> tokens);
 
+  // Of the request that holds the lease (0 if nobody says): smaller is worth more to the policy
+  // that looks at it (kPriority), from when the lease is released.
+  void SetPriority(Lease& lease, int32_t priority);
+
   // What Acquire would match, without pinning or touching recency.
   size_t MatchLength(const ScopeKey& scope, std::span<const TokenId> tokens) const;
 

@@ -158,6 +158,7 @@ Node& PrefixTree::Split(Node& node, size_t row) {
   upper.keys.assign(node.keys.begin(), cut_keys);
   upper.last_used = node.last_used;
   upper.num_uses = node.num_uses;
+  upper.priority = node.priority;
   upper.cold_class = node.cold_class;
   upper.num_pinned_children = node.is_pinned() ? 1 : 0;
   if (!node.is_pinned()) cold_.InsertWarmer(upper, node);
@@ -272,7 +273,8 @@ void PrefixTree::RemoveLease(Root& root, Node& node, Use use) {
     const bool is_coldest = next == &node && use == Use::kUnlikely;
     next->last_used = is_coldest ? --cold_clock_ : clock_;
     // No lower than those below.
-    const size_t own = cold_.policy().ClassOf(next->num_uses, next->end());
+    const size_t own = cold_.policy().ClassOf(
+        {.uses = next->num_uses, .end = next->end(), .priority = next->priority});
     cold_class = std::max({cold_class, next->cold_class, static_cast<uint8_t>(own)});
     next->cold_class = cold_class;
     is_coldest ? cold_.Prepend(*next) : cold_.Append(*next);
@@ -292,9 +294,12 @@ void PrefixTree::RemoveLease(Root& root, Node& node, Use use) {
   DropIfUnused(root);
 }
 
-void PrefixTree::CountUse(Node& node) {
+void PrefixTree::CountUse(Node& node, int32_t priority) {
   if (cold_.policy().num_classes() == 1) return;  // nobody asks
-  for (Node* next = &node; !next->is_root(); next = next->parent) next->num_uses++;
+  for (Node* next = &node; !next->is_root(); next = next->parent) {
+    next->num_uses++;
+    next->priority = std::min(next->priority, priority);
+  }
 }
 
 // --- Canonical form ---
@@ -347,6 +352,7 @@ Node& PrefixTree::MergeWithChild(Node& node) {
     child.last_used = node.last_used;
   }
   child.num_uses = node.num_uses;
+  child.priority = node.priority;
   child.cold_class = std::max(child.cold_class, node.cold_class);
   std::unique_ptr<Node> owned = edges_.Take(child);
   const std::unique_ptr<Node> merged = edges_.Take(node);

@@ -33,6 +33,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -81,8 +82,9 @@ struct Node {
 
   int64_t last_used =
       0;  // when it was unpinned, on the tree's clock; below 0: not to be used again
-  uint64_t num_uses = 0;   // leases that held its first row and are gone; 0 if no policy asks
-  Node* colder = nullptr;  // these belong to ColdNodes
+  uint64_t num_uses = 0;  // leases that held its first row and are gone; 0 if no policy asks
+  int32_t priority = std::numeric_limits<int32_t>::max();  // the smallest of theirs
+  Node* colder = nullptr;                                  // these belong to ColdNodes
   Node* warmer = nullptr;
   size_t num_cold_pages = 0;
   uint8_t cold_class = 0;  // how much it is worth to the policy; never falls
@@ -152,8 +154,9 @@ class PrefixTree {
   // included. REQUIRES: `node` is in the tree of `root`, and a leaf if its use is unlikely.
   enum class Use { kLikely, kUnlikely };
   void RemoveLease(Root& root, Node& node, Use use = Use::kLikely);
-  // The path to `node` has served a lease. COST: its nodes, or nothing if the policy does not ask.
-  void CountUse(Node& node);
+  // The path to `node` has served a lease of that priority. COST: its nodes, or nothing if the
+  // policy does not ask.
+  void CountUse(Node& node, int32_t priority);
 
   // --- Evicting ---
   // Frees one frame: the last page of the leaf that the policy gives up. COST: O(classes), but for
