@@ -145,6 +145,12 @@ void AddServe(CLI::App& app, int* exit_status) {
       ->check(Between(0, 3600000))
       ->capture_default_str()
       ->type_name("MS");
+  serve
+      ->add_option("--pin-share", flags->model.pin_share,
+                   "How much of the KV cache prompts that are to stay for a time may hold together")
+      ->check(Between(0, 100))
+      ->capture_default_str()
+      ->type_name("PERCENT");
   serve->add_option("--max-queue", flags->model.max_queue, "Waiting requests; more get 503")
       ->check(Between(1, 1 << 20))
       ->capture_default_str()

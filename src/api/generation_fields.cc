@@ -7,6 +7,8 @@
 #include <limits>
 #include <utility>
 
+#include "api/cache_fields.h"
+
 namespace trellis {
 namespace {
 
@@ -259,16 +261,21 @@ void RefuseUnsupported(FieldReader& reader) {
   }
 }
 
-void ReadNumChoices(FieldReader& reader, size_t* out) {
+void ReadNumChoices(FieldReader& reader, LogprobsForm form, GenerationFields* out) {
   int64_t n = 1;
   reader.Integer("n", 1, static_cast<int64_t>(kMaxChoices), &n);
   int64_t best_of = n;
   reader.Integer("best_of", 1, static_cast<int64_t>(kMaxChoices), &best_of);
-  if (best_of != n) {
-    reader.Fail(UnsupportedField(
-        "best_of", "best_of is not supported: ask for n answers and choose among them"));
+  if (best_of < n) {
+    reader.Fail(InvalidField("best_of", fmt::format("best_of is {}: less than n, {}", best_of, n)));
+  } else if (best_of > n && form == LogprobsForm::kChat) {
+    reader.Fail(UnsupportedField("best_of", "best_of is for text completions, not for chats"));
+  } else if (best_of > n && out->stream) {
+    reader.Fail(InvalidField(
+        "best_of", "best_of cannot be streamed: which answers are best is known at the end"));
   }
-  *out = static_cast<size_t>(n);
+  out->num_choices = static_cast<size_t>(n);
+  out->best_of = static_cast<size_t>(best_of);
 }
 
 }  // namespace
@@ -281,14 +288,15 @@ void ReadGenerationFields(FieldReader& reader, LogprobsForm form, GenerationFiel
   ReadLogprobs(reader, form, &out->sampling);
   ReadStop(reader, &out->stop);
   ReadMaxTokens(reader, &out->max_tokens);
-  ReadNumChoices(reader, &out->num_choices);
   ReadStream(reader, out);
+  ReadNumChoices(reader, form, out);
   reader.Bool("ignore_eos", &out->ignore_eos);
   reader.Bool("cache_prompt", &out->cache_prompt);
   reader.Bool("cache_report", &out->cache_report);
   ReadName(reader, "cache_salt", &out->cache_salt);
   ReadName(reader, "user", &out->user);
   ReadName(reader, "prompt_cache_key", &out->prompt_cache_key);
+  ReadWholePromptRetention(reader, &out->breakpoints);
   int64_t priority = 0;
   reader.Integer("priority", std::numeric_limits<int32_t>::min(), kInt32Max, &priority);
   out->priority = static_cast<int32_t>(priority);

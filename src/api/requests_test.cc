@@ -120,6 +120,91 @@ TEST(ChatRequestTest, ValuesThatAskForNothingAreNoError) {
   EXPECT_TRUE(parsed.ok()) << parsed.error().message;
 }
 
+TEST(CompletionRequestTest, TheBestOfSeveral) {
+  const auto parse = [](const char* fields) {
+    return ParseCompletionRequest(std::string(R"({"prompt":"a",)") + fields + "}");
+  };
+  auto parsed = parse(R"("n":2,"best_of":5)");
+  ASSERT_TRUE(parsed.ok()) << parsed.error().message;
+  EXPECT_EQ(parsed.value().generation.num_choices, 2u);
+  EXPECT_EQ(parsed.value().generation.best_of, 5u);
+  EXPECT_EQ(parse(R"("n":3)").value().generation.best_of, 3u);
+  EXPECT_EQ(parse(R"("best_of":5,"stream":true)").error().param, "best_of");
+  EXPECT_TRUE(parse(R"("n":5,"best_of":5,"stream":true)").ok());
+}
+
+// --- How long a prompt stays cached ---
+
+std::vector<std::pair<size_t, int64_t>> Breakpoints(const std::string& body) {
+  auto parsed = ParseChatRequest(body);
+  EXPECT_TRUE(parsed.ok()) << parsed.error().message;
+  std::vector<std::pair<size_t, int64_t>> breakpoints;
+  for (const CacheBreakpoint& b : parsed.value().generation.breakpoints) {
+    breakpoints.emplace_back(b.num_messages, b.lifetime.count());
+  }
+  return breakpoints;
+}
+
+TEST(CacheFieldsTest, WhereverAClientPutsThem) {
+  using Expected = std::vector<std::pair<size_t, int64_t>>;
+  EXPECT_EQ(Breakpoints(Chat(R"("stop":null)")), Expected{});
+  EXPECT_EQ(Breakpoints(Chat(R"("cache_control":{"type":"ephemeral"})")),
+            (Expected{{kWholePrompt, 300}}));
+  EXPECT_EQ(Breakpoints(Chat(R"("prompt_cache_retention":"24h")")),
+            (Expected{{kWholePrompt, 86400}}));
+  EXPECT_EQ(Breakpoints(Chat(R"("prompt_cache_retention":"in-memory")")), Expected{});
+  EXPECT_EQ(Breakpoints(R"({"messages":[
+      {"role":"system","content":[{"type":"text","text":"a"},
+        {"type":"text","text":"b","cache_control":{"type":"ephemeral","ttl":"1h"}}]},
+      {"role":"user","content":"c"},
+      {"role":"assistant","content":"d","cache_control":{"type":"ephemeral"}},
+      {"role":"user","content":"e"}],
+      "tools":[{"type":"function","function":{"name":"f"},"cache_control":{"type":"ephemeral"}}]})"),
+            (Expected{{1, 3600}, {3, 300}, {1, 300}}));
+}
+
+TEST(CacheFieldsTest, FourAtMost) {
+  std::string parts;
+  for (int i = 0; i < 5; i++) {
+    parts += std::string(i == 0 ? "" : ",") +
+             R"({"type":"text","text":"a","cache_control":{"type":"ephemeral"}})";
+  }
+  const auto parsed =
+      ParseChatRequest(R"({"messages":[{"role":"user","content":[)" + parts + "]}]}");
+  ASSERT_FALSE(parsed.ok());
+  EXPECT_EQ(parsed.error().param, "messages[0].content[4].cache_control");
+}
+
+TEST(CacheFieldsTest, LifetimesOfPins) {
+  const auto seconds = [](const std::string& ttl) -> int64_t {
+    auto parsed = ParsePinFields(R"({"prompt":"a","ttl":)" + ttl + "}");
+    if (parsed.ok()) return parsed.value().lifetime.count();
+    EXPECT_EQ(parsed.error().param, "ttl");
+    return -1;
+  };
+  EXPECT_EQ(seconds("null"), 300);
+  EXPECT_EQ(seconds("\"90s\""), 90);
+  EXPECT_EQ(seconds("\"5m\""), 300);
+  EXPECT_EQ(seconds("\"24h\""), 86400);
+  EXPECT_EQ(seconds("17"), 17);
+  for (const char* wrong : {"0", "-1", "1.5", "604801", "\"\"", "\"5\"", "\"m\"", "\"0m\"",
+                            "\"5 m\"", "\"5d\"", "\"169h\"", "\"99999999999999999h\"", "[]"}) {
+    EXPECT_EQ(seconds(wrong), -1) << wrong;
+  }
+  EXPECT_TRUE(ParsePinFields(R"({"messages":[]})").value().is_chat);
+  EXPECT_FALSE(ParsePinFields("[]").ok());
+}
+
+TEST(CacheFieldsTest, Unpinning) {
+  EXPECT_EQ(ParseUnpinRequest(R"({"pin":"pin-12"})").value().id, 12u);
+  EXPECT_EQ(ParseUnpinRequest(R"({"all":true})").value().id, std::nullopt);
+  for (const char* wrong :
+       {"{}", R"({"all":false})", R"({"pin":"12"})", R"({"pin":"pin-"})", R"({"pin":"pin-x"})",
+        R"({"pin":"pin-1","all":true})", R"({"pin":3})", R"({"pin":"pin-99999999999999999999"})"}) {
+    EXPECT_FALSE(ParseUnpinRequest(wrong).ok()) << wrong;
+  }
+}
+
 // The model sees the tools, and may use them; the order of members is the client's.
 TEST(ChatRequestTest, ToolsArriveAsTheyWereWritten) {
   for (const char* choice : {"\"auto\"", "\"none\"", "null"}) {
@@ -183,6 +268,12 @@ INSTANTIATE_TEST_SUITE_P(
         BadField{R"("max_tokens":99999999999999999999)", "max_tokens", "invalid_value"},
         BadField{R"("n":0)", "n", "invalid_value"}, BadField{R"("n":129)", "n", "invalid_value"},
         BadField{R"("best_of":2)", "best_of", "unsupported"},
+        BadField{R"("best_of":2,"n":3)", "best_of", "invalid_value"},
+        BadField{R"("cache_control":"ephemeral")", "cache_control", "invalid_type"},
+        BadField{R"("cache_control":{"type":"for ever"})", "cache_control.type", "invalid_value"},
+        BadField{R"("cache_control":{"type":"ephemeral","ttl":"2h"})", "cache_control.ttl",
+                 "invalid_value"},
+        BadField{R"("prompt_cache_retention":"48h")", "prompt_cache_retention", "invalid_value"},
         BadField{R"("seed":"x")", "seed", "invalid_type"},
         BadField{R"("seed":0.5)", "seed", "invalid_value"},
         BadField{R"("seed":9223372036854775808)", "seed", "invalid_value"},

@@ -95,6 +95,7 @@ Reply OneModel(const Call& call) {
 
 Reply Cache(const Call& call) {
   const PageCacheStats s = call.service->engine->CacheStats();
+  const EngineStats engine = call.service->engine->Stats();
   return Json({{"pages",
                 {{"capacity", s.capacity},
                  {"free", s.free},
@@ -105,6 +106,10 @@ Reply Cache(const Call& call) {
                {"page_bytes", s.page_bytes},
                {"bytes", s.capacity * s.page_bytes},
                {"used_bytes", (s.capacity - s.free) * s.page_bytes},
+               {"pins",
+                {{"count", engine.pins},
+                 {"pages", engine.pinned_pages},
+                 {"max_pages", engine.max_pinned_pages}}},
                {"nodes", s.num_nodes},
                {"leases", s.num_leases},
                {"scopes", s.num_scopes},
@@ -175,6 +180,18 @@ Reply Detokenize(const Call& call) {
   return Reply{.body = DetokenizeJson(tokenizer.Decode(tokens.value(), SpecialTokens::kParse))};
 }
 
+Reply Unpin(const Call& call) {
+  ApiResult<UnpinRequest> request = ParseUnpinRequest(call.request.body());
+  if (!request.ok()) return ErrorReply(request.error());
+  std::optional<PinId> pin;
+  if (request.value().id) pin = PinId(*request.value().id);
+  const size_t num_ended = call.service->engine->Unpin(call.caller.tenant(), pin);
+  if (pin && num_ended == 0) {
+    return ErrorReply(TransportError(404, "not_found", "there is no such pin: it may have ended"));
+  }
+  return Json({{"unpinned", num_ended}});
+}
+
 // AnswerGeneration writes these itself, except while there is no model.
 Reply Generate(const Call&) {
   return ErrorReply(ModelIsLoading());
@@ -190,7 +207,7 @@ struct Route {
   Needs needs = Needs::kModel;
   Works works = Works::kQuickly;
 };
-constexpr std::array<Route, 11> kRoutes = {{
+constexpr std::array<Route, 14> kRoutes = {{
     {"/health", http::verb::get, Health, Needs::kNothing},
     {"/version", http::verb::get, Version, Needs::kNothing},
     {"/v1/models", http::verb::get, Models},
@@ -198,6 +215,9 @@ constexpr std::array<Route, 11> kRoutes = {{
     {"/metrics", http::verb::get, Metrics},
     {"/v1/cache", http::verb::get, Cache},
     {"/v1/cache/reset", http::verb::post, ResetCache, Needs::kModel, Works::kForTheEngine},
+    {"/v1/cache/warm", http::verb::post, Generate},
+    {"/v1/cache/pin", http::verb::post, Generate},
+    {"/v1/cache/unpin", http::verb::post, Unpin, Needs::kModel, Works::kForTheEngine},
     {"/tokenize", http::verb::post, Tokenize, Needs::kModel, Works::kOnTheBody},
     {"/detokenize", http::verb::post, Detokenize, Needs::kModel, Works::kOnTheBody},
     {"/v1/chat/completions", http::verb::post, Generate},

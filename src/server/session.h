@@ -57,6 +57,8 @@ struct Caller {
   // Whether text that is cached under `salt` is for its eyes only: without a salt or a key a scope
   // is everybody's.
   bool OwnsScope(const std::string& salt) const { return key != nullptr || !salt.empty(); }
+  // Of its key; empty where there are none.
+  std::string tenant() const { return key == nullptr ? "" : key->secret; }
   bool is_admin() const { return key == nullptr || key->role == Role::kAdmin; }
 };
 
@@ -81,7 +83,7 @@ net::awaitable<Reply> AnswerPlain(const HttpRequest& request, const Caller& call
 // Whether it is answered to those who have no key, too.
 bool IsPublic(const HttpRequest& request);
 
-// Whether it is for AnswerGeneration: POST /v1/chat/completions or /v1/completions.
+// Whether it is for AnswerGeneration: answers, and prompts to be computed ahead of time.
 bool IsGeneration(const HttpRequest& request);
 // False: the connection is to be closed.
 net::awaitable<bool> AnswerGeneration(const HttpRequest& request, const Caller& caller,
