@@ -324,6 +324,9 @@ size_t Engine::Unpin(const std::string& tenant, std::optional<PinId> id) {
   impl_->RunBetweenSteps([&](StepLoop& loop) { num_ended = loop.Unpin(tenant, id); });
   return num_ended;
 }
+void Engine::Inspect(const std::function<void(const PageCache&)>& look) {
+  impl_->RunBetweenSteps([&look](StepLoop& loop) { look(loop.cache()); });
+}
 size_t Engine::context_size() const {
   return impl_->context_size();
 }

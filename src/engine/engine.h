@@ -2,14 +2,16 @@
 //
 //   Submit() -> inbox -> [engine thread: admit -> plan -> Forward -> sample -> commit -> sink] ...
 //
-// THREADS: Submit, Cancel, Finish, Stats, CacheStats, ResetCache, Unpin and Drain may be called
-// from any thread. Sinks are called on the engine thread, with no lock held, and must not block.
+// THREADS: Submit, Cancel, Finish, Stats, CacheStats, ResetCache, Unpin, Inspect and Drain may be
+// called from any thread. Sinks are called on the engine thread, with no lock held, and must not
+// block.
 #pragma once
 
 #include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -113,8 +115,14 @@ struct EngineStats {
   // one that Submit refused is in rejected alone.
   uint64_t requests_total = 0, finished_total = 0, cancelled_total = 0, failed_total = 0,
            rejected_total = 0, preemptions_total = 0;
+  uint64_t length_total = 0;  // of finished_total, those with kLength
+  // Of prompts that were admitted. cached + computed + abandoned == prompt once all have ended;
+  // abandoned: not reached before their answer ended.
   uint64_t prompt_tokens_total = 0, cached_tokens_total = 0, computed_tokens_total = 0,
-           recomputed_tokens_total = 0, generated_tokens_total = 0;
+           abandoned_tokens_total = 0;
+  // As vLLM counts its prefix cache: at the first admission, unless cache_prompt is false.
+  uint64_t queried_tokens_total = 0, hit_tokens_total = 0;
+  uint64_t recomputed_tokens_total = 0, generated_tokens_total = 0;
   MissCounts missed_total;  // of computed_tokens_total
   uint64_t steps_total = 0;
   // Now: clients (sessions) that have requests; by how many computed tokens the one, tenant or
@@ -172,6 +180,10 @@ class Engine {
   // Ends one retention of the tenant, or all of them (no id); returns how many that were. Not from
   // a sink.
   size_t Unpin(const std::string& tenant, std::optional<PinId> id);
+  // Shows the cache, which is the engine thread's alone: calls `look` there between two steps, and
+  // returns when it has. Every answer waits meanwhile, so it should take less than a step; it must
+  // not throw, nor call the engine. Not from a sink.
+  void Inspect(const std::function<void(const PageCache&)>& look);
 
   size_t context_size() const;
   size_t max_queue() const;

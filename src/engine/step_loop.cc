@@ -179,6 +179,10 @@ bool StepLoop::TryAdmit(Request& request) {
     request.admitted = Clock::now();
     request.timings.queued = request.admitted - request.submitted;
     stats_.prompt_tokens_total += request.num_prompt;
+    if (request.params.cache_prompt) {
+      stats_.queried_tokens_total += request.num_prompt;
+      stats_.hit_tokens_total += request.timings.cached_tokens;
+    }
   }
   queue_.Start(request.id, request.lease.num_rows());
   const auto place =
@@ -428,9 +432,15 @@ void StepLoop::End(Request& request, FinishReason reason, Status status) {
   } else {
     owned->timings.queued = now - owned->submitted;
   }
+  if (owned->admitted != Clock::time_point{}) {
+    const GenerateTimings& t = owned->timings;
+    stats_.abandoned_tokens_total += t.prompt_tokens - t.cached_tokens - t.computed_tokens;
+  }
   switch (reason) {
-    case FinishReason::kStop:
     case FinishReason::kLength:
+      stats_.length_total++;
+      [[fallthrough]];
+    case FinishReason::kStop:
       stats_.finished_total++;
       break;
     case FinishReason::kCancelled:

@@ -93,6 +93,25 @@ TEST_F(StepLoopTest, ARequestThatDeclinesTheCacheRunsItsWholePrompt) {
   RunUntilIdle();
   ExpectComplete(job);
   EXPECT_EQ(job.sink->timings().computed_tokens, 100u);
+  EXPECT_EQ(loop_->Stats().queried_tokens_total, 100u) << "those of the first alone";
+  EXPECT_EQ(loop_->Stats().hit_tokens_total, 0u);
+}
+
+TEST_F(StepLoopTest, PromptTokensAreCachedComputedOrAbandoned) {
+  Start(64, {.step_tokens = 40, .mixed_step_tokens = 40});
+  Submit(MakeTokens(100, 1), 3);
+  RunUntilIdle();
+  const Job job = Submit(Concat(MakeTokens(100, 1), MakeTokens(80, 2)), 3);
+  Step();
+  Cancel(job.id);
+  const EngineStats stats = loop_->Stats();
+  EXPECT_EQ(stats.prompt_tokens_total, 280u);
+  EXPECT_EQ(stats.cached_tokens_total, 100u);
+  EXPECT_EQ(stats.computed_tokens_total, 140u);
+  EXPECT_EQ(stats.abandoned_tokens_total, 40u);
+  EXPECT_EQ(stats.queried_tokens_total, 280u);
+  EXPECT_EQ(stats.hit_tokens_total, 100u);
+  EXPECT_EQ(stats.length_total, 1u);
 }
 
 // --- Why tokens are computed ---

@@ -493,6 +493,14 @@ PageCacheStats PageCache::Stats() const {
   return stats;
 }
 
+TreeView PageCache::View(const TreeViewOptions& options) const {
+  std::vector<const Node*> lease_ends;
+  for (const LeaseState* lease : impl_->leases) lease_ends.push_back(lease->node);
+  TreeView view = impl_->tree.View(options, lease_ends);
+  view.num_pages = impl_->pool->num_committed();
+  return view;
+}
+
 void PageCache::Validate() const {
   impl_->Validate();
 }

@@ -34,6 +34,7 @@
 #include "base/status.h"
 #include "base/types.h"
 #include "kv/eviction_policy.h"
+#include "kv/tree_view.h"
 
 namespace trellis {
 
@@ -180,6 +181,11 @@ class PageCache {
   const PageLayout& layout() const;
   bool keeps_finished() const;   // Options::keep_finished
   PageCacheStats Stats() const;  // O(1)
+  // The nodes that leases pin, then those that were used last, of those the larger first; a node
+  // only with all above it. What is not shown is counted. Of more scopes than max_nodes, those with
+  // leases are looked at, then any. COST: O(max_nodes log max_nodes), and the nodes on the path of
+  // each lease, whatever else is in the tree. REQUIRES: max_nodes > 0.
+  TreeView View(const TreeViewOptions& options) const;
 
   // Checks every invariant; aborts with a message naming the one that broke. O(tree). Tests call
   // it; TRELLIS_DEBUG_CHECKS builds do, after every call that changes something.

@@ -47,6 +47,7 @@ Root& PrefixTree::FindOrAddRoot(const std::string& scope) {
   if (added) {
     it->second = std::make_unique<Root>();
     it->second->scope = &it->first;
+    it->second->id = ++last_id_;
     it->second->key = KeyOfScope(scope);
     Account(*it->second);
   }
@@ -56,6 +57,7 @@ Root& PrefixTree::FindOrAddRoot(const std::string& scope) {
 Root& PrefixTree::AddDetachedRoot() {
   auto root = std::make_unique<Root>();
   Root& result = *root;
+  result.id = ++last_id_;
   detached_.emplace(&result, std::move(root));
   Account(result);
   return result;
@@ -151,6 +153,7 @@ Node& PrefixTree::Split(Node& node, size_t row) {
   std::unique_ptr<Node> lower = edges_.Take(node);
   auto owned = std::make_unique<Node>();
   Node& upper = *owned;
+  upper.id = ++last_id_;
   upper.begin = node.begin;
   upper.label.assign(node.label.begin(), cut_tokens);
   upper.frames.assign(node.frames.begin(), cut_frames);
@@ -163,9 +166,7 @@ Node& PrefixTree::Split(Node& node, size_t row) {
   upper.num_pinned_children = node.is_pinned() ? 1 : 0;
   if (!node.is_pinned()) cold_.InsertWarmer(upper, node);
 
-  Node& parent = *node.parent;
-  UnlinkChild(node);
-  LinkChild(parent, upper);
+  ReplaceChild(node, upper);
   LinkChild(upper, node);
   edges_.Insert(std::move(owned));
   node.begin = row;
@@ -196,6 +197,7 @@ Node& PrefixTree::AddChild(Node& parent, std::span<const TokenId> tokens,
   TRELLIS_CHECK(FindChild(parent, tokens.front()) == nullptr);
   auto owned = std::make_unique<Node>();
   Node& child = *owned;
+  child.id = ++last_id_;
   child.begin = parent.end();
   child.last_used = clock_;
   LinkChild(parent, child);
@@ -282,7 +284,7 @@ void PrefixTree::RemoveLease(Root& root, Node& node, Use use) {
     changed_.push_back(next);
     next->parent->num_pinned_children--;
     if (IsTip(*next->parent)) num_pinned_pages_ += OpenTails(*next->parent);
-    MoveToFront(*next);
+    is_coldest ? MoveToBack(*next) : MoveToFront(*next);
   }
   next->cold_class = std::max(next->cold_class, cold_class);  // and when it is unpinned itself
   if (root.is_detached()) {
@@ -364,10 +366,8 @@ Node& PrefixTree::MergeWithChild(Node& node) {
   child.keys = std::move(node.keys);
   child.begin = node.begin;
 
-  Node& parent = *node.parent;
   UnlinkChild(child);
-  UnlinkChild(node);
-  LinkChild(parent, child);
+  ReplaceChild(node, child);
   num_bytes_ -= node.num_bytes;
   edges_.Insert(std::move(owned));
   Account(child);
@@ -467,6 +467,17 @@ void PrefixTree::MoveToFront(Node& child) {
   LinkChild(parent, child);
 }
 
+void PrefixTree::MoveToBack(Node& child) {
+  if (child.next_sibling == nullptr) return;
+  Node& parent = *child.parent;
+  UnlinkChild(child);
+  Node* last = parent.first_child;
+  while (last->next_sibling != nullptr) last = last->next_sibling;
+  last->next_sibling = &child;
+  child.previous_sibling = last;
+  parent.num_children++;
+}
+
 // Leaves child.parent as it is.
 void PrefixTree::UnlinkChild(Node& child) {
   Node& parent = *child.parent;
@@ -475,6 +486,16 @@ void PrefixTree::UnlinkChild(Node& child) {
   if (child.next_sibling != nullptr) child.next_sibling->previous_sibling = child.previous_sibling;
   child.previous_sibling = child.next_sibling = nullptr;
   parent.num_children--;
+}
+
+// Puts `other` into the place of `child` among its siblings.
+void PrefixTree::ReplaceChild(Node& child, Node& other) {
+  other.parent = child.parent;
+  other.previous_sibling = std::exchange(child.previous_sibling, nullptr);
+  other.next_sibling = std::exchange(child.next_sibling, nullptr);
+  (other.previous_sibling != nullptr ? other.previous_sibling->next_sibling
+                                     : other.parent->first_child) = &other;
+  if (other.next_sibling != nullptr) other.next_sibling->previous_sibling = &other;
 }
 
 // Brings num_bytes() and the pages of its class up to date with `node`.

@@ -46,6 +46,7 @@
 #include "kv/ghost_list.h"
 #include "kv/page_key.h"
 #include "kv/page_pool.h"
+#include "kv/tree_view.h"
 
 namespace trellis {
 
@@ -70,7 +71,7 @@ struct Node {
   size_t begin = 0;            // row of label[0]
   std::vector<TokenId> label;  // empty in a root only
 
-  Node* first_child = nullptr;  // the one that was made or released last, in most cases
+  Node* first_child = nullptr;  // of those that are unpinned, the one used last; then the next one
   Node* next_sibling = nullptr;
   Node* previous_sibling = nullptr;
   std::vector<FrameId> frames;  // of pages first_page() ..: whole pages, and a leaf's open tail
@@ -90,6 +91,7 @@ struct Node {
   uint8_t cold_class = 0;  // how much it is worth to the policy; never falls
   bool is_cold = false;
   size_t num_bytes = 0;  // as accounted in PrefixTree::num_bytes()
+  uint64_t id = 0;       // of TreeView: stays with the row that the node ends with
 };
 
 // The empty prefix of one scope: row 0, no tokens.
@@ -175,7 +177,9 @@ class PrefixTree {
   size_t num_ghosts() const { return ghosts_.size(); }
   size_t num_ghost_bytes() const { return ghosts_.num_bytes(); }
 
-  // --- Looking inside: prefix_tree_debug.cc ---
+  // --- Looking inside: tree_view.cc, prefix_tree_debug.cc ---
+  // `lease_ends`: a node for each lease. See PageCache::View.
+  TreeView View(const TreeViewOptions& options, std::span<const Node* const> lease_ends) const;
   // Aborts, naming it, if an invariant is broken, leases aside: PageCache knows those.
   void Validate() const;
   // One node a line.
@@ -189,7 +193,9 @@ class PrefixTree {
   static void AppendKeys(Node& node);
   static void LinkChild(Node& parent, Node& child);
   static void UnlinkChild(Node& child);
+  static void ReplaceChild(Node& child, Node& other);
   static void MoveToFront(Node& child);
+  static void MoveToBack(Node& child);
   void AppendRows(Node& node, std::span<const TokenId> tokens, std::span<const FrameId> frames);
   Node& MergeWithChild(Node& node);
   static bool IsAsWarm(const Node& upper, const Node& lower);
@@ -210,6 +216,7 @@ class PrefixTree {
   GhostList ghosts_;
   // Count releases: up of what may be used again, and down of what is not.
   int64_t clock_ = 0, cold_clock_ = 0;
+  uint64_t last_id_ = 0;
   size_t num_pinned_pages_ = 0;
   size_t num_bytes_ = 0;
   std::vector<Node*> changed_;  // scratch of AddLease and RemoveLease: deepest first

@@ -144,6 +144,24 @@ TEST_F(KeyedServerTest, OnlyAnAdminResetsTheCacheOfAll) {
   EXPECT_EQ(Send("POST", "/v1/cache/reset", "boss").status, 200u);
 }
 
+TEST_F(KeyedServerTest, TheTreeShowsOnesOwnScopeAndAnAdminAllWithoutText) {
+  Cached("one", std::string(40, 'f'));
+  Cached("two", std::string(40, 'g'));
+  const Json own = Send("GET", "/v1/cache/tree", "one").json();
+  ASSERT_GE(own["nodes"].size(), 2u);
+  std::string text;
+  for (const Json& node : own["nodes"]) {
+    EXPECT_EQ(node["scope"], own["own_scope"]);
+    text += node.value("text", "");
+  }
+  EXPECT_NE(text.find("ffff"), std::string::npos);
+  const Json all = Send("GET", "/v1/cache/tree", "boss").json();
+  EXPECT_EQ(all["nodes"].size(), all["total"]["nodes"]);
+  EXPECT_EQ(all.dump().find("ffff"), std::string::npos);
+  EXPECT_EQ(Send("GET", "/v1/cache/tree?cache_salt=x", "two").json().dump().find("ffff"),
+            std::string::npos);
+}
+
 // Prompts of one key cannot hold up those of another, however many.
 TEST_F(KeyedServerTest, AFloodWaitsForItself) {
   server_.gate().Close();

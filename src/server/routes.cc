@@ -3,13 +3,14 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 
 #include "api/json_text.h"
 #include "api/requests.h"
 #include "api/responses.h"
+#include "server/cache_tree.h"
 #include "server/metrics.h"
 #include "server/session.h"
+#include "server/target.h"
 
 namespace trellis {
 namespace {
@@ -68,27 +69,10 @@ Reply Models(const Call& call) {
   return Json({{"object", "list"}, {"data", std::move(list)}});
 }
 
-// Percent-encoding (RFC 3986, 2.1); what is none stays as it is.
-std::string Decoded(std::string_view text) {
-  std::string out;
-  for (size_t i = 0; i < text.size(); i++) {
-    unsigned char byte = 0;
-    const char* digits = text.data() + i + 1;
-    if (text[i] == '%' && i + 2 < text.size() &&
-        std::from_chars(digits, digits + 2, byte, 16).ptr == digits + 2) {
-      out += static_cast<char>(byte);
-      i += 2;
-    } else {
-      out += text[i];
-    }
-  }
-  return out;
-}
-
 constexpr std::string_view kModelPath = "/v1/models/";
 
 Reply OneModel(const Call& call) {
-  const std::string name = Decoded(PathOf(call.request).substr(kModelPath.size()));
+  const std::string name = PercentDecoded(PathOf(call.request).substr(kModelPath.size()));
   if (name == call.service->model_name) return Json(ModelObject(*call.service));
   return ErrorReply(ModelNotFound(name, call.service->model_name));
 }
@@ -120,6 +104,10 @@ Reply Cache(const Call& call) {
                {"pages_evicted", s.pages_evicted},
                {"rows_copied", s.rows_copied},
                {"pages_deduplicated", s.pages_deduplicated}});
+}
+
+Reply CacheTree(const Call& call) {
+  return CacheTreeReply(call.request, call.caller, *call.service);
 }
 
 Reply ResetCache(const Call& call) {
@@ -207,13 +195,14 @@ struct Route {
   Needs needs = Needs::kModel;
   Works works = Works::kQuickly;
 };
-constexpr std::array<Route, 14> kRoutes = {{
+constexpr std::array<Route, 15> kRoutes = {{
     {"/health", http::verb::get, Health, Needs::kNothing},
     {"/version", http::verb::get, Version, Needs::kNothing},
     {"/v1/models", http::verb::get, Models},
     {kModelPath, http::verb::get, OneModel},
     {"/metrics", http::verb::get, Metrics},
     {"/v1/cache", http::verb::get, Cache},
+    {"/v1/cache/tree", http::verb::get, CacheTree, Needs::kModel, Works::kForTheEngine},
     {"/v1/cache/reset", http::verb::post, ResetCache, Needs::kModel, Works::kForTheEngine},
     {"/v1/cache/warm", http::verb::post, Generate},
     {"/v1/cache/pin", http::verb::post, Generate},
