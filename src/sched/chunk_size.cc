@@ -8,8 +8,9 @@ namespace trellis {
 namespace {
 
 constexpr double kMostGrowth = 1.25, kLeastGrowth = 0.5;
-constexpr size_t kTellingRows = 64;  // fewer rows of a prompt say little of what many cost
-constexpr double kMargin = 0.8;      // a mixed step costs more than its rows of prompts
+constexpr size_t kTellingRows = 64;   // fewer rows of a prompt say little of what many cost
+constexpr double kWeightOfOne = 0.1;  // of one step without a prompt among others
+constexpr double kMargin = 0.8;       // a mixed step costs more than its rows of prompts
 
 }  // namespace
 
@@ -19,8 +20,13 @@ ChunkSize::ChunkSize(const Options& options)
 }
 
 void ChunkSize::Observe(const Step& step) {
-  const double target = options_.target.count(), took = step.took.count();
-  if (target <= 0 || took <= 0 || step.num_prompt == 0) return;
+  const double took = step.took.count();
+  if (options_.target.count() <= 0 || took <= 0) return;
+  if (step.num_prompt == 0) {
+    decode_seconds_ += (decode_seconds_ == 0 ? 1 : kWeightOfOne) * (took - decode_seconds_);
+    return;
+  }
+  const double target = Target();
   if (step.num_decoding == 0) {
     if (known_ == Known::kMixed || step.num_prompt < kTellingRows) return;
     known_ = Known::kPrompts;
@@ -34,6 +40,10 @@ void ChunkSize::Observe(const Step& step) {
   } else if (num_rows >= static_cast<double>(rows())) {
     Set(rows_ * growth);
   }
+}
+
+double ChunkSize::Target() const {
+  return std::max(options_.target.count(), 2 * decode_seconds_);
 }
 
 void ChunkSize::Set(double rows) {

@@ -37,10 +37,12 @@ class ChunkSize {
   void Observe(const Step& step);
 
  private:
+  double Target() const;
   void Set(double rows);
 
   const Options options_;
   double rows_;
+  double decode_seconds_ = 0;  // of steps without a prompt, lately; 0: there was none
   enum class Known { kNothing, kPrompts, kMixed } known_ = Known::kNothing;
 };
 

@@ -57,6 +57,16 @@ TEST(ChunkSizeTest, StaysBetweenItsBounds) {
   EXPECT_EQ(fast.rows(), 512u);
 }
 
+TEST(ChunkSizeTest, WhereDecodingIsSlowAPromptStillGetsHalfOfTheTime) {
+  const Machine slow{0.3, 0.01, 0.003};
+  ChunkSize size(kOptions);
+  for (int i = 0; i < 5; i++) size.Observe(slow.Run(1, 0));
+  EXPECT_NEAR(Settle(size, slow, 1), 0.62, 0.62 * 0.05);
+  ChunkSize hasty(kOptions);
+  for (int i = 0; i < 5; i++) hasty.Observe({.num_decoding = 1, .took = Seconds(0.01)});
+  EXPECT_NEAR(Settle(hasty, {0.01, 0.0001, 0.001}, 1), 0.2, 0.01);
+}
+
 TEST(ChunkSizeTest, BeginsWithWhatPromptsAloneHaveShown) {
   ChunkSize size(kOptions);
   size.Observe({.num_decoding = 0, .num_prompt = 512, .took = Seconds(1.6)});
