@@ -1,6 +1,6 @@
 # Everything here calls scripts/; `make help` lists it.
 .DEFAULT_GOAL := build
-.PHONY: build run test test-long bench fuzz format install clean help
+.PHONY: build run test test-long bench soak fuzz format install clean help
 
 build: ## set up and build build/release/bin/trellis
 	@scripts/setup run
@@ -17,6 +17,9 @@ test-long: ## the runs of hours: 10^7 operations on the cache, perplexity beside
 
 bench: ## measure beside llama.cpp and OpenVINO GenAI, for hours; BENCH_ARGS=--quick for minutes
 	@scripts/bench $(BENCH_ARGS)
+
+soak: ## 300 clients on a cache far too small; SOAK_MINUTES=20, SOAK_PRESET=dev with sanitizers
+	@scripts/soak
 
 fuzz: ## run each libFuzzer target for FUZZ_SECONDS (60)
 	@scripts/fuzz
