@@ -97,6 +97,8 @@ def ended(metrics):
 def check_always(metrics, cache, problems):
     """What holds at any moment."""
     pages = cache["pages"]
+    if cache["pins"]["pages"] > cache["pins"]["max_pages"]:
+        problems.note(f"pins hold more than their share: {cache['pins']}")
     if pages["free"] + pages["private"] + pages["committed"] != pages["capacity"] or pages["pinned"] > pages["committed"]:
         problems.note(f"free + private + committed is not the capacity: {pages}")
     if not 0 <= metrics["kv_cache_usage_perc"] <= 1:
@@ -141,7 +143,7 @@ async def settle(server, problems):
     start = time.monotonic()
     while True:
         metrics = await server.metrics()
-        if metrics["num_requests_running"] == metrics["num_requests_waiting"] == metrics["cache_leases"] == 0:
+        if metrics["num_requests_running"] == metrics["num_requests_waiting"] == 0 and metrics["cache_leases"] == metrics["cache_pins"]:
             return metrics
         if time.monotonic() - start > 600:
             problems.note(f"nobody asks for anything any more, and something still runs: {metrics}")
@@ -167,6 +169,7 @@ async def check_balance(server, metrics, traffic, problems):
     equal("computed = missed by all causes", metrics["computed_tokens_total"], missed)
     equal("histogram of end-to-end latency", metrics["e2e_request_latency_seconds_count"], finished)
     equal("histogram of queue time", metrics["request_queue_time_seconds_count"], finished)
+    (await server.http.post("/v1/cache/unpin", json={"all": True})).release()
     cache = await server.json("/v1/cache")
     check_always(metrics, cache, problems)
     equal("leases left", cache["leases"], 0)

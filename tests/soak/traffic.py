@@ -162,6 +162,9 @@ class Traffic:
             **sometimes(0.1, stop=[choose.choice(WORDS)[:3]]),
             **sometimes(0.05, cache_prompt=False),
             **sometimes(0.3, cache_report=True),
+            **sometimes(0.5, user=choose.choice(WORDS)),
+            **sometimes(0.2, priority=choose.randrange(-2, 3)),
+            **sometimes(0.2, cache_control={"type": "ephemeral", "ttl": choose.choice(("5m", "1h"))}),
         }
 
     async def ask(self, http, choose, path, body):
@@ -196,7 +199,7 @@ class Traffic:
         self.counts["complete"] += 1
         self.complete_choices += num_choices
         self.check(body, *answer)
-        request = {key: value for key, value in body.items() if key not in ("stream", "stream_options", "cache_report")}
+        request = {key: value for key, value in body.items() if key not in ("stream", "stream_options", "cache_report", "cache_control")}
         self.sample.offer(path, request, answer[0])
         return answer[0]
 
