@@ -41,7 +41,10 @@ struct GenerateRequest {
                                     // vocabulary's EOG tokens, or empty
   size_t max_tokens = 0;            // 0: to the end of the context
   SamplingParams sampling;
-  std::string scope;     // tenant or salt; part of the cache key
+  std::string scope;  // tenant or salt; part of the cache key
+  // Another scope that its client may read: what that has and its own has not is explained by it
+  // (MissCause::kScope).
+  std::optional<std::string> wider_scope;
   ClientName client;     // whose share of the machine it uses
   int32_t priority = 0;  // among its tenant's requests: smaller goes first
   // False: match nothing but rows that it ran itself before a preemption, and wait for nobody's

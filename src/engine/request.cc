@@ -11,6 +11,7 @@ Request::Request(GenerateRequest request, std::shared_ptr<GenerationSink> reques
              .max_tokens = request.max_tokens,
              .sampling = std::move(request.sampling),
              .scope = std::move(request.scope),
+             .wider_scope = std::move(request.wider_scope),
              .client = std::move(request.client),
              .priority = request.priority,
              .cache_prompt = request.cache_prompt,
@@ -42,13 +43,14 @@ void Request::CountMatched(size_t num_rows) {
   num_counted = found;
 }
 
-void Request::NoteMisses(MissReport report) {
+void Request::NoteMisses(MissReport report, size_t in_wider_scope) {
   if (!params.cache_prompt) {
     other_cause = MissCause::kDisabled;
     return;
   }
   evicted_begin = report.matched;
   evicted_end = report.matched + report.evicted;
+  scope_end = std::max(evicted_end, in_wider_scope);
   other_cause = report.rest_cause;
   if (report.rest == 0 || report.rest_cause != MissCause::kDiverged) return;
   const auto from = tokens.begin() + static_cast<ptrdiff_t>(report.matched);
@@ -65,10 +67,15 @@ void Request::CountRun(size_t first, size_t num_rows) {
   const size_t begin_computed = std::min(first_new, num_prompt),
                end_computed = std::min(end, num_prompt);
   timings.computed_tokens += end_computed - begin_computed;
-  const size_t num_evicted = std::clamp(evicted_end, begin_computed, end_computed) -
-                             std::clamp(evicted_begin, begin_computed, end_computed);
+  const auto num_between = [&](size_t begin, size_t end_of_part) {
+    return std::clamp(end_of_part, begin_computed, end_computed) -
+           std::clamp(begin, begin_computed, end_computed);
+  };
+  const size_t num_evicted = num_between(evicted_begin, evicted_end),
+               num_elsewhere = num_between(evicted_end, scope_end);
   timings.missed[MissCause::kEvicted] += num_evicted;
-  timings.missed[other_cause] += end_computed - begin_computed - num_evicted;
+  timings.missed[MissCause::kScope] += num_elsewhere;
+  timings.missed[other_cause] += end_computed - begin_computed - num_evicted - num_elsewhere;
   num_counted = std::max(num_counted, end);
 }
 

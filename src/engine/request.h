@@ -36,7 +36,8 @@ struct Request {
   bool IsAnswerDropped() const;
 
   // What the cache says of the prompt when it is admitted the first time.
-  void NoteMisses(MissReport report);
+  // `in_wider_scope`: how many of its tokens are in params.wider_scope.
+  void NoteMisses(MissReport report, size_t in_wider_scope);
   // `num_rows` of the tokens were found in the cache; of these, what was never counted is `cached`.
   void CountMatched(size_t num_rows);
   // Rows [first, first + num_rows) were run.
@@ -57,8 +58,9 @@ struct Request {
   uint64_t num_charged = 0;      // of what its session had since, what was for itself
   // Rows below it were matched or run before: to run one of them again is recomputation.
   size_t num_counted = 0;
-  // Prompt rows [evicted_begin, evicted_end) were there once; why all others are run.
-  size_t evicted_begin = 0, evicted_end = 0;
+  // Prompt rows [evicted_begin, evicted_end) were there once, those up to scope_end are in another
+  // scope; why all others are run.
+  size_t evicted_begin = 0, evicted_end = 0, scope_end = 0;
   MissCause other_cause = MissCause::kNewTokens;
   std::optional<Divergence> divergence;  // in the timings when it ends
   GenerateTimings timings;

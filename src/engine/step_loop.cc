@@ -205,10 +205,15 @@ bool StepLoop::TakeLease(Request& request) {
   }
   MissReport misses;
   const bool is_first = request.admitted == Request::Clock::time_point{};
-  if (is_first && request.params.cache_prompt)
+  size_t in_wider_scope = 0;
+  if (is_first && request.params.cache_prompt) {
     misses = cache_->Explain(request.params.scope, known);
+    if (const auto& wider = request.params.wider_scope) {
+      in_wider_scope = cache_->MatchLength(*wider, known);
+    }
+  }
   if (!cache_->Reserve(lease, known.size()).ok()) return false;
-  if (is_first) request.NoteMisses(std::move(misses));
+  if (is_first) request.NoteMisses(std::move(misses), in_wider_scope);
   cache_->SetPriority(lease, request.params.priority);
   request.lease = std::move(lease);
   return true;

@@ -150,6 +150,28 @@ TEST_F(StepLoopTest, SaysWhyTokensWereComputed) {
   EXPECT_EQ(all, loop_->Stats().computed_tokens_total);
 }
 
+TEST_F(StepLoopTest, WhatAnotherScopeOfTheClientHasIsExplainedByThat) {
+  Start(64);
+  Submit(MakeTokens(100, 1), 1);
+  RunUntilIdle();
+  GenerateRequest request = Greedy(Concat(MakeTokens(100, 1), MakeTokens(20, 2)));
+  request.scope = "salted";
+  request.wider_scope = "";
+  const auto missed = [&] {
+    const Job job = Submit(request, 1);
+    RunUntilIdle();
+    ExpectComplete(job);
+    return job.sink->timings().missed.tokens;
+  };
+  MissCounts expected = Missed(100, MissCause::kScope);
+  expected[MissCause::kCold] = 20;
+  EXPECT_EQ(missed(), expected.tokens);
+  EXPECT_EQ(missed(), Missed(1, MissCause::kNewTokens).tokens) << "now its own scope has them";
+  request.scope = "another";
+  request.wider_scope.reset();
+  EXPECT_EQ(missed(), Missed(120, MissCause::kCold).tokens);
+}
+
 TEST_F(StepLoopTest, WithoutTheCacheThatIsWhy) {
   Start(16, kLimits, Finished::kGo);
   const Job nothing_kept = Submit(MakeTokens(40, 1), 1);

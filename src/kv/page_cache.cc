@@ -419,6 +419,8 @@ const char* MissCauseName(MissCause cause) {
       return "diverged";
     case MissCause::kNewTokens:
       return "new_tokens";
+    case MissCause::kScope:
+      return "scope";
   }
   return "";
 }

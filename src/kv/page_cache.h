@@ -81,10 +81,11 @@ enum class MissCause {
   kEvicted,    // they were there; there was no room
   kDiverged,   // what is there goes on with other tokens
   kNewTokens,  // what is there ends here: the prompt goes on from it
+  kScope,      // another scope of the same client has them (Explain never says so: it knows one)
 };
-inline constexpr size_t kNumMissCauses = 5;
+inline constexpr size_t kNumMissCauses = 6;
 const char* MissCauseName(
-    MissCause cause);  // "disabled", "cold", "evicted", "diverged", "new_tokens"
+    MissCause cause);  // "disabled", "cold", "evicted", "diverged", "new_tokens", "scope"
 
 // What a look-up of a prompt would find, and why not more. matched + evicted + rest are all its
 // tokens.

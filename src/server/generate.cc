@@ -101,6 +101,7 @@ class Generation {
         request.sampling.num_logprobs = std::max(0, request.sampling.num_logprobs);
       service_.BanSuppressed(&request.sampling);
       request.scope = caller_.ScopeOf(job_.fields.cache_salt);
+      if (!job_.fields.cache_salt.empty()) request.wider_scope = caller_.ScopeOf("");
       request.client = {.tenant = caller_.tenant(), .session = SessionName()};
       request.priority = job_.fields.priority;
       request.cache_prompt = job_.fields.cache_prompt;
