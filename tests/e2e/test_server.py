@@ -10,7 +10,7 @@ import openai
 import pytest
 from conftest import MODEL, Server, read_until
 
-CAUSES = ["disabled", "cold", "evicted", "diverged", "new_tokens"]
+CAUSES = ["disabled", "cold", "evicted", "diverged", "new_tokens", "scope"]
 
 
 @pytest.fixture
