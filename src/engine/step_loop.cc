@@ -101,6 +101,7 @@ size_t StepLoop::Deliver() {
 
 void StepLoop::Add(std::unique_ptr<Request> request) {
   const RequestId id = request->id;
+  stuck_.reset();
   if (request->num_preemptions == 0) {
     stats_.requests_total++;
     request->member = shares_.Enter(request->params.client);
@@ -120,11 +121,20 @@ size_t StepLoop::NumCached(const Request& request) const {
 }
 
 void StepLoop::Admit() {
+  if (IsStuck()) return;
+  stuck_.reset();
   while (Request* request = NextToAdmit()) {
     while (!TryAdmit(*request)) {
-      if (!MakeRoomFor(*request)) return;  // nobody overtakes who waits for a place
+      if (MakeRoomFor(*request)) continue;
+      stuck_ = {cache_->AvailablePages(), num_charged_};
+      return;  // nobody overtakes who waits for a place
     }
   }
+}
+
+bool StepLoop::IsStuck() const {
+  return stuck_ && cache_->AvailablePages() <= stuck_->available_pages &&
+         num_charged_ < stuck_->num_charged + static_cast<uint64_t>(options_.limits.quantum.tokens);
 }
 
 // Null if nobody is ready.
@@ -253,6 +263,7 @@ std::unique_ptr<Request> StepLoop::TakeRunning(const Request& request) {
   owned->lease = Lease();
   queue_.Stop(owned->id);
   blocked_.reset();
+  stuck_.reset();
   return owned;
 }
 
@@ -337,6 +348,7 @@ void StepLoop::Commit(const BatchPlan& plan) {
     }
     shares_.Charge(request.member, rows.num_rows);
     request.num_charged += rows.num_rows;
+    num_charged_ += rows.num_rows;
     const GenerateTimings before = request.timings;
     const bool more_of_prompt = request.num_counted < std::min(end, request.num_prompt);
     request.CountRun(rows.first_row, rows.num_rows);
@@ -422,6 +434,7 @@ void StepLoop::End(Request& request, FinishReason reason, Status status) {
   if (const auto waiting = waiting_.extract(request.id); !waiting.empty()) {
     owned = std::move(waiting.mapped());
     queue_.Remove(owned->id);
+    stuck_.reset();
   } else {
     if (request.IsAnswerDropped()) {
       cache_->Release(std::move(request.lease), request.num_prompt);
@@ -482,6 +495,7 @@ void StepLoop::ResetCache() {
   pins_.Clear();
   cache_->Reset();
   blocked_.reset();
+  stuck_.reset();
   // What runs now computes pages that nobody will find any more.
   for (const auto& request : running_) queue_.Stop(request->id);
 }

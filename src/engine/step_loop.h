@@ -100,6 +100,7 @@ class StepLoop {
   Request* NextToAdmit();
   bool HasPlace() const { return running_.size() < options_.limits.max_running; }
   size_t NumCached(const Request& request) const;
+  bool IsStuck() const;
   bool IsBlocked(const Request& request) const;
   bool TryAdmit(Request& request);
   bool TakeLease(Request& request);
@@ -138,6 +139,14 @@ class StepLoop {
     size_t available_pages;
   };
   std::optional<Blocked> blocked_;
+  // When somebody found no place: until somebody comes or goes, there are more pages, or a quantum
+  // was computed, so that others may lead, nobody need look again.
+  struct Stuck {
+    size_t available_pages;
+    uint64_t num_charged;
+  };
+  std::optional<Stuck> stuck_;
+  uint64_t num_charged_ = 0;  // rows
 
   ChunkSize chunk_size_;
   Request::Clock::time_point step_began_;
