@@ -232,7 +232,8 @@ class Memory(CacheWorkload):
         ]
 
     def llama_settings(self, variant):
-        return llama_grid("-np", variant, "-kvu")
+        # One pool for all takes as much, and every token looks at all of it.
+        return llama_grid("-np", variant)
 
     def measure(self, tools, side, setting, model, variant, sizes, keys):
         count = int(variant)
