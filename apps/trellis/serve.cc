@@ -151,7 +151,8 @@ void AddServe(CLI::App& app, int* exit_status) {
       ->check(Between(0, 100))
       ->capture_default_str()
       ->type_name("PERCENT");
-  serve->add_option("--max-queue", flags->model.max_queue, "Waiting requests; more get 503")
+  serve
+      ->add_option("--max-queue", flags->model.max_queue, "Waiting requests of a key; more get 503")
       ->check(Between(1, 1 << 20))
       ->capture_default_str()
       ->type_name("N");

@@ -163,6 +163,16 @@ TEST(CacheFieldsTest, WhereverAClientPutsThem) {
             (Expected{{1, 3600}, {3, 300}, {1, 300}}));
 }
 
+TEST(CacheFieldsTest, AMarkOnAToolIsNoPartOfThePrompt) {
+  const auto tools = [](const std::string& mark) {
+    auto parsed = ParseChatRequest(
+        Chat(R"("tools":[{"type":"function","function":{"name":"f","z":1,"a":2})" + mark + "}]"));
+    EXPECT_TRUE(parsed.ok());
+    return parsed.value().tools_json;
+  };
+  EXPECT_EQ(tools(R"(,"cache_control":{"type":"ephemeral"})"), tools(""));
+}
+
 TEST(CacheFieldsTest, FourAtMost) {
   std::string parts;
   for (int i = 0; i < 5; i++) {

@@ -50,6 +50,7 @@ class Engine::Impl {
   Inbox TakeInbox();
   void Report(uint64_t last_task);
   Status CheckRequest(const GenerateRequest& request) const;
+  size_t NumWaiting(const std::string& tenant) const TRELLIS_REQUIRES(mutex_);
 
   const size_t context_size_;
   const size_t vocab_size_;
@@ -154,6 +155,9 @@ Engine::Impl::Inbox Engine::Impl::TakeInbox() {
   // Until the next Report knows better.
   stats_.waiting += inbox_.submitted.size();
   stats_.requests_total += inbox_.submitted.size();
+  for (const auto& request : inbox_.submitted) {
+    stats_.waiting_of_tenant[request->params.client.tenant]++;
+  }
   return std::exchange(inbox_, Inbox{});
 }
 
@@ -185,6 +189,17 @@ Status Engine::Impl::CheckRequest(const GenerateRequest& request) const {
   return ValidateSampling(request.sampling, vocab_size_);
 }
 
+// Each tenant has a queue of its own, as far as others can tell: who fills it keeps nobody else
+// out.
+size_t Engine::Impl::NumWaiting(const std::string& tenant) const {
+  const auto known = stats_.waiting_of_tenant.find(tenant);
+  const auto in_inbox =
+      std::count_if(inbox_.submitted.begin(), inbox_.submitted.end(),
+                    [&](const auto& request) { return request->params.client.tenant == tenant; });
+  return (known == stats_.waiting_of_tenant.end() ? 0 : known->second) +
+         static_cast<size_t>(in_inbox);
+}
+
 Result<RequestId> Engine::Impl::Submit(GenerateRequest request,
                                        std::shared_ptr<GenerationSink> sink) {
   Status status = CheckRequest(request);
@@ -198,7 +213,7 @@ Result<RequestId> Engine::Impl::Submit(GenerateRequest request,
   if (status.ok() && draining_) {
     status = Status(StatusCode::kUnavailable, "shutting down: no new requests are accepted");
   }
-  const size_t num_waiting = stats_.waiting + inbox_.submitted.size();
+  const size_t num_waiting = status.ok() ? NumWaiting(accepted->params.client.tenant) : 0;
   if (status.ok() && num_waiting >= max_queue_) {
     status = Status(StatusCode::kResourceExhausted,
                     fmt::format("{} requests are waiting already: try again later", num_waiting));

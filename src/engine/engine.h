@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -45,8 +46,9 @@ struct GenerateRequest {
   // Another scope that its client may read: what that has and its own has not is explained by it
   // (MissCause::kScope).
   std::optional<std::string> wider_scope;
-  ClientName client;     // whose share of the machine it uses
-  int32_t priority = 0;  // among its tenant's requests: smaller goes first
+  ClientName client;                      // whose share of the machine it uses
+  int32_t priority = 0;                   // among its tenant's requests: smaller goes first
+  std::optional<int32_t> cache_priority;  // PageCache::SetPriority; none: the same
   // False: match nothing but rows that it ran itself before a preemption, and wait for nobody's
   // prefill.
   bool cache_prompt = true;
@@ -133,13 +135,14 @@ struct EngineStats {
   // may have.
   size_t pins = 0, pinned_pages = 0, max_pinned_pages = 0;  // now: of retentions
   size_t clients = 0, largest_lead = 0, mixed_step_tokens = 0;
+  std::map<std::string, size_t> waiting_of_tenant;  // of `waiting`; tenants with none are not there
 };
 
 class Engine {
  public:
   struct Options {
     size_t context_size = 0;   // 0: the model's
-    size_t max_queue = 512;    // requests not admitted yet; more are refused
+    size_t max_queue = 512;    // requests of a tenant not admitted yet; more are refused
     size_t max_running = 64;   // requests in a batch
     size_t step_tokens = 512;  // token budget of a step; decode rows come first
     // Budget of a step in which a request decodes: its next token waits for the whole step, so such

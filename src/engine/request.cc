@@ -14,6 +14,7 @@ Request::Request(GenerateRequest request, std::shared_ptr<GenerationSink> reques
              .wider_scope = std::move(request.wider_scope),
              .client = std::move(request.client),
              .priority = request.priority,
+             .cache_priority = request.cache_priority,
              .cache_prompt = request.cache_prompt,
              .retentions = std::move(request.retentions),
              .dropped_if_begins = std::move(request.dropped_if_begins)},

@@ -47,6 +47,7 @@ StepLoop::StepLoop(Model& model, std::unique_ptr<PageCache> cache, const Options
       joining_(cache_->keeps_finished() ? Joining::kAllowed : Joining::kNever),
       vocab_size_(model.spec().vocab_size),
       pins_(*cache_, MostPinned(*cache_, options.max_pinned_share)),
+      shares_(2 * kMostLag * options.limits.quantum.tokens),
       chunk_size_({.first = options.limits.mixed_step_tokens,
                    .least = std::min(kLeastChunk, options.limits.step_tokens),
                    .most = options.limits.step_tokens,
@@ -112,6 +113,7 @@ void StepLoop::Add(std::unique_ptr<Request> request) {
               .tokens = request->tokens,
               .joining = request->params.cache_prompt ? joining_ : Joining::kNever,
               .num_cached = NumCached(*request)});
+  waiting_of_tenant_[request->params.client.tenant]++;
   waiting_.emplace(id, std::move(request));
 }
 
@@ -198,7 +200,7 @@ bool StepLoop::TryAdmit(Request& request) {
   const auto place =
       std::upper_bound(running_.begin(), running_.end(), request.id,
                        [](RequestId id, const auto& running) { return id < running->id; });
-  running_.insert(place, std::move(waiting_.extract(request.id).mapped()));
+  running_.insert(place, TakeWaiting(request));
   return true;
 }
 
@@ -224,7 +226,7 @@ bool StepLoop::TakeLease(Request& request) {
   }
   if (!cache_->Reserve(lease, known.size()).ok()) return false;
   if (is_first) request.NoteMisses(std::move(misses), in_wider_scope);
-  cache_->SetPriority(lease, request.params.priority);
+  cache_->SetPriority(lease, request.params.cache_priority.value_or(request.params.priority));
   request.lease = std::move(lease);
   return true;
 }
@@ -251,6 +253,12 @@ void StepLoop::Preempt(Request& request) {
   owned->num_preemptions++;
   stats_.preemptions_total++;
   Add(std::move(owned));
+}
+
+std::unique_ptr<Request> StepLoop::TakeWaiting(const Request& request) {
+  const auto count = waiting_of_tenant_.find(request.params.client.tenant);
+  if (--count->second == 0) waiting_of_tenant_.erase(count);
+  return std::move(waiting_.extract(request.id).mapped());
 }
 
 // Takes a running request out, its lease released: the committed rows stay until evicted.
@@ -306,7 +314,8 @@ Snapshot StepLoop::MakeSnapshot() const {
                      [&](const RunningView& running) { return running.id == wait.prefill; });
     TRELLIS_CHECK(prefill != snapshot.running.end());
     prefill->standing =
-        MoreUrgent(prefill->standing, MakeClaim(*waiting_.at(wait.waiting), 0).standing);
+        MoreUrgent(prefill->standing, MakeClaim(*waiting_.at(wait.waiting), 0).standing,
+                   options_.limits.quantum);
   }
   return snapshot;
 }
@@ -341,11 +350,10 @@ void StepLoop::Commit(const BatchPlan& plan) {
     if (end > resident) {
       cache_->Commit(request.lease, std::span(request.tokens).subspan(resident, end - resident));
     }
-    if (rows.logits == Logits::kLastRow) {
-      queue_.Stop(request.id);  // its prefill is complete
-    } else {
-      queue_.Progress(request.id, end);
-    }
+    const bool is_complete = rows.logits == Logits::kLastRow;
+    const bool anybody_ready =
+        is_complete ? queue_.Stop(request.id) : queue_.Progress(request.id, end);
+    if (anybody_ready) stuck_.reset();
     shares_.Charge(request.member, rows.num_rows);
     request.num_charged += rows.num_rows;
     num_charged_ += rows.num_rows;
@@ -431,8 +439,8 @@ void StepLoop::Accept(LogitRow& row) {
 
 void StepLoop::End(Request& request, FinishReason reason, Status status) {
   std::unique_ptr<Request> owned;
-  if (const auto waiting = waiting_.extract(request.id); !waiting.empty()) {
-    owned = std::move(waiting.mapped());
+  if (waiting_.contains(request.id)) {
+    owned = TakeWaiting(request);
     queue_.Remove(owned->id);
     stuck_.reset();
   } else {
@@ -518,7 +526,13 @@ EngineStats StepLoop::Stats() const {
   stats.pinned_pages = pins_.num_pages();
   stats.max_pinned_pages = pins_.max_pages();
   stats.clients = shares_.num_sessions();
-  stats.largest_lead = static_cast<size_t>(shares_.LargestLead());
+  int64_t largest_lead = 0;
+  for (const auto& request : running_) {
+    largest_lead = std::max(
+        {largest_lead, shares_.TenantLead(request->member), shares_.SessionLead(request->member)});
+  }
+  stats.largest_lead = static_cast<size_t>(largest_lead);
+  stats.waiting_of_tenant = waiting_of_tenant_;
   stats.mixed_step_tokens = chunk_size_.rows();
   return stats;
 }

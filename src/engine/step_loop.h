@@ -118,6 +118,7 @@ class StepLoop {
   void Accept(LogitRow& row);
   void End(Request& request, FinishReason reason, Status status);
 
+  std::unique_ptr<Request> TakeWaiting(const Request& request);
   std::unique_ptr<Request> TakeRunning(const Request& request);
   void CountTotals(const GenerateTimings& before, const GenerateTimings& after);
 
@@ -129,9 +130,10 @@ class StepLoop {
 
   PinTable pins_;
   std::map<RequestId, std::unique_ptr<Request>> waiting_;
-  std::vector<std::unique_ptr<Request>> running_;  // oldest first
-  WaitQueue queue_;                                // over waiting_ and those of running_ in prefill
-  FairShare shares_;                               // over both
+  std::map<std::string, size_t> waiting_of_tenant_;  // how many; none: 0
+  std::vector<std::unique_ptr<Request>> running_;    // oldest first
+  WaitQueue queue_;   // over waiting_ and those of running_ in prefill
+  FairShare shares_;  // over both
   // The request that went first when it found too few pages. It need not look again before there
   // are more (a release, or pages that two requests computed), or fewer run.
   struct Blocked {

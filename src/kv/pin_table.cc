@@ -30,7 +30,7 @@ PinTable::Added PinTable::Add(const std::string& owner, const ScopeKey& scope,
   const size_t num_pages = std::min(cache_.MatchLength(scope, tokens) / kPageTokens, max_pages_);
   if (num_pages == 0) return {};
   tokens = tokens.first(num_pages * kPageTokens);
-  const std::vector<PageKey> keys = KeysOf(scope, tokens, num_pages);
+  std::vector<PageKey> keys = KeysOf(scope, tokens, num_pages);
   for (Place pin = pins_.begin(); pin != pins_.end();) {
     if (pin->owner == owner && pin->expires >= expires && BeginsWith(pin->keys, keys)) {
       return {pin->id, tokens.size()};  // it holds all of it, for as long
@@ -39,7 +39,9 @@ PinTable::Added PinTable::Add(const std::string& owner, const ScopeKey& scope,
         pin->owner == owner && pin->expires <= expires && BeginsWith(keys, pin->keys);
     pin = is_replaced ? Erase(pin) : std::next(pin);
   }
-  MakeRoom(keys);
+  keys.resize(MakeRoom(owner, keys));
+  if (keys.empty()) return {};
+  tokens = tokens.first(keys.size() * kPageTokens);
   for (const PageKey& key : keys) holders_[key]++;
   Place place = pins_.end();
   while (place != pins_.begin() && std::prev(place)->expires > expires) --place;
@@ -56,15 +58,28 @@ size_t PinTable::CountNewPages(std::span<const PageKey> keys) const {
       keys.begin(), keys.end(), [&](const PageKey& key) { return !holders_.contains(key); }));
 }
 
-// Ends pins until one of these pages fits.
-void PinTable::MakeRoom(const std::vector<PageKey>& keys) {
-  while (!pins_.empty() && (num_pages() + CountNewPages(keys) > max_pages_ || size() >= kMaxPins)) {
-    std::map<std::string, size_t> held;
+// Ends pins until one more of these pages fits. Returns how many of them do: fewer where their
+// owner would hold most, and has nothing but them.
+size_t PinTable::MakeRoom(const std::string& owner, std::span<const PageKey> keys) {
+  for (;;) {
+    std::map<std::string, size_t> held{{owner, keys.size()}};
     for (const Pin& pin : pins_) held[pin.owner] += pin.keys.size();
-    const auto most = std::max_element(
-        held.begin(), held.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
-    Erase(std::find_if(pins_.begin(), pins_.end(),
-                       [&](const Pin& pin) { return pin.owner == most->first; }));
+    const size_t num_needed = num_pages() + CountNewPages(keys);
+    const auto is_owners = [&](const Pin& pin) { return pin.owner == owner; };
+    const bool has_too_many =
+        std::count_if(pins_.begin(), pins_.end(), is_owners) >= static_cast<ptrdiff_t>(kMaxPins);
+    if (num_needed <= max_pages_ && !has_too_many) return keys.size();
+    // Of several that hold most, the newcomer.
+    std::string most = owner;
+    for (const auto& [name, size] : held) {
+      if (size > held[most] && !has_too_many) most = name;
+    }
+    const Place first =
+        std::find_if(pins_.begin(), pins_.end(), [&](const Pin& pin) { return pin.owner == most; });
+    // It has nothing but what it asks for: then it gets what the others leave. Pages that nobody
+    // holds yet are the last of them.
+    if (first == pins_.end()) return keys.size() - (num_needed - max_pages_);
+    Erase(first);
   }
 }
 

@@ -3,9 +3,10 @@
 //
 // A pin holds the whole pages of a prompt's resident prefix until its time is up. All pins together
 // hold no more than a share of the cache (max_pages; pages that several hold count once), so nobody
-// can freeze it: where a new pin does not fit, the owner that holds most gives up the pin that
-// would have ended first. A prompt that goes on from one that its owner has pinned takes its place,
-// as long as it does not end earlier, so a conversation is one pin however many turns it has.
+// can freeze it: where a new pin does not fit, the owner that holds most, counting the new one,
+// gives up the pin that would have ended first; if it has no other, the new one is shorter. A
+// prompt that goes on from one that its owner has pinned takes its place, as long as it does not
+// end earlier, so a conversation is one pin however many turns it has.
 //
 // Whoever needs the memory to run at all may take pins back (ReleaseOne).
 //
@@ -34,7 +35,7 @@ using PinId = StrongId<struct PinTag, uint64_t>;
 class PinTable {
  public:
   using TimePoint = std::chrono::steady_clock::time_point;
-  static constexpr size_t kMaxPins = 4096;  // an owner with more loses the one that ends first
+  static constexpr size_t kMaxPins = 256;  // an owner with more loses the one that ends first
 
   // `cache` outlives the table.
   PinTable(PageCache& cache, size_t max_pages) : cache_(cache), max_pages_(max_pages) {}
@@ -78,7 +79,7 @@ class PinTable {
   using Place = std::list<Pin>::iterator;
 
   size_t CountNewPages(std::span<const PageKey> keys) const;
-  void MakeRoom(const std::vector<PageKey>& keys);
+  size_t MakeRoom(const std::string& owner, std::span<const PageKey> keys);
   Place Erase(Place pin);
 
   PageCache& cache_;

@@ -143,6 +143,10 @@ TreeView PrefixTree::View(const TreeViewOptions& options,
   const PinMap pins = FindPins(lease_ends);
   Viewer viewer(options, clock_, pins, &view);
   if (readable != nullptr) viewer.AddRoot(*readable);
+  if (options.scopes == TreeViewOptions::Scopes::kReadable) {
+    viewer.Run();
+    return view;
+  }
   for (const auto& [node, pinned] : pins) {
     if (node->is_root() && node != readable) viewer.AddRoot(*node);
   }

@@ -17,6 +17,7 @@ struct TreeViewOptions {
   size_t max_depth = std::numeric_limits<size_t>::max();  // edges below a scope; 0: scopes alone
   // The scope whose tokens are shown, and which is looked at first. Of all others there are counts.
   std::optional<std::string> readable_scope = {};
+  enum class Scopes { kAll, kReadable } scopes = Scopes::kAll;  // of which there are nodes
 };
 
 // As of one moment. Ids say nothing of what a node holds, and are not given out twice.

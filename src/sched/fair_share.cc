@@ -32,18 +32,33 @@ void Shares::Leave(const std::string& name) {
     accounts_.erase(it);
     return;
   }
-  departed_.push_back(name);
+  account.departure = ++num_departures_;
+  departed_.push_back({name, account.departure});
   if (departed_.size() <= kMaxRemembered) return;
-  const auto oldest = accounts_.find(departed_.front());
-  if (oldest != accounts_.end() && oldest->second.num_requests == 0) accounts_.erase(oldest);
+  // Unless it has come back since.
+  const auto oldest = accounts_.find(departed_.front().name);
+  if (oldest != accounts_.end() && oldest->second.num_requests == 0 &&
+      oldest->second.departure == departed_.front().number) {
+    accounts_.erase(oldest);
+  }
   departed_.pop_front();
 }
 
 void Shares::Charge(Account& account, size_t num_tokens) {
   TRELLIS_CHECK(account.num_requests > 0);
+  Forgive(account);
   account.service += num_tokens;
   active_service_ += num_tokens;
   Advance(num_tokens);
+}
+
+// What it is owed beyond the most.
+void Shares::Forgive(Account& account) {
+  const auto lead = static_cast<int64_t>(account.service) - static_cast<int64_t>(even_);
+  if (lead >= -most_owed_) return;
+  const auto forgiven = static_cast<uint64_t>(-most_owed_ - lead);
+  account.service += forgiven;
+  active_service_ += forgiven;
 }
 
 void Shares::Advance(size_t num_tokens) {
@@ -54,21 +69,13 @@ void Shares::Advance(size_t num_tokens) {
   even_ = std::max(even_, active_service_ / num_active_);
 }
 
-int64_t Shares::LargestLead() const {
-  int64_t largest = 0;
-  for (const auto& [name, account] : accounts_) {
-    if (account.num_requests > 0) largest = std::max(largest, Lead(account));
-  }
-  return largest;
-}
-
 // --- Both ---
 
 FairShare::Member FairShare::Enter(const ClientName& name) {
   const size_t number = by_name_.size();
   std::unique_ptr<Tenant>& tenant = by_name_[name.tenant];
   if (tenant == nullptr) {
-    tenant = std::make_unique<Tenant>();
+    tenant = std::make_unique<Tenant>(most_owed_);
     tenant->number = number;
   }
   tenant->account = &tenants_.Enter(name.tenant);
@@ -87,14 +94,6 @@ void FairShare::Leave(const Member& member) {
 void FairShare::Charge(const Member& member, size_t num_tokens) {
   tenants_.Charge(*member.tenant_->account, num_tokens);
   member.tenant_->sessions.Charge(*member.session_, num_tokens);
-}
-
-int64_t FairShare::LargestLead() const {
-  int64_t largest = tenants_.LargestLead();
-  for (const auto& [name, tenant] : by_name_) {
-    largest = std::max(largest, tenant->sessions.LargestLead());
-  }
-  return largest;
 }
 
 size_t FairShare::num_sessions() const {

@@ -9,10 +9,12 @@
 //                     tokens computed / active clients, and is never less than their mean service
 //   lead(client)    = service - even
 //
-// So somebody active never leads. Who comes (back) starts at `even` at least: nobody saves up a
-// share by staying away, and nobody sheds a lead by it. A scheduler that prefers whoever leads by
-// less than some quantum, and among these decides as it likes (by locality, say), keeps each client
-// that always wants something within that quantum of its share.
+// A lead is no less than -most_owed: who asks for little for long is owed no more than that, and
+// cannot keep others waiting for it later. So somebody active never leads. Who comes (back) starts
+// at `even` at least: nobody saves up a share by staying away, and nobody sheds a lead by it. A
+// scheduler that prefers whoever leads by less than some quantum, and among these decides as it
+// likes (by locality, say), keeps each client that always wants something within that quantum of
+// its share.
 //
 // The counters are those of "Fairness in Serving Large Language Models" (Sheng et al., OSDI 2024),
 // their use beside locality that of "Locality-aware Fair Scheduling in LLM Serving" (Cao et al.,
@@ -22,6 +24,7 @@
 // kMaxRemembered that left with a lead.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -44,7 +47,10 @@ class Shares {
   struct Account {
     uint64_t service = 0;     // tokens
     size_t num_requests = 0;  // 0: not active
+    uint64_t departure = 0;   // which of all that was, of one that is remembered
   };
+
+  explicit Shares(int64_t most_owed) : most_owed_(most_owed) {}
 
   // One more request of `name`; the account stays at its address until Leave of the last.
   Account& Enter(const std::string& name);
@@ -52,16 +58,25 @@ class Shares {
   void Charge(Account& account, size_t num_tokens);
 
   int64_t Lead(const Account& account) const {
-    return static_cast<int64_t>(account.service) - static_cast<int64_t>(even_);
+    return std::max(static_cast<int64_t>(account.service) - static_cast<int64_t>(even_),
+                    -most_owed_);
   }
   size_t num_active() const { return num_active_; }
-  int64_t LargestLead() const;  // of the active, at least 0. O(clients)
 
  private:
+  struct Departure {
+    std::string name;
+    uint64_t number;
+  };
+
+  void Forgive(Account& account);
   void Advance(size_t num_tokens);
 
+  const int64_t most_owed_;
+
   std::map<std::string, Account> accounts_;
-  std::deque<std::string> departed_;  // inactive ones that are remembered, oldest first
+  std::deque<Departure> departed_;  // of inactive ones that are remembered, oldest first
+  uint64_t num_departures_ = 0;
   size_t num_active_ = 0;
   uint64_t active_service_ = 0;  // sum
   uint64_t even_ = 0;
@@ -71,12 +86,16 @@ class Shares {
 class FairShare {
  private:
   struct Tenant {
+    explicit Tenant(int64_t most_owed) : sessions(most_owed) {}
     size_t number = 0;  // by the order in which they came first
     Shares::Account* account = nullptr;
     Shares sessions;
   };
 
  public:
+  // `most_owed`: tokens, on either level.
+  explicit FairShare(int64_t most_owed) : most_owed_(most_owed), tenants_(most_owed) {}
+
   // A request's place in the books. Valid until it leaves.
   class Member {
    public:
@@ -99,11 +118,10 @@ class FairShare {
   int64_t SessionLead(const Member& member) const {
     return member.tenant_->sessions.Lead(*member.session_);
   }
-  // The largest lead of an active client, tenant or session; at least 0. O(clients).
-  int64_t LargestLead() const;
   size_t num_sessions() const;  // active. O(tenants)
 
  private:
+  const int64_t most_owed_;
   Shares tenants_;
   std::map<std::string, std::unique_ptr<Tenant>> by_name_;  // kept: there are as many as keys
 };

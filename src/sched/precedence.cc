@@ -32,8 +32,10 @@ int64_t Gap(const Claim& ahead, const Claim& behind) {
 
 }  // namespace
 
-Standing MoreUrgent(const Standing& own, const Standing& other) {
-  if (own.tenant != other.tenant) return own;
+Standing MoreUrgent(const Standing& own, const Standing& other, Quantum quantum) {
+  if (own.tenant != other.tenant) {
+    return ByShare(other.tenant_lead, quantum) <= ByShare(own.tenant_lead, quantum) ? other : own;
+  }
   Standing both = own;
   both.priority = std::min(own.priority, other.priority);
   both.session_lead = std::min(own.session_lead, other.session_lead);
@@ -74,7 +76,10 @@ std::optional<size_t> WhoMakesRoom(const Claim& claim, std::span<const Claim> ru
   std::optional<size_t> chosen;
   for (size_t i = 0; i < running.size(); i++) {
     const size_t doublings = std::min<size_t>(running[i].standing.num_preemptions, 30);
-    const bool leads = Gap(running[i], claim) >= (2 * quantum.tokens) << doublings;
+    const bool is_more_urgent = running[i].standing.tenant == claim.standing.tenant &&
+                                running[i].standing.priority < claim.standing.priority;
+    const bool leads = !is_more_urgent && Gap(running[i], claim) >= (2 * quantum.tokens)
+                                                                        << doublings;
     if (!leads && !is_less_urgent(running[i])) continue;
     if (!chosen || place(running[i]) > place(running[*chosen])) chosen = i;
   }

@@ -22,6 +22,11 @@
 
 namespace trellis {
 
+// Who leads by so many tokens lets others go first.
+struct Quantum {
+  int64_t tokens = 2048;
+};
+
 // In quanta: a client that lags by so much, and a request that others of its own session have
 // overtaken with so many tokens (it is overdue), have waited long enough for others' locality.
 inline constexpr int64_t kMostLag = 4;
@@ -35,19 +40,14 @@ struct Standing {
   size_t num_preemptions = 0;
 };
 
-// Of two requests of one tenant, the standing of one that has to do what both wait for: of each the
-// more urgent part. `own` itself where the tenants differ.
-Standing MoreUrgent(const Standing& own, const Standing& other);
+// The standing of one that has to do what another waits for, too. Of one tenant: of each the more
+// urgent part. Of two: that of the other, unless its tenant has less claim, by share.
+Standing MoreUrgent(const Standing& own, const Standing& other, Quantum quantum);
 
 struct Claim {
   RequestId id;  // ids are ages: smaller is older
   Standing standing;
   size_t locality = 0;  // larger goes first
-};
-
-// Who leads by so many tokens lets others go first.
-struct Quantum {
-  int64_t tokens = 2048;
 };
 
 // The index of the one that goes first. REQUIRES: not empty. COST: O(claims * tenants).

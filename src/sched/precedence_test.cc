@@ -51,11 +51,13 @@ TEST(PrecedenceTest, TheMoreUrgentOfTwoPartByPart) {
   const Standing own{.tenant = 1, .session_lead = 500, .priority = 9};
   const Standing other{
       .tenant = 1, .session_lead = -5, .priority = 3, .due = Standing::Due::kOverdue};
-  const Standing both = MoreUrgent(own, other);
+  const Standing both = MoreUrgent(own, other, kQuantum);
   EXPECT_EQ(both.priority, 3);
   EXPECT_EQ(both.session_lead, -5);
   EXPECT_EQ(both.due, Standing::Due::kOverdue);
-  EXPECT_EQ(MoreUrgent(own, {.tenant = 2, .priority = 3}).priority, 9);
+  EXPECT_EQ(MoreUrgent(own, {.tenant = 2, .priority = 3}, kQuantum).tenant, 2u);
+  EXPECT_EQ(MoreUrgent(own, {.tenant = 2, .tenant_lead = 1000, .priority = 3}, kQuantum).tenant,
+            1u);
 }
 
 TEST(PrecedenceTest, RoomIsMadeByTheYoungestOfWhoLeadsByMost) {
@@ -92,6 +94,16 @@ TEST(PrecedenceTest, LessUrgentOnesOfTheSameTenantMakeRoomFirst) {
   EXPECT_EQ(
       WhoMakesRoom(Of(9, 0, {.tenant = 1, .tenant_lead = 90000, .priority = 0}), running, kQuantum),
       3u);
+}
+
+// Else a prompt to be warmed would throw out an answer that throws it out again.
+TEST(PrecedenceTest, NobodyMakesRoomForALessUrgentOneOfItsTenant) {
+  const Claim warming = Of(9, 0, {.session_lead = -4000, .priority = 100});
+  EXPECT_EQ(WhoMakesRoom(warming, std::vector{Of(1, 0, {.session_lead = 4000})}, kQuantum),
+            std::nullopt);
+  EXPECT_EQ(WhoMakesRoom(warming, std::vector{Of(1, 0, {.session_lead = 4000, .priority = 100})},
+                         kQuantum),
+            0u);
 }
 
 TEST(PrecedenceTest, WithoutLeadsTheYoungestIsPreempted) {

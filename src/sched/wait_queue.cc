@@ -62,25 +62,35 @@ void WaitQueue::Start(RequestId id, size_t num_rows) {
   prefills_.emplace(id, prefill);
 }
 
-void WaitQueue::Progress(RequestId id, size_t num_rows) {
+bool WaitQueue::Progress(RequestId id, size_t num_rows) {
   const auto it = prefills_.find(id);
-  if (it == prefills_.end()) return;
+  if (it == prefills_.end()) return false;
   TRELLIS_CHECK(num_rows >= it->second.num_rows);
   it->second.num_rows = num_rows;
-  for (auto& [other, waiting] : waiting_) {
+  bool anybody = false;
+  for (auto& entry : waiting_) {
+    Waiting& waiting = entry.second;
+    const size_t before = waiting.needs.size();
     std::erase_if(waiting.needs, [&](const Need& need) {
       if (need.id != id || need.num_rows > num_rows) return false;
       waiting.entry.num_cached = std::max(waiting.entry.num_cached, need.num_rows);
       return true;
     });
+    anybody |= before > 0 && waiting.needs.empty();
   }
+  return anybody;
 }
 
-void WaitQueue::Stop(RequestId id) {
-  if (prefills_.erase(id) == 0) return;
-  for (auto& [other, waiting] : waiting_) {
+bool WaitQueue::Stop(RequestId id) {
+  if (prefills_.erase(id) == 0) return false;
+  bool anybody = false;
+  for (auto& entry : waiting_) {
+    Waiting& waiting = entry.second;
+    const size_t before = waiting.needs.size();
     std::erase_if(waiting.needs, [&](const Need& need) { return need.id == id; });
+    anybody |= before > 0 && waiting.needs.empty();
   }
+  return anybody;
 }
 
 }  // namespace trellis

@@ -74,12 +74,12 @@ class WaitQueue {
   // A waiting request was admitted, with `num_rows` of its tokens in the cache; the others may now
   // have to wait for it. REQUIRES: it is waiting.
   void Start(RequestId id, size_t num_rows);
-  // A prefill has num_rows rows in the cache now. Ignored if it is not prefilling. REQUIRES: rows
-  // never decrease.
-  void Progress(RequestId id, size_t num_rows);
+  // A prefill has num_rows rows in the cache now. Ignored if it is not prefilling. Whether somebody
+  // need not wait any more. REQUIRES: rows never decrease.
+  bool Progress(RequestId id, size_t num_rows);
   // A prefill is complete, died, or is no longer worth waiting for. Ignored if it is not
-  // prefilling.
-  void Stop(RequestId id);
+  // prefilling. Whether somebody need not wait any more.
+  bool Stop(RequestId id);
 
   size_t size() const { return waiting_.size(); }
   bool empty() const { return waiting_.empty(); }

@@ -45,12 +45,12 @@ Result<ApiKeys> ApiKeys::Parse(std::string_view text) {
   std::istringstream lines{std::string(text)};
   std::string line;
   for (size_t number = 1; std::getline(lines, line); number++) {
-    std::istringstream words(line.substr(0, line.find('#')));
+    std::istringstream words(line);
     ApiKey key;
-    if (!(words >> key.secret)) continue;
+    if (!(words >> key.secret) || key.secret.starts_with('#')) continue;
     key.scope = "key " + key.secret;
     std::string word;
-    while (words >> word) {
+    while (words >> word && !word.starts_with('#')) {
       const Status status = ApplyWord(word, number, &key);
       if (!status.ok()) return status;
     }

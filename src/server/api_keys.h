@@ -1,7 +1,7 @@
 // ApiKeys: who may use the server. A key is a tenant: it has a share of the machine
 // (sched/fair_share.h) and a cache scope of its own, unless its line puts it into one with others.
 //
-// The file has a line for each key; '#' begins a comment.
+// The file has a line for each key; a word that begins with '#' begins a comment.
 //
 //   KEY                  a cache of its own
 //   KEY scope=NAME       shares what is cached with the other keys of NAME

@@ -17,12 +17,12 @@ TEST(ApiKeysTest, ALineForEach) {
   const ApiKeys keys = Parsed(
       "# our keys\n\n"
       "one\n  two   scope=team # both of the team\nthree scope=team admin\r\n"
-      "four\n");
+      "four#4\n");
   EXPECT_EQ(keys.size(), 4u);
   EXPECT_EQ(keys.Find("one")->role, Role::kUser);
   EXPECT_EQ(keys.Find("three")->role, Role::kAdmin);
   EXPECT_EQ(keys.Find("two")->scope, keys.Find("three")->scope);
-  EXPECT_NE(keys.Find("one")->scope, keys.Find("four")->scope);
+  EXPECT_NE(keys.Find("one")->scope, keys.Find("four#4")->scope);
   EXPECT_NE(keys.Find("one")->scope, keys.Find("two")->scope);
   for (const char* other : {"", "on", "onee", "ONE", "team", "scope=team", "oneone"}) {
     EXPECT_EQ(keys.Find(other), nullptr) << other;
@@ -99,6 +99,34 @@ TEST_F(KeyedServerTest, WithoutAKeyOnlyWhatIsPublic) {
     EXPECT_EQ(Send("OPTIONS", kCompletions, key).status, 204u);
   }
   EXPECT_EQ(server_.engine().Stats().requests_total, 0u);
+}
+
+TEST_F(KeyedServerTest, TheBodyOfWhoHasNoKeyIsNotWaitedFor) {
+  Client client(server_);
+  client.Send(
+      "POST /v1/completions HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: "
+      "30000000\r\n\r\n{");
+  const Answer refused = client.Read();
+  EXPECT_EQ(refused.status, 401u);
+  EXPECT_EQ(client.ReadSome(10), "") << "and the connection ends";
+  Client again(server_);  // without a body there is nothing to be rid of
+  for (int i = 0; i < 2; i++) EXPECT_EQ(again.Get("/v1/models").status, 401u);
+}
+
+TEST_F(KeyedServerTest, AFullQueueOfOneKeyIsNotAnothers) {
+  server_.gate().Close();
+  std::vector<std::unique_ptr<Client>> clients;
+  const auto send = [&](const std::string& key) {
+    clients.push_back(std::make_unique<Client>(server_));
+    clients.back()->SendRequest("POST", kCompletions,
+                                Json{{"prompt", "q"}, {"max_tokens", 1}}.dump(),
+                                "Authorization: Bearer " + key + "\r\n");
+  };
+  for (int i = 0; i < 2200; i++) send("one");
+  server_.Await([](const EngineStats& stats) { return stats.rejected_total > 0; });
+  send("two");
+  server_.gate().Open();
+  EXPECT_EQ(clients.back()->Read().status, 200u);
 }
 
 TEST_F(KeyedServerTest, EitherHeaderOpens) {

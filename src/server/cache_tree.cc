@@ -41,6 +41,8 @@ Reply CacheTreeReply(const HttpRequest& request, const Caller& caller, const Ser
   const std::string salt = QueryValue(request, "cache_salt").value_or("");
   if (caller.OwnsScope(salt)) options.readable_scope = caller.ScopeOf(salt);
 
+  if (!caller.is_admin()) options.scopes = TreeViewOptions::Scopes::kReadable;
+
   TreeView view;
   PageCacheStats stats;
   service.engine->Inspect([&](const PageCache& cache) {
@@ -49,10 +51,6 @@ Reply CacheTreeReply(const HttpRequest& request, const Caller& caller, const Ser
   });
   size_t num_pages_shown = 0;
   OrderedJson shown = OrderedJson::array();
-  if (!caller.is_admin()) {
-    std::erase_if(view.nodes,
-                  [&](const TreeView::Node& node) { return node.scope != view.readable_scope; });
-  }
   for (const TreeView::Node& node : view.nodes) {
     num_pages_shown += node.num_pages;
     shown.push_back(NodeObject(node, service, stats.page_bytes));

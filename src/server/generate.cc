@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <limits>
 #include <numeric>
 #include <sstream>
 
@@ -103,7 +104,10 @@ class Generation {
       request.scope = caller_.ScopeOf(job_.fields.cache_salt);
       if (!job_.fields.cache_salt.empty()) request.wider_scope = caller_.ScopeOf("");
       request.client = {.tenant = caller_.tenant(), .session = SessionName()};
-      request.priority = job_.fields.priority;
+      // What is computed ahead of time waits for everything else of its key.
+      const bool is_answer = job_.purpose == Job::Purpose::kAnswer;
+      request.priority = is_answer ? job_.fields.priority : std::numeric_limits<int32_t>::max();
+      request.cache_priority = job_.fields.priority;
       request.cache_prompt = job_.fields.cache_prompt;
       if (i % n == 0) request.retentions = job_.prompts[i / n].retentions;
       request.dropped_if_begins = job_.dropped_if_begins;

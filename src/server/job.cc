@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <chrono>
-#include <limits>
 #include <random>
 
 #include "base/common_prefix.h"
@@ -138,7 +137,6 @@ ApiResult<Job> MakeJob(std::string_view path, const std::string& body, const Ser
   job.fields.stream = false;
   job.fields.max_tokens = 1;  // the engine knows no prompt without an answer
   job.fields.num_choices = job.fields.best_of = 1;
-  job.fields.priority = std::numeric_limits<int32_t>::max();
   if (job.purpose == Job::Purpose::kPin) {
     for (JobPrompt& prompt : job.prompts) {
       prompt.retentions = {{prompt.tokens.size(), pin.value().lifetime}};

@@ -36,17 +36,24 @@ class PinOracle {
       const bool replaced = same && pin->expires <= expires && BeginsWith(tokens, pin->tokens);
       pin = replaced ? End(pin) : std::next(pin);
     }
-    while (!pins_.empty() && PagesWith(scope, tokens) > max_pages_) {
-      std::map<std::string, size_t> held;
+    while (PagesWith(scope, tokens) > max_pages_) {
+      std::map<std::string, size_t> held{{owner, tokens.size()}};
       for (const Pin& pin : pins_) held[pin.owner] += pin.tokens.size();
-      std::string most = held.begin()->first;
+      std::string most = owner;
       for (const auto& [name, size] : held) {
         if (size > held[most]) most = name;
       }
-      End(std::find_if(pins_.begin(), pins_.end(),
-                       [&](const Pin& pin) { return pin.owner == most; }));
+      const auto first = std::find_if(pins_.begin(), pins_.end(),
+                                      [&](const Pin& pin) { return pin.owner == most; });
       num_given_up_++;
+      if (first != pins_.end()) {
+        End(first);
+        continue;
+      }
+      // It has nothing but what it asks for: as much of that as fits.
+      while (PagesWith(scope, tokens) > max_pages_) tokens.resize(tokens.size() - kPageTokens);
     }
+    if (tokens.empty()) return {};
     auto place = pins_.begin();
     while (place != pins_.end() && place->expires <= expires) ++place;
     pins_.insert(place,
