@@ -64,6 +64,7 @@ class KeyedServerTest : public testing::Test {
  protected:
   KeyedServerTest()
       : server_([](TestOptions& options) {
+          options.max_queue = 150;
           options.server.keys = Parsed("one\ntwo\nboss admin\nleft scope=t\nright scope=t\n");
         }) {
     server_.Load();
@@ -122,7 +123,7 @@ TEST_F(KeyedServerTest, AFullQueueOfOneKeyIsNotAnothers) {
                                 Json{{"prompt", "q"}, {"max_tokens", 1}}.dump(),
                                 "Authorization: Bearer " + key + "\r\n");
   };
-  for (int i = 0; i < 2200; i++) send("one");
+  for (int i = 0; i < 250; i++) send("one");
   server_.Await([](const EngineStats& stats) { return stats.rejected_total > 0; });
   send("two");
   server_.gate().Open();
