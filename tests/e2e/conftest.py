@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import pathlib
+import random
 import re
 import shutil
 import socket
@@ -165,6 +166,17 @@ class Server:
             return self.process.wait(DEADLINE)
         except subprocess.TimeoutExpired:
             self.fail("it goes on after SIGTERM")
+
+
+def some_tokens(seed, count):
+    return [random.Random(f"{seed}:{i}").randrange(300, 40000) for i in range(count)]
+
+
+def complete(server, tokens, **more):
+    body = {"prompt": tokens, "max_tokens": 8, "temperature": 0, "ignore_eos": True, **more}
+    status, answer = server.post("/v1/completions", body)
+    assert status == 200, answer
+    return answer
 
 
 @pytest.fixture(scope="session")

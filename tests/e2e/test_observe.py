@@ -2,10 +2,10 @@
 
 import json
 import pathlib
-import random
 
 import promql_parser
 from prometheus_client.parser import text_string_to_metric_families
+from conftest import complete, some_tokens
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -28,17 +28,6 @@ def samples(server):
     return found
 
 
-def complete(server, tokens, **more):
-    body = {"prompt": tokens, "max_tokens": 4, "temperature": 0, "ignore_eos": True, **more}
-    status, answer = server.post("/v1/completions", body)
-    assert status == 200, answer
-    return answer
-
-
-def some_tokens(seed, count):
-    return [random.Random(f"{seed}:{i}").randrange(300, 40000) for i in range(count)]
-
-
 def test_prometheus_reads_the_metrics(server):
     for name, family in families(server).items():
         assert name.startswith("trellis_") and family.documentation and family.samples, name
@@ -54,9 +43,9 @@ def test_prometheus_reads_the_metrics(server):
 def test_vllms_names_mean_what_they_mean_there(fresh):
     before = samples(fresh)
     prompt = some_tokens("metrics", 90)
-    complete(fresh, prompt)
-    complete(fresh, prompt)
-    complete(fresh, prompt, cache_prompt=False)
+    complete(fresh, prompt, max_tokens=4)
+    complete(fresh, prompt, max_tokens=4)
+    complete(fresh, prompt, max_tokens=4, cache_prompt=False)
     stopped = complete(fresh, prompt + some_tokens("more", 10), max_tokens=8)["choices"][0]["text"][-3:]
     again = complete(fresh, prompt + some_tokens("more", 10), max_tokens=2000, stop=[stopped])
     assert again["choices"][0]["finish_reason"] == "stop"

@@ -8,7 +8,7 @@ import time
 
 import openai
 import pytest
-from conftest import MODEL, Server, read_until
+from conftest import MODEL, Server, complete, read_until, some_tokens
 
 CAUSES = ["disabled", "cold", "evicted", "diverged", "new_tokens", "scope"]
 
@@ -16,17 +16,6 @@ CAUSES = ["disabled", "cold", "evicted", "diverged", "new_tokens", "scope"]
 @pytest.fixture
 def client(server):
     return openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
-
-
-def complete(server, tokens, **more):
-    body = {"prompt": tokens, "max_tokens": 8, "temperature": 0, "ignore_eos": True, **more}
-    status, answer = server.post("/v1/completions", body)
-    assert status == 200, answer
-    return answer
-
-
-def some_tokens(seed, count):
-    return [random.Random(f"{seed}:{i}").randrange(300, 40000) for i in range(count)]
 
 
 def test_chat_and_stream_say_the_same(client):
