@@ -1,6 +1,6 @@
 # Everything here calls scripts/; `make help` lists it.
 .DEFAULT_GOAL := build
-.PHONY: build run test test-long bench fuzz format install clean help
+.PHONY: build run test test-long bench bench-cache soak fuzz format install clean help
 
 build: ## set up and build build/release/bin/trellis
 	@scripts/setup run
@@ -18,6 +18,12 @@ test-long: ## the runs of hours: 10^7 operations on the cache, perplexity beside
 bench: ## measure beside llama.cpp and OpenVINO GenAI, for hours; BENCH_ARGS=--quick for minutes
 	@scripts/bench $(BENCH_ARGS)
 
+bench-cache: ## the same of prompts that share their beginnings, also beside a Trellis that keeps nothing
+	@scripts/bench --set cache $(BENCH_ARGS)
+
+soak: ## 300 clients on a cache far too small; SOAK_MINUTES=20, SOAK_PRESET=dev with sanitizers
+	@scripts/soak
+
 fuzz: ## run each libFuzzer target for FUZZ_SECONDS (60)
 	@scripts/fuzz
 
@@ -31,4 +37,4 @@ clean: ## remove build/; what was fetched stays in ~/.cache/trellis
 	@rm -rf build
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile

@@ -18,15 +18,29 @@ import numpy
 import openvino
 import openvino_genai
 
-from servers import peak_mib
+from known_blocks import KnownBlocks
+from servers import peak_mib, wall_of
+from stats import median
 from texts import Prompts, sample_text
 
-BLOCK = 32  # tokens; the prefix cache keeps whole ones
 KV_GIB = 2  # room for every workload; what is not used is not resident
+
+
+class Request:
+    """One that runs, or has run."""
+
+    def __init__(self, handle, prompt, num_out, computed):
+        self.handle, self.prompt, self.num_out, self.computed = handle, prompt, num_out, computed
+        self.sent, self.ids, self.arrivals = time.monotonic(), [], []
+
+    @property
+    def first(self):
+        return self.arrivals[0] - self.sent
 
 
 class Peer:
     def __init__(self, model, threads, options, folder=None):
+        self.known, self.num_added, self.running = KnownBlocks(), 0, []
         scheduler = openvino_genai.SchedulerConfig()
         scheduler.enable_prefix_caching = True
         scheduler.cache_size = KV_GIB
@@ -52,23 +66,49 @@ class Peer:
     def encode(self, text):
         return self.pipeline.get_tokenizer().encode(text).input_ids.data[0].tolist()
 
-    def run(self, prompts, num_out):
-        """All at once; (when they were sent, [arrivals of the tokens of each])."""
+    def add(self, prompt, num_out):
         config = openvino_genai.GenerationConfig(max_new_tokens=num_out, ignore_eos=True, do_sample=False)
-        tensors = [openvino.Tensor(numpy.array([prompt], dtype=numpy.int64)) for prompt in prompts]
-        sent = time.monotonic()
-        handles = [self.pipeline.add_request(i, tensor, config) for i, tensor in enumerate(tensors)]
-        arrivals = [[] for _ in handles]
-        while self.pipeline.has_non_finished_requests():
-            self.pipeline.step()
-            now = time.monotonic()
-            for handle, times in zip(handles, arrivals):
-                while handle.can_read():
-                    for output in handle.read().values():
-                        times.extend([now] * len(output.generated_ids))
-        if any(len(times) != num_out for times in arrivals):
-            sys.exit(f"{num_out} tokens were asked for, {[len(times) for times in arrivals]} came")
-        return sent, arrivals
+        tensor = openvino.Tensor(numpy.array([prompt], dtype=numpy.int64))
+        computed = len(prompt) - self.known.count(prompt)
+        # The time begins here: what is counted for the report is none of the pipeline's work.
+        request = Request(None, prompt, num_out, computed)
+        request.handle = self.pipeline.add_request(self.num_added, tensor, config)
+        self.num_added += 1
+        self.running.append(request)
+        return request
+
+    def step(self):
+        """Those that are done now."""
+        self.pipeline.step()
+        now, done = time.monotonic(), []
+        for request in self.running:
+            while request.handle.can_read():
+                for output in request.handle.read().values():
+                    request.ids.extend(output.generated_ids)
+                    request.arrivals.extend([now] * len(output.generated_ids))
+            if len(request.ids) >= request.num_out:
+                done.append(request)
+                self.known.add(request.prompt + request.ids[:-1])
+        self.running = [request for request in self.running if request not in done]
+        if self.running and not self.pipeline.has_non_finished_requests():
+            sys.exit(f"{self.running[0].num_out} tokens were asked for, {len(self.running[0].ids)} came")
+        return done
+
+    def run(self, prompts, num_out):
+        """All at once."""
+        requests = [self.add(prompt, num_out) for prompt in prompts]
+        while self.running:
+            self.step()
+        return requests
+
+    def kv_mib(self):
+        """The most of the cache that was in use."""
+        metrics = self.pipeline.get_metrics()
+        return metrics.max_cache_usage / 100 * metrics.kv_cache_size_in_bytes / 2**20
+
+
+def computed(requests):
+    return sum(request.computed for request in requests)
 
 
 def speed(peer, job):
@@ -82,32 +122,31 @@ def speed(peer, job):
         peer.run([depth], 1)
     if job["prefill"]:
         for _ in range(2):  # the first is to warm up
-            prompt = depth + tokens(job["prefill"])
-            sent, [times] = peer.run([prompt], 1)
-        # A block that the depth does not fill is computed again.
-        computed = len(prompt) - len(depth) // BLOCK * BLOCK
-        result["prefill"] = computed / (times[0] - sent)
+            [done] = peer.run([depth + tokens(job["prefill"])], 1)
+        # A block that the depth does not fill is computed again, and counts.
+        result["prefill"] = done.computed / done.first
     if job["decode"]:
         for count in (4, job["decode"]):
-            _, [times] = peer.run([depth or tokens(1)], count + 1)
-        result["decode"] = count / (times[-1] - times[0])
+            [done] = peer.run([depth or tokens(1)], count + 1)
+        result["decode"] = count / (done.arrivals[-1] - done.arrivals[0])
     return result
 
 
 def warm(peer, job):
     prompt = Prompts(peer.encode(sample_text())).cut(job["warm"] + job["own"])
     peer.run([prompt[: job["warm"]]], 1)
-    sent, [times] = peer.run([prompt], job["out"])
-    return {"ttft_s": times[0] - sent, "wall_s": times[-1] - sent}
+    [done] = peer.run([prompt], job["out"])
+    return {"ttft_s": done.first, "wall_s": wall_of([done]), "computed": done.computed}
 
 
 def branches(peer, job):
     prompts, result = Prompts(peer.encode(sample_text())), {}
     trunk = prompts.cut(job["trunk"])
     for name in ("cold", "more"):
-        sent, arrivals = peer.run([trunk + prompts.cut(job["own"]) for _ in range(job["branches"])], job["out"])
-        result[f"{name}_wall_s"] = max(times[-1] for times in arrivals) - sent
-        result[f"{name}_ttft_s"] = max(times[0] for times in arrivals) - sent
+        done = peer.run([trunk + prompts.cut(job["own"]) for _ in range(job["branches"])], job["out"])
+        result[f"{name}_wall_s"] = wall_of(done)
+        result[f"{name}_ttft_s"] = max(request.first for request in done)
+        result[f"{name}_computed"] = computed(done)
     return result | {"peak_mib": peak_mib(os.getpid())}
 
 
@@ -118,20 +157,51 @@ def streams(peer, job):
         peer.run([trunk], 1)
     all_prompts = [trunk + prompts.cut(job["own"]) for _ in range(job["streams"])]
     peer.run(all_prompts, 1)
-    _, arrivals = peer.run(all_prompts, job["out"])
-    return {"streams": [[len(times), times] for times in arrivals]}
+    return {"streams": [[len(done.ids), done.arrivals] for done in peer.run(all_prompts, job["out"])]}
+
+
+def at_once(peer, job):
+    prompts = Prompts(peer.encode(sample_text())).grouped(**job["shape"])
+    if job.get("warm"):
+        peer.run([prompts[0][: job["shape"]["shared"]]], 1)
+    done = peer.run(prompts, job["out"])
+    return {
+        "wall_s": wall_of(done),
+        "ttft_s": median([request.first for request in done]),
+        "computed": computed(done),
+        "kv_mib": peer.kv_mib(),
+        "peak_mib": peak_mib(os.getpid()),
+    }
+
+
+def agents(peer, job):
+    size = (job[key] for key in ("agents", "turns", "harness", "task", "result"))
+    results, turns = {}, []
+    for prompt, between in Prompts(peer.encode(sample_text())).agents(*size):
+        turns.append(peer.add(prompt, job["out"]))
+        results[turns[-1]] = between
+    while peer.running:
+        for done in peer.step():
+            between = results.pop(done)
+            if between:
+                turns.append(peer.add(done.prompt + done.ids + between[0], job["out"]))
+                results[turns[-1]] = between[1:]
+    ttft_s = median([turn.first for turn in turns])
+    return {"wall_s": wall_of(turns), "ttft_s": ttft_s, "computed": computed(turns)}
 
 
 def load(peer, job):
-    _, [times] = peer.run([peer.encode(job["prompt"])], 1)
-    return {"took_s": times[0] - job["started"], "peak_mib": peak_mib(os.getpid())}
+    [done] = peer.run([peer.encode(job["prompt"])], 1)
+    return {"took_s": done.arrivals[0] - job["started"], "peak_mib": peak_mib(os.getpid())}
+
+
+WORK = {work.__name__: work for work in (speed, warm, branches, streams, at_once, agents, load)}
 
 
 def main():
     job = json.loads(sys.argv[1])
     peer = Peer(job["model"], job["threads"], job["options"], job.get("folder"))
-    work = {"speed": speed, "warm": warm, "branches": branches, "streams": streams, "load": load}
-    print(json.dumps(work[job["workload"]](peer, job)))
+    print(json.dumps(WORK[job["workload"]](peer, job)))
 
 
 if __name__ == "__main__":

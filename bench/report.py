@@ -15,16 +15,24 @@ import sys
 import machine
 import stats
 from goals import GOALS
-from tools import LLAMA, OPENVINO, OURS, ROOT
+from tools import OURS, ROOT, UNCACHED
 from turns import best_settings
-from workloads import FULL, WORKLOADS
+from workload import WITH_PEERS
+from workloads import WORKLOADS
 
-PEERS = (LLAMA, OPENVINO)
+NOT_MEASURED = "not measured"
+DEFAULTS = "defaults"  # the setting of that name
 DOCS = ROOT / "docs/benchmarks.md"
 
 
 def piece_name(data):
     return "/".join(part for part in data["piece"].values() if part)
+
+
+def others(workload):
+    """The sides that Trellis is compared with."""
+    sides = WORKLOADS[workload].sides if workload in WORKLOADS else WITH_PEERS
+    return [side for side in sides if side != OURS]
 
 
 def load(folder):
@@ -46,26 +54,41 @@ def load(folder):
 
 
 def samples(data, side, key):
-    """(setting, values in the order of turns): of the setting that has this figure."""
-    runs = sorted((run for run in data["runs"] if run["side"] == side), key=lambda run: run["turn"])
-    found = [(run["setting"], run["values"][key]) for run in runs if key in run["values"]]
-    if len({setting for setting, _ in found}) > 1:
-        # Another figure's best setting was run too and gave this figure beside its own.
-        best = best_settings(data["trials"].get(side, {}), data["figures"]).get(key)
+    """(setting, values in the order of turns): of the setting that is best for this figure. Others were run too, for
+    other figures or as the defaults, and gave this one beside."""
+    found = runs_of(data, side, key)
+    best = best_settings(data["trials"].get(side, {}), data["figures"]).get(key)
+    if best:
         found = [(setting, value) for setting, value in found if setting == best]
     return (found[0][0] if found else ""), [value for _, value in found]
+
+
+def runs_of(data, side, key):
+    """[(setting, value)]"""
+    runs = sorted((run for run in data["runs"] if run["side"] == side), key=lambda run: run["turn"])
+    return [(run["setting"], run["values"][key]) for run in runs if key in run["values"]]
+
+
+def defaults_of(data, side, key):
+    """What a side's defaults give: their runs in turns, or else what was tried of them, once."""
+    values = [value for setting, value in runs_of(data, side, key) if setting == DEFAULTS]
+    tried = data["trials"].get(side, {}).get(DEFAULTS, {})
+    return values or ([tried[key]] if key in tried else [])
 
 
 def spread(values):
     return {"median": stats.median(values), "min": min(values), "max": max(values), "runs": len(values)}
 
 
-def why_missing(data, side):
-    errors = [values["error"] for values in data["trials"].get(side, {}).values() if "error" in values]
-    if errors and len(errors) == len(data["trials"][side]):
+def why_missing(data, side, key):
+    trials = data["trials"].get(side, {})
+    errors = [values["error"] for values in trials.values() if "error" in values]
+    if errors and len(errors) == len(trials):
         return errors[0].strip().splitlines()[-1]
     if side not in data["wanted"]:
         return "not asked for"
+    if any(run["side"] == side for run in data["runs"]) and not any(key in tried for tried in trials.values()):
+        return ""  # it does not say this
     return "not run yet"
 
 
@@ -79,19 +102,19 @@ def summarise(data):
         if ours:
             row["sides"][OURS] = spread(ours)
         else:
-            row["missing"][OURS] = why_missing(data, OURS)
-        for side in PEERS:
+            row["missing"][OURS] = why_missing(data, OURS, key)
+        for side in others(data["piece"]["workload"]):
             setting, theirs = samples(data, side, key)
             if not theirs:
-                row["missing"][side] = why_missing(data, side)
+                row["missing"][side] = why_missing(data, side, key)
                 continue
             row["sides"][side] = spread(theirs) | {"setting": setting}
             if ours:
                 row["sides"][side] |= stats.compare(ours, theirs, higher)
-            default = data["trials"].get(side, {}).get("defaults", {})
-            if key in default and ours:
-                ratio = stats.median(ours) / default[key]
-                row["sides"][side]["over_defaults"] = ratio if higher else 1 / ratio
+            defaults = defaults_of(data, side, key)
+            if ours and defaults and setting != DEFAULTS:
+                row["sides"][side]["over_defaults"] = stats.compare(ours, defaults, higher)["ratio"]
+                row["sides"][side]["defaults_runs"] = len(defaults)
         rows.append(row)
     return rows
 
@@ -106,7 +129,7 @@ def number(value):
 
 
 def value_cell(row, side):
-    if side in row["missing"]:
+    if side not in row["sides"]:
         return "–"
     got = row["sides"][side]
     spread = f"{number(got['min'])} to {number(got['max'])}, " if got["runs"] > 1 else ""
@@ -117,42 +140,73 @@ def ratio_cell(row, side):
     got = row["sides"].get(side, {})
     if "ratio" not in got:
         return "–"
-    return f"{got['ratio']:.2f} ({got['low']:.2f} to {got['high']:.2f}), {got['verdict']}"
+    return f"{ratio_text(got)}, {got['verdict']}{defaults_text(got)}"
 
 
-def workload_table(rows):
+def ratio_text(got):
+    return f"{got['ratio']:.2f} ({got['low']:.2f} to {got['high']:.2f})"
+
+
+def defaults_text(got):
+    if "over_defaults" not in got:
+        return ""
+    return f"; {got['over_defaults']:.1f} of its defaults{', one run' if got['defaults_runs'] == 1 else ''}"
+
+
+def workload_table(rows, sides):
     header = ["model", "", "unit", OURS]
-    for side in PEERS:
-        header += [side, "its best setting", "ratio"]
+    for side in sides:
+        header += [side, "ratio"] if side == UNCACHED else [side, "its best setting", "ratio"]
     body = []
     for row in rows:
         line = [row["model"], row["label"], row["unit"], value_cell(row, OURS)]
-        for side in PEERS:
-            line += [value_cell(row, side), row["sides"].get(side, {}).get("setting", "–"), ratio_cell(row, side)]
+        for side in sides:
+            line.append(value_cell(row, side))
+            if side != UNCACHED:
+                line.append(row["sides"].get(side, {}).get("setting", "–"))
+            line.append(ratio_cell(row, side))
         body.append(line)
     return table(header, body)
 
 
-def reached(ratio, goal, verdict):
-    text = "yes" if ratio >= goal else "no"
+def reached(is_reached, verdict):
+    text = "yes" if is_reached else "no"
     return f"{text} ({verdict})" if verdict in (stats.NOISE, stats.TOO_FEW) else text
 
 
-def goals_table(rows):
+def goal_lines(goal, row):
+    """One for each side it is a goal against, or one for what Trellis is to reach by itself. `row`: None if there is
+    none."""
+    lines, sides = [], row["sides"] if row else {}
+    if goal.most is not None:
+        line = [goal.label, "–", f"<= {number(goal.most)}"]
+        if OURS in sides:
+            lines.append([*line, value_cell(row, OURS), reached(sides[OURS]["median"] <= goal.most, "")])
+        else:
+            lines.append([*line, "–", row["missing"][OURS] if row else NOT_MEASURED])
+    for side, least in goal.ratios.items():
+        line, got = [goal.label, side, f">= {least:.3g}"], sides.get(side, {})
+        if "ratio" in got:
+            measured = ratio_text(got) + defaults_text(got)
+            lines.append([*line, measured, reached(got["ratio"] >= least, got["verdict"])])
+        else:
+            lines.append([*line, "–", row["missing"].get(side, "not run yet") if row else NOT_MEASURED])
+    return lines
+
+
+def goals_table(goals, rows):
     by_name = {(row["piece"], row["key"]): row for row in rows}
-    body = []
-    for goal in GOALS:
-        row = by_name.get((goal.piece, goal.figure))
-        for side, least in goal.ratios.items():
-            got = row["sides"].get(side, {}) if row else {}
-            line = [goal.label, side, f">= {least:.3g}"]
-            if "ratio" not in got:
-                body.append([*line, "–", "not measured" if not row else row["missing"].get(side, "not run yet")])
-                continue
-            beside = f"; {got['over_defaults']:.1f} of its defaults, one run" if "over_defaults" in got else ""
-            line.append(f"{got['ratio']:.2f} ({got['low']:.2f} to {got['high']:.2f}){beside}")
-            body.append([*line, reached(got["ratio"], least, got["verdict"])])
-    return table(["measure", "against", "goal", "ratio", "reached"], body)
+    body = [line for goal in goals for line in goal_lines(goal, by_name.get((goal.piece, goal.figure)))]
+    return table(["measure", "against", "goal", "ratio or value", "reached"], body)
+
+
+def goals_parts(rows):
+    """The goals of which anything is measured."""
+    pieces, parts = {row["piece"] for row in rows}, []
+    for title, goals in GOALS.items():
+        if any(goal.piece in pieces for goal in goals):
+            parts += [f"**{title}**", goals_table(goals, rows)]
+    return parts
 
 
 def facts_text(records):
@@ -170,7 +224,8 @@ def missing_list(rows):
     lines = {}
     for row in rows:
         for side, why in row["missing"].items():
-            lines[f"- {row['piece']}, {side}: {why}"] = None
+            if why:
+                lines[f"- {row['piece']}, {side}: {why}"] = None
     return "\n".join(lines)
 
 
@@ -178,18 +233,19 @@ def markdown(records, with_goals):
     rows = [row for data in records for row in summarise(data)]
     parts = [facts_text(records)]
     if with_goals:
-        parts += ["**Goals**", goals_table(rows)]
+        parts += goals_parts(rows)
     for name, workload in WORKLOADS.items():
         own = [row for row in rows if row["piece"].split("/")[0] == name]
         if own:
-            parts += [f"**{name}**: {' '.join(workload.__doc__.split())}", workload_table(own)]
+            parts += [f"**{name}**: {' '.join(workload.__doc__.split())}", workload_table(own, others(name))]
     if lines := missing_list(rows):
         parts += ["**Missing**", lines]
     return "\n\n".join(parts)
 
 
 def is_full(data):
-    return data["sizes"] == dataclasses.asdict(FULL)
+    workload = WORKLOADS.get(data["piece"]["workload"])
+    return workload is not None and data["sizes"] == dataclasses.asdict(workload.full)
 
 
 def write(folder):

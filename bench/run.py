@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Trellis beside llama.cpp and OpenVINO GenAI: same files, same threads, in turns.
+"""Trellis beside llama.cpp and OpenVINO GenAI: same files, same threads, in turns. With --set cache: prompts that
+share their beginnings, also beside a Trellis that keeps nothing.
 
 Results are kept piece by piece under OUT/full (or OUT/quick), and a piece that is there is not measured again, so a
 run can be stopped at any time and started again. The report is made of whatever is there.
 """
 
 import argparse
+import dataclasses
 import fnmatch
 import pathlib
 import signal
@@ -15,23 +17,59 @@ import time
 import machine
 import report
 from servers import BenchError
-from tools import LLAMA, OPENVINO, OURS, Tools
+from tools import LLAMA, MODELS, OPENVINO, OURS, UNCACHED, Tools
 from turns import Record, Runner, all_pieces
-from workloads import FULL, QUICK, WORKLOADS
+from workloads import WORKLOADS
 
-# The default run; the rest of what there is comes by --only.
-DEFAULT = ["speed/*", "load/*"] + [
-    f"{workload}/{model}"
-    for model in ("smollm2", "qwen-1.5b")
-    for workload in ("warm", "branches", "streams")
-]
-QUICK_DEFAULT = [
-    "speed/smollm2/0", "speed/smollm2/2048", "speed/qwen-1.5b/0", "warm/smollm2", "branches/smollm2",
-    "streams/smollm2/shared-8", "load/smollm2",
-]  # fmt: skip
-# OpenVINO takes long to load, in every run. 5 against 3 still tell a difference from noise (stats.MAX_LUCK).
-REPETITIONS = {OURS: 5, LLAMA: 5, OPENVINO: 3}
-QUICK_REPETITIONS = {OURS: 4, LLAMA: 4, OPENVINO: 4}
+
+
+@dataclasses.dataclass(frozen=True)
+class Set:
+    """What is measured unless --only says otherwise; the rest of what there is comes by --only."""
+
+    pieces: list
+    quick: list
+    repetitions: dict  # side -> runs
+
+
+# OpenVINO takes long to load, in every run, and llama.cpp to compute what it does not find. 5 against 3 still tell a
+# difference from noise (stats.MAX_LUCK).
+SETS = {
+    "speed": Set(
+        ["speed/*", "load/*"]
+        + [
+            f"{workload}/{model}"
+            for model in ("smollm2", "qwen-1.5b")
+            for workload in ("warm", "branches", "streams")
+        ],
+        [
+            "speed/smollm2/0", "speed/smollm2/2048", "speed/qwen-1.5b/0", "warm/smollm2", "branches/smollm2",
+            "streams/smollm2/shared-8", "load/smollm2",
+        ],
+        {OURS: 5, UNCACHED: 5, LLAMA: 5, OPENVINO: 3},
+    ),
+    "cache": Set(
+        [
+            f"{workload}/smollm2"
+            for workload in ("branches", "agents", "curve", "shared-prefix", "no-reuse", "memory", "warm")
+        ],
+        [
+            "branches/smollm2", "agents/smollm2", "curve/smollm2/0", "curve/smollm2/50", "curve/smollm2/95",
+            "shared-prefix/smollm2", "no-reuse/smollm2", "memory/smollm2/1", "memory/smollm2/8", "warm/smollm2",
+        ],
+        {OURS: 5, UNCACHED: 5, LLAMA: 3, OPENVINO: 3},
+    ),
+}  # fmt: skip
+QUICK_REPETITIONS = {OURS: 4, UNCACHED: 4, LLAMA: 4, OPENVINO: 4}
+
+
+def patterns_of(of_set, quick, models):
+    """Of a set's pieces: those of `models` instead of its own, if any are named."""
+    patterns = of_set.quick if quick else of_set.pieces
+    if not models:
+        return patterns
+    parts = [pattern.split("/") for pattern in patterns]
+    return ["/".join([part[0], model, *part[2:]]) for model in models for part in parts]
 
 
 def chosen(pieces, patterns):
@@ -45,6 +83,8 @@ def chosen(pieces, patterns):
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--set", choices=SETS, help="what is measured: speed, unless told")
+    parser.add_argument("--model", action="append", choices=MODELS, help="that set's pieces, of this model")
     parser.add_argument("--quick", action="store_true", help="a small model, small sizes: some 10 minutes")
     parser.add_argument("--only", action="append", metavar="WORKLOAD[/MODEL[/VARIANT]]", help="pieces; * matches")
     parser.add_argument("--list", action="store_true", help="the pieces there are, and no more")
@@ -59,11 +99,13 @@ def parse():
     parser.add_argument("--models", type=pathlib.Path, help="folder of fetched models")
     parser.add_argument("--made", type=pathlib.Path, help="folder for requantised models")
     args = parser.parse_args()
-    args.pieces = chosen(all_pieces(), args.only or (QUICK_DEFAULT if args.quick else DEFAULT))
+    is_chosen = args.only or args.model or args.quick or args.set
+    args.set = SETS[args.set or "speed"]
+    args.pieces = chosen(all_pieces(), args.only or patterns_of(args.set, args.quick, args.model))
     if not args.pieces:
         parser.error(f"--only {' '.join(args.only)} names nothing; --list lists what there is")
     if args.list:
-        print("\n".join(piece.name for piece in (args.pieces if args.only else all_pieces())))
+        print("\n".join(piece.name for piece in (args.pieces if is_chosen else all_pieces())))
         sys.exit()
     missing = [name for name in ("trellis", "llama", "llama_plain", "models", "made") if not getattr(args, name)]
     if missing:
@@ -72,24 +114,25 @@ def parse():
 
 
 def run_piece(piece, tools, facts, folder, args, say):
-    sizes = QUICK if args.quick else FULL
+    workload, model = WORKLOADS[piece.workload], tools.model_path(piece.model)
+    sizes = workload.quick if args.quick else workload.full
     record = Record(folder / f"{piece.name.replace('/', '-')}.json", piece, facts, sizes)
     if args.again:
         record.path.unlink(missing_ok=True)
     if differs := record.resume():
         say(f"begins anew: {', '.join(differs)} changed")
-    workload, model = WORKLOADS[piece.workload], tools.model_path(piece.model)
+    sides = [side for side in tools.sides() if side in workload.sides]
     runner = Runner(
         record,
-        tools.sides(),
-        {side: workload.settings(side, piece.variant) for side in tools.sides()},
+        sides,
+        {side: workload.settings(side, piece.variant) for side in sides},
         lambda side, setting, sizes, keys: workload.measure(
             tools, side, setting, model, piece.variant, sizes, keys
         ),
         say,
     )
-    usual = QUICK_REPETITIONS if args.quick else REPETITIONS
-    return runner.run({side: args.repetitions or usual[side] for side in tools.sides()})
+    usual = QUICK_REPETITIONS if args.quick else args.set.repetitions
+    return runner.run({side: args.repetitions or usual[side] for side in sides})
 
 
 def main():

@@ -8,6 +8,7 @@ import pathlib
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 
 
@@ -20,7 +21,8 @@ class Completion:
     sent: float
     arrivals: list  # when text arrived
     count: int  # of tokens
-    computed: int  # prompt tokens that the cache did not have; None if the server does not say
+    computed: int  # prompt tokens that the cache did not have
+    text: str = ""
 
     @property
     def first(self):
@@ -33,18 +35,27 @@ class Completion:
 
 def parse(sent, lines):
     """A Completion from [(time, line)] of a stream of server-sent events."""
-    arrivals, count, computed = [], 0, None
+    arrivals, count, computed, text = [], 0, 0, ""
     for when, line in lines:
         event = json.loads(line[6:])
         if "error" in event:
             raise BenchError(f"the stream says {event['error']}")
-        if any(choice.get("text") for choice in event.get("choices", [])):
+        choices = event.get("choices", [])
+        new = "".join(choice.get("text") or "" for choice in choices)
+        # A single token may have no text of its own; then its end is what is seen of it.
+        if new or not arrivals and any(choice.get("finish_reason") for choice in choices):
             arrivals.append(when)
+        text += new
         count = (event.get("usage") or {}).get("completion_tokens", count)
         computed = (event.get("timings") or {}).get("prompt_n", computed)
     if not arrivals:
-        raise BenchError("a completion without text")
-    return Completion(sent, arrivals, count or len(arrivals), computed)
+        raise BenchError("a completion without a token")
+    return Completion(sent, arrivals, count or len(arrivals), computed, text)
+
+
+def wall_of(completions):
+    """From the first request to the last token of all."""
+    return max(done.arrivals[-1] for done in completions) - min(done.sent for done in completions)
 
 
 def peak_mib(pid):
@@ -90,9 +101,12 @@ class Server:
             self.process.wait()
         self.log.close()
 
-    def said(self):
+    def log_text(self):
         self.log.seek(0)
-        return self.log.read().decode(errors="replace")[-2000:]
+        return self.log.read().decode(errors="replace")
+
+    def said(self):
+        return self.log_text()[-2000:]
 
     def healthy(self):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
@@ -105,10 +119,15 @@ class Server:
             connection.close()
 
     def post(self, path, body):
+        return self.request("POST", path, json.dumps(body))
+
+    def get(self, path):
+        return json.load(self.request("GET", path))
+
+    def request(self, method, path, text=None):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=3600)
         try:
-            text = json.dumps(body)
-            connection.request("POST", path, text, {"Content-Type": "application/json"})
+            connection.request(method, path, text, {"Content-Type": "application/json"})
             answer = connection.getresponse()
             if answer.status != 200:
                 raise BenchError(f"{path}: {answer.status} {answer.read()[:500]}")
@@ -139,9 +158,13 @@ class Server:
 
     def complete_all(self, prompts, num_out):
         """All at once."""
-        with concurrent.futures.ThreadPoolExecutor(len(prompts)) as pool:
+        return self.at_once(lambda prompt: self.complete(prompt, num_out), prompts)
+
+    def at_once(self, client, inputs):
+        """What `client` returns for each input, a thread for each."""
+        with concurrent.futures.ThreadPoolExecutor(len(inputs)) as pool:
             try:
-                return list(pool.map(lambda prompt: self.complete(prompt, num_out), prompts))
+                return list(pool.map(client, inputs))
             except KeyboardInterrupt:
                 # The pool waits for its threads, and they for a server that may take minutes.
                 self.process.kill()
@@ -149,3 +172,40 @@ class Server:
 
     def peak_mib(self):
         return peak_mib(self.process.pid)
+
+
+class KvWatch:
+    """The most keys and values that a Trellis has in use meanwhile, asked ten times a second; a context manager."""
+
+    def __init__(self, server):
+        self.server, self.used_bytes, self.page_bytes = server, 0, 0
+
+    def __enter__(self):
+        self.done, self.failed = threading.Event(), None
+        self.thread = threading.Thread(target=self.watch)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.thread.join()
+
+    def watch(self):
+        try:
+            self.look()
+            while not self.done.wait(0.1):
+                self.look()
+            self.look()  # what stays afterwards
+        except BenchError as error:
+            self.failed = error
+
+    def look(self):
+        cache = self.server.get("/v1/cache")
+        self.used_bytes = max(self.used_bytes, cache["used_bytes"])
+        self.page_bytes = cache["page_bytes"]
+
+    def most(self):
+        """Bytes. To be asked when all is done."""
+        if self.failed:
+            raise self.failed
+        return self.used_bytes

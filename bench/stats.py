@@ -12,6 +12,17 @@ BETTER, WORSE, NOISE, TOO_FEW = "better", "worse", "within noise", "too few runs
 median = statistics.median
 
 
+def quartiles(values):
+    return statistics.quantiles(values, n=4, method="inclusive")
+
+
+def ideal_speedup(requests, percent):
+    """How many times faster requests of one length get that share `percent` of it, if what is shared is computed once
+    and nothing else takes time."""
+    shared = percent / 100
+    return requests / (shared + requests * (1 - shared))
+
+
 def luck(num_ours, num_theirs):
     """How often all of our runs lie above all of theirs although both measure the same thing."""
     return 1 / math.comb(num_ours + num_theirs, num_ours)

@@ -12,7 +12,7 @@ def sample_text():
     sentences = [" ".join(part.split()) for part in re.split(r"(?<=[.;:])\s", whole)]
     # random() gives the same numbers in every version of Python; shuffle() need not.
     draw = random.Random(1).random
-    return "\n".join(f"({i}) {sentences[int(draw() * len(sentences))]}" for i in range(500))
+    return "\n".join(f"({i}) {sentences[int(draw() * len(sentences))]}" for i in range(800))
 
 
 class Prompts:
@@ -26,3 +26,19 @@ class Prompts:
         if self.used > len(self.tokens):
             raise ValueError(f"the text has {len(self.tokens)} tokens, {self.used} are needed")
         return self.tokens[begin : self.used]
+
+    def grouped(self, groups, count, shared, own):
+        """`count` prompts behind each of `groups` prefixes of `shared` tokens, `own` more each, all mixed."""
+        prefixes = [self.cut(shared) for _ in range(groups)]
+        prompts = [prefix + self.cut(own) for _ in range(count) for prefix in prefixes]
+        draw = random.Random(1).random
+        return sorted(prompts, key=lambda _: draw())
+
+    def agents(self, count, turns, harness, task, result):
+        """[(first prompt, [what comes between its turns])] of agents behind one harness."""
+        shared = self.cut(harness)
+        return [(shared + self.cut(task), [self.cut(result) for _ in range(turns - 1)]) for _ in range(count)]
+
+    def fresh(self, draw, count):
+        """Tokens of the text in any order, so many as one likes, and hardly ever the same."""
+        return [self.tokens[int(draw() * len(self.tokens))] for _ in range(count)]

@@ -11,6 +11,7 @@ from servers import BenchError, Server
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 OURS, LLAMA, OPENVINO = "Trellis", "llama.cpp", "OpenVINO GenAI"
+UNCACHED = "Trellis, no cache"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +22,10 @@ class Setting:
     args: tuple = ()  # of the program
     plain: bool = False  # llama.cpp built without GGML_CPU_REPACK
     options: tuple = ()  # of OpenVINO: pairs
+    in_turns: bool = False  # measured like the best one, even if it is not
+
+    def plus(self, *args):
+        return dataclasses.replace(self, args=(*self.args, *args))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Tools:
     made: pathlib.Path  # where requantised ones are kept
 
     def sides(self):
-        return [OURS, LLAMA] + ([OPENVINO] if self.openvino else [])
+        return [OURS, UNCACHED, LLAMA] + ([OPENVINO] if self.openvino else [])
 
     def llama_program(self, name, setting):
         return (self.llama_plain if setting.plain else self.llama) / "bin" / name
@@ -78,8 +83,9 @@ class Tools:
 
     def serve(self, side, setting, model, context, environment=None):
         """`context`: tokens that llama.cpp's slots need together; Trellis needs no such number."""
-        if side == OURS:
-            command = [self.trellis, "serve", "-m", model, "--threads", self.threads]
+        if side in (OURS, UNCACHED):
+            command = [self.trellis, "serve", "-m", model, "--threads", self.threads, *setting.args]
+            command += ["--no-prefix-cache"] if side == UNCACHED else []
         else:
             program = self.llama_program("llama-server", setting)
             command = [program, "-m", model, "-t", self.threads, "-c", context, *setting.args]

@@ -8,7 +8,7 @@ import time
 
 from servers import BenchError
 from tools import MODELS, OURS
-from workloads import WORKLOADS, Sizes
+from workloads import WORKLOADS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Record:
     """One piece's results in a file. Written after every run, whole or not at all."""
 
     def __init__(self, path, piece, facts, sizes):
-        self.path = pathlib.Path(path)
-        figures = [dataclasses.asdict(figure) for figure in piece.figures(sizes)]
+        self.path, self.sizes = pathlib.Path(path), sizes
+        figures = [figure.record() for figure in piece.figures(sizes)]
         self.data = {
             "piece": dataclasses.asdict(piece),
             "model": MODELS[piece.model].title,
@@ -79,10 +79,14 @@ class Record:
 
 
 def best_settings(trials, figures):
-    """{figure key: name of the setting that did best} of one side, among those that worked."""
+    """{figure key: name of the setting that did best} of one side, among those that worked. A figure beside another
+    has that one's."""
     worked = {name: values for name, values in trials.items() if "error" not in values}
     best = {}
     for figure in figures if worked else []:
+        if beside := figure.get("beside"):
+            best[figure["key"]] = best[beside]
+            continue
         pick = max if figure["unit"] == "tok/s" else min
         best[figure["key"]] = pick(worked, key=lambda name: worked[name][figure["key"]])
     return best
@@ -106,7 +110,7 @@ class Runner:
     def try_settings(self):
         """Each setting of a side that has several once; the best one for each figure is what will count."""
         data = self.record.data
-        sizes = Sizes(**data["sizes"]).trial()
+        sizes = self.record.sizes.trial()
         keys = [figure["key"] for figure in data["figures"]]
         for side in self.sides:
             settings, tried = self.settings[side], data["trials"].setdefault(side, {})
@@ -125,13 +129,19 @@ class Runner:
         settings = self.settings[side]
         if len(settings) == 1:
             return {settings[0].name: [figure["key"] for figure in self.record.data["figures"]]}
-        return plan_of(best_settings(self.record.data["trials"][side], self.record.data["figures"]))
+        trials = self.record.data["trials"][side]
+        best = best_settings(trials, self.record.data["figures"])
+        plan = plan_of(best)
+        for setting in settings:
+            if setting.in_turns and "error" not in trials[setting.name]:
+                plan[setting.name] = list(best)
+        return plan
 
     def run(self, repetitions):
         """`repetitions`: {side: number}. True if every side has all of its runs in the end."""
         self.record.data["wanted"] = repetitions
         self.try_settings()
-        sizes = Sizes(**self.record.data["sizes"])
+        sizes = self.record.sizes
         plans = {side: self.plan(side) for side in self.sides}
         broken = {side for side in self.sides if not plans[side]}
         for turn in range(max(repetitions.values())):

@@ -1,95 +1,16 @@
-"""What is measured: workloads, their figures, and the settings of each side that are tried.
+"""Prefill, decode and requests beside the peers; with those of the cache (cache_workloads.py), all that is measured."""
 
-A workload knows nothing of repetitions. `measure` runs one side once, from the start of its process to its end, and
-returns {figure: value}, and whatever else is worth keeping.
-"""
-
-import dataclasses
 import json
 import os
 import tempfile
 import time
 
 import stats
-from servers import BenchError
-from texts import Prompts, sample_text
+from cache_workloads import CACHE_WORKLOADS
+from servers import BenchError, wall_of
 from tools import LLAMA, OPENVINO, OURS, Setting, call, evict
-
-
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-    """In tokens, but for `branches`."""
-
-    prefill: int = 512
-    decode: int = 64
-    trunk: int = 2048  # shared by branches and streams
-    own: int = 32  # behind the trunk, and behind what is warm
-    branches: int = 8
-    branch_out: int = 16
-    warm: int = 6000
-    warm_out: int = 32
-    stream_own: int = 8  # behind the shared trunk
-    alone: int = 256  # prompt of a stream that shares nothing
-    stream_out: int = 64
-
-    def trial(self):
-        """Enough to tell settings apart."""
-        return dataclasses.replace(self, decode=min(self.decode, 16), stream_out=min(self.stream_out, 24))
-
-
-FULL = Sizes()
-QUICK = Sizes(decode=32, trunk=512, warm=2000, alone=64, stream_out=32)
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    key: str
-    label: str
-    unit: str
-
-    @property
-    def higher_is_better(self):
-        return self.unit == "tok/s"
-
-
-# Repacking weights at load and flash attention each help on some machines, types and depths, and hurt on others.
-def llama_grid(*args):
-    return [
-        Setting(
-            " ".join((f"-fa {flash}", "plain build" if plain else "repack build", *args)),
-            ("-fa", flash, *args),
-            plain=plain,
-        )
-        for plain in (False, True)
-        for flash in ("on", "off")
-    ]
-
-
-LLAMA_DEFAULT = Setting("defaults")
-# Keys and values in 8 bits are OpenVINO's default. Prompts go through it in pieces of 256 tokens unless told, and where
-# the machine has VNNI its activations are quantised in groups of 32.
-OPENVINO_GRID = [
-    Setting(f"kv {kv}, batch {batch}", options=(("kv", kv), ("batch", batch)))
-    for kv in ("u8", "f16")
-    for batch in (256, 2048)
-]
-OPENVINO_GRID.append(
-    Setting("kv f16, batch 2048, group 128", options=(("kv", "f16"), ("batch", 2048), ("group", 128)))
-)
-OURS_GRID = [Setting("defaults")]
-
-
-class Workload:
-    name = ""
-    variants = ("",)
-
-    def settings(self, side, variant):
-        if side == LLAMA:
-            return self.llama_settings(variant)
-        return OPENVINO_GRID if side == OPENVINO else OURS_GRID
-
-    def prompts(self, server):
-        return Prompts(server.tokenize(sample_text()))
+from workload import ALL_SIDES, LLAMA_DEFAULT, Figure, Workload
+from workload import copy_to_slots, llama_at_once, llama_grid, rounded, slot_args
 
 
 class Speed(Workload):
@@ -124,12 +45,14 @@ class Warm(Workload):
     """A long prompt is cached; a few tokens more come."""
 
     name = "warm"
+    sides = ALL_SIDES
 
     def figures(self, variant, sizes):
         what = f"{sizes.own} behind {sizes.warm:,} warm"
         return [
             Figure("ttft_s", f"{what}, first token", "s"),
             Figure("wall_s", f"{what}, {sizes.warm_out} out, all done", "s"),
+            Figure("computed", f"{what}, prompt tokens computed", "tokens", beside="ttft_s"),
         ]
 
     def llama_settings(self, variant):
@@ -150,6 +73,7 @@ class Branches(Workload):
     """Several requests at once behind a trunk that nobody has seen, then as many more."""
 
     name = "branches"
+    sides = ALL_SIDES
 
     def figures(self, variant, sizes):
         n = sizes.branches
@@ -160,12 +84,12 @@ class Branches(Workload):
             Figure("more_wall_s", f"{more}, all done", "s"),
             Figure("more_ttft_s", f"{more}, slowest first token", "s"),
             Figure("peak_mib", "peak resident memory after that", "MiB"),
+            Figure("cold_computed", f"{cold}, prompt tokens computed", "tokens", beside="cold_wall_s"),
+            Figure("more_computed", f"{more}, prompt tokens computed", "tokens", beside="more_wall_s"),
         ]
 
     def llama_settings(self, variant):
-        # A slot for each branch and one pool of keys and values for all, or as many slots as it sees fit.
-        fitted = Setting("-fa off, plain build", ("-fa", "off"), plain=True)
-        return [LLAMA_DEFAULT, fitted, *llama_grid("-np", "8", "-kvu")]
+        return llama_at_once(8)
 
     def measure(self, tools, side, setting, model, variant, sizes, keys):
         if side == OPENVINO:
@@ -181,9 +105,9 @@ class Branches(Workload):
             for name in ("cold", "more"):
                 branches = [trunk + prompts.cut(sizes.own) for _ in range(sizes.branches)]
                 done = server.complete_all(branches, sizes.branch_out)
-                result[f"{name}_wall_s"] = max(d.arrivals[-1] for d in done) - min(d.sent for d in done)
+                result[f"{name}_wall_s"] = wall_of(done)
                 result[f"{name}_ttft_s"] = max(d.first for d in done)
-                result[f"{name}_computed"] = sum(d.computed or 0 for d in done)
+                result[f"{name}_computed"] = sum(d.computed for d in done)
             result["peak_mib"] = server.peak_mib()
         return result
 
@@ -214,9 +138,7 @@ class Streams(Workload):
             context = count * rounded(trunk + own + sizes.stream_out)
             with tempfile.TemporaryDirectory() as folder:
                 if side == LLAMA:
-                    # An idle slot is to keep what was copied to it.
-                    more = ("--slot-save-path", folder, "--no-cache-idle-slots")
-                    setting = dataclasses.replace(setting, args=(*setting.args, *more))
+                    setting = setting.plus(*slot_args(folder))
                 with tools.serve(side, setting, model, context) as server:
                     done = self.decode(server, side, trunk, own, count, sizes.stream_out)
             streams = [(d.count, d.arrivals) for d in done]
@@ -229,11 +151,7 @@ class Streams(Workload):
         prompts = self.prompts(server)
         shared = prompts.cut(trunk)
         if trunk and side == LLAMA:
-            # What each slot would compute for itself is copied to it: that is not what is timed here.
-            server.complete(shared, 1, id_slot=0)
-            server.post("/slots/0?action=save", {"filename": "trunk"}).read()
-            for slot in range(1, count):
-                server.post(f"/slots/{slot}?action=restore", {"filename": "trunk"}).read()
+            copy_to_slots(server, shared, count)  # computing it is not what is timed here
         elif trunk:
             server.complete(shared, 1)
         all_prompts = [shared + prompts.cut(own) for _ in range(count)]
@@ -293,8 +211,6 @@ class Load(Workload):
             return done.arrivals[0] - server.start, server.peak_mib()
 
 
-def rounded(tokens):
-    return -(-tokens // 256) * 256
-
-
-WORKLOADS = {workload.name: workload for workload in (Speed(), Warm(), Branches(), Streams(), Load())}
+WORKLOADS = {
+    workload.name: workload for workload in (Speed(), Warm(), Branches(), Streams(), Load(), *CACHE_WORKLOADS)
+}

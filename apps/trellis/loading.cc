@@ -152,6 +152,8 @@ Result<std::unique_ptr<Service>> LoadService(const ModelOptions& options,
   Engine::Options engine;
   engine.context_size = context;
   engine.max_queue = options.max_queue;
+  engine.max_inter_token = std::chrono::milliseconds(options.max_itl_ms);
+  engine.max_pinned_share = options.pin_share / 100.0;
   engine.pool = service->pool.get();
   TRELLIS_ASSIGN_OR_RETURN(service->engine,
                            Engine::Create(*service->model, std::move(cache), engine));

@@ -28,6 +28,8 @@ struct ModelOptions {
   EvictionPolicyKind eviction = EvictionPolicyKind::kLru;
   bool pack_cache = true;
   size_t max_queue = 512;
+  int max_itl_ms = 200;  // 0: no target
+  int pin_share = 25;    // percent of the KV cache
 };
 
 // Loads the model, showing a bar on a terminal; `progress` is told too if it is not empty.

@@ -21,6 +21,7 @@ struct Flags {
   ModelOptions model;
   Server::Options server;
   std::string alias;
+  std::string api_key_file;
   int drain_seconds = 30;
   bool no_prefix_cache = false;
   std::string eviction_policy{EvictionPolicyName(EvictionPolicyKind::kLru)};
@@ -38,6 +39,14 @@ int Serve(Flags flags) {
   flags.model.prefix_cache = !flags.no_prefix_cache;
   flags.model.eviction = *FindEvictionPolicy(flags.eviction_policy);  // the flag's check knows them
   flags.server.drain_timeout = std::chrono::seconds(flags.drain_seconds);
+  if (!flags.api_key_file.empty()) {
+    Result<ApiKeys> keys = ApiKeys::Read(flags.api_key_file);
+    if (!keys.ok()) {
+      Say("trellis: --api-key-file: {}\n", keys.status().message());
+      return kExitUsage;
+    }
+    flags.server.keys = std::move(*keys);
+  }
   auto created = Server::Create(flags.server);
   if (!created.ok()) {
     Say("trellis: {}\n", created.status().message());
@@ -47,10 +56,11 @@ int Serve(Flags flags) {
   const bool is_ipv6 = flags.server.host.find(':') != std::string::npos;
   const std::string address = is_ipv6 ? "[" + flags.server.host + "]" : flags.server.host;
   const std::string url = fmt::format("http://{}:{}", address, server.port());
-  if (flags.server.host != "127.0.0.1" && flags.server.host != "localhost" &&
-      flags.server.host != "::1") {
+  if (flags.server.keys.empty() && flags.server.host != "127.0.0.1" &&
+      flags.server.host != "localhost" && flags.server.host != "::1") {
     spdlog::warn(
-        "listening on {} without authentication: whoever reaches this address can use the model",
+        "listening on {} without authentication: whoever reaches this address can use the model "
+        "(--api-key-file)",
         flags.server.host);
   }
   // Whoever reads the log may go away; that is no reason to die.
@@ -123,7 +133,26 @@ void AddServe(CLI::App& app, int* exit_status) {
       ->check(CLI::IsMember(policies).description(""))
       ->capture_default_str()
       ->type_name("NAME");
-  serve->add_option("--max-queue", flags->model.max_queue, "Waiting requests; more get 503")
+  serve
+      ->add_option("--api-key-file", flags->api_key_file,
+                   "Keys that clients must send, one a line; each has a share of the machine and a "
+                   "cache of its own (docs/api.md)")
+      ->type_name("FILE");
+  serve
+      ->add_option("--max-itl-ms", flags->model.max_itl_ms,
+                   "Longest pause between two tokens of an answer that prompts beside it should "
+                   "cause; 0: none is set")
+      ->check(Between(0, 3600000))
+      ->capture_default_str()
+      ->type_name("MS");
+  serve
+      ->add_option("--pin-share", flags->model.pin_share,
+                   "How much of the KV cache prompts that are to stay for a time may hold together")
+      ->check(Between(0, 100))
+      ->capture_default_str()
+      ->type_name("PERCENT");
+  serve
+      ->add_option("--max-queue", flags->model.max_queue, "Waiting requests of a key; more get 503")
       ->check(Between(1, 1 << 20))
       ->capture_default_str()
       ->type_name("N");

@@ -7,6 +7,8 @@
 #include <limits>
 #include <utility>
 
+#include "api/cache_fields.h"
+
 namespace trellis {
 namespace {
 
@@ -14,7 +16,7 @@ constexpr int64_t kInt32Max = std::numeric_limits<int32_t>::max();
 // Each answer of a request has tables for each of them.
 constexpr size_t kMaxStops = 32;
 constexpr size_t kMaxStopBytes = 512;
-constexpr size_t kMaxSaltBytes = 256;  // stays in memory with what is cached under it
+constexpr size_t kMaxNameBytes = 256;  // stays in memory with what is kept under it
 constexpr int64_t kMaxLogprobs = 20;
 constexpr size_t kMaxBiases = 4096;
 
@@ -148,6 +150,13 @@ void ReadStop(FieldReader& reader, std::vector<std::string>* out) {
   }
 }
 
+void ReadName(FieldReader& reader, const char* name, std::string* out) {
+  reader.String(name, out);
+  if (out->size() <= kMaxNameBytes) return;
+  reader.Fail(InvalidField(name, fmt::format("{} has {} bytes; at most {} are taken", name,
+                                             out->size(), kMaxNameBytes)));
+}
+
 // -1 asks for no limit, as llama-server's n_predict does. The newest name wins.
 void ReadMaxTokens(FieldReader& reader, size_t* out) {
   for (const char* name : {"n_predict", "max_tokens", "max_completion_tokens"}) {
@@ -252,16 +261,21 @@ void RefuseUnsupported(FieldReader& reader) {
   }
 }
 
-void ReadNumChoices(FieldReader& reader, size_t* out) {
+void ReadNumChoices(FieldReader& reader, LogprobsForm form, GenerationFields* out) {
   int64_t n = 1;
   reader.Integer("n", 1, static_cast<int64_t>(kMaxChoices), &n);
   int64_t best_of = n;
   reader.Integer("best_of", 1, static_cast<int64_t>(kMaxChoices), &best_of);
-  if (best_of != n) {
-    reader.Fail(UnsupportedField(
-        "best_of", "best_of is not supported: ask for n answers and choose among them"));
+  if (best_of < n) {
+    reader.Fail(InvalidField("best_of", fmt::format("best_of is {}: less than n, {}", best_of, n)));
+  } else if (best_of > n && form == LogprobsForm::kChat) {
+    reader.Fail(UnsupportedField("best_of", "best_of is for text completions, not for chats"));
+  } else if (best_of > n && out->stream) {
+    reader.Fail(InvalidField(
+        "best_of", "best_of cannot be streamed: which answers are best is known at the end"));
   }
-  *out = static_cast<size_t>(n);
+  out->num_choices = static_cast<size_t>(n);
+  out->best_of = static_cast<size_t>(best_of);
 }
 
 }  // namespace
@@ -274,19 +288,18 @@ void ReadGenerationFields(FieldReader& reader, LogprobsForm form, GenerationFiel
   ReadLogprobs(reader, form, &out->sampling);
   ReadStop(reader, &out->stop);
   ReadMaxTokens(reader, &out->max_tokens);
-  ReadNumChoices(reader, &out->num_choices);
   ReadStream(reader, out);
+  ReadNumChoices(reader, form, out);
   reader.Bool("ignore_eos", &out->ignore_eos);
   reader.Bool("cache_prompt", &out->cache_prompt);
   reader.Bool("cache_report", &out->cache_report);
-  reader.String("cache_salt", &out->cache_salt);
-  if (out->cache_salt.size() > kMaxSaltBytes) {
-    reader.Fail(
-        InvalidField("cache_salt", fmt::format("cache_salt has {} bytes; at most {} are taken",
-                                               out->cache_salt.size(), kMaxSaltBytes)));
-  }
-  std::string user;  // accepted, and its type checked; fairness between users comes later
-  reader.String("user", &user);
+  ReadName(reader, "cache_salt", &out->cache_salt);
+  ReadName(reader, "user", &out->user);
+  ReadName(reader, "prompt_cache_key", &out->prompt_cache_key);
+  ReadWholePromptRetention(reader, &out->breakpoints);
+  int64_t priority = 0;
+  reader.Integer("priority", std::numeric_limits<int32_t>::min(), kInt32Max, &priority);
+  out->priority = static_cast<int32_t>(priority);
   RefuseUnsupported(reader);
 }
 

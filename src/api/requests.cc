@@ -7,6 +7,7 @@
 #include <limits>
 #include <utility>
 
+#include "api/cache_fields.h"
 #include "api/field_reader.h"
 #include "api/generation_fields.h"
 #include "api/json_text.h"
@@ -22,7 +23,8 @@ constexpr std::array<std::string_view, 6> kRoles = {"system",    "developer", "u
 // --- Messages ---
 
 void ReadContentPart(FieldReader& reader, const Json& part, const std::string& param,
-                     std::vector<std::string>* out) {
+                     size_t messages, std::vector<std::string>* out,
+                     std::vector<CacheBreakpoint>* breakpoints) {
   if (!part.is_object()) return reader.FailType(param, "an object", part);
   FieldReader inner(part, param);
   std::string type, text;
@@ -40,18 +42,20 @@ void ReadContentPart(FieldReader& reader, const Json& part, const std::string& p
     inner.Fail(InvalidField(inner.ParamOf(field), inner.ParamOf(field) + " is missing"));
   }
   inner.String(field, &text);
+  ReadCacheControl(inner, messages, breakpoints);
   if (!inner.ok()) return reader.Fail(inner.error());
   out->push_back(std::move(text));
 }
 
 // A string, or an array of parts.
-void ReadContent(FieldReader& reader, const Json& value, const std::string& param,
-                 ChatMessage* out) {
+void ReadContent(FieldReader& reader, const Json& value, const std::string& param, size_t messages,
+                 ChatMessage* out, std::vector<CacheBreakpoint>* breakpoints) {
   if (value.is_string()) {
     out->content = value.get<std::string>();
   } else if (value.is_array()) {
     for (size_t i = 0; i < value.size() && reader.ok(); i++) {
-      ReadContentPart(reader, value[i], fmt::format("{}[{}]", param, i), &out->content_parts);
+      ReadContentPart(reader, value[i], fmt::format("{}[{}]", param, i), messages,
+                      &out->content_parts, breakpoints);
     }
   } else {
     reader.FailType(param, "a string or an array of parts", value);
@@ -73,24 +77,28 @@ void ReadRole(FieldReader& reader, std::string* out) {
   if (*out == "developer") *out = "system";
 }
 
-void ReadMessage(FieldReader& body, const Json& value, const std::string& param, ChatMessage* out) {
+// `messages`: how many there are with this one.
+void ReadMessage(FieldReader& body, const Json& value, const std::string& param, size_t messages,
+                 ChatMessage* out, std::vector<CacheBreakpoint>* breakpoints) {
   if (!value.is_object()) return body.FailType(param, "an object", value);
   FieldReader reader(value, param);
   ReadRole(reader, &out->role);
   ReadToolCalls(reader, &out->tool_calls_json);
   const std::string content_param = reader.ParamOf("content");
   if (const Json* content = reader.Find("content")) {
-    ReadContent(reader, *content, content_param, out);
+    ReadContent(reader, *content, content_param, messages, out, breakpoints);
   } else if (out->role != "assistant") {  // whose turn may be tool calls alone
     reader.Fail(InvalidField(content_param, content_param + " is missing"));
   }
   reader.String("tool_call_id", &out->tool_call_id);
   reader.String("name", &out->name);
   reader.String("reasoning_content", &out->reasoning_content);
+  ReadCacheControl(reader, messages, breakpoints);
   if (!reader.ok()) body.Fail(reader.error());
 }
 
-void ReadMessages(FieldReader& reader, std::vector<ChatMessage>* out) {
+void ReadMessages(FieldReader& reader, std::vector<ChatMessage>* out,
+                  std::vector<CacheBreakpoint>* breakpoints) {
   const Json* value = reader.Find("messages");
   if (value == nullptr) return reader.Fail(InvalidField("messages", "messages is missing"));
   if (!value->is_array()) return reader.FailType("messages", "an array of messages", *value);
@@ -99,7 +107,19 @@ void ReadMessages(FieldReader& reader, std::vector<ChatMessage>* out) {
   }
   out->resize(value->size());
   for (size_t i = 0; i < value->size() && reader.ok(); i++) {
-    ReadMessage(reader, (*value)[i], fmt::format("messages[{}]", i), &(*out)[i]);
+    ReadMessage(reader, (*value)[i], fmt::format("messages[{}]", i), i + 1, &(*out)[i],
+                breakpoints);
+  }
+}
+
+// A template writes tools before or into the first message, so that is as near as one can mark.
+void ReadToolBreakpoints(FieldReader& reader, std::vector<CacheBreakpoint>* out) {
+  const Json* tools = reader.Find("tools");
+  if (tools == nullptr || !tools->is_array()) return;
+  for (size_t i = 0; i < tools->size() && reader.ok(); i++) {
+    FieldReader tool((*tools)[i], fmt::format("tools[{}]", i));
+    ReadCacheControl(tool, 1, out);
+    if (!tool.ok()) reader.Fail(tool.error());
   }
 }
 
@@ -160,8 +180,9 @@ ApiResult<ChatRequest> ParseChatRequest(std::string_view body) {
   if (!json.ok()) return json.error();
   FieldReader reader(json.value(), "");
   ChatRequest request;
-  ReadMessages(reader, &request.messages);
+  ReadMessages(reader, &request.messages, &request.generation.breakpoints);
   ReadTools(reader, body, &request.tools_json);
+  ReadToolBreakpoints(reader, &request.generation.breakpoints);
   ReadGenerationFields(reader, LogprobsForm::kChat, &request.generation);
   if (!reader.ok()) return reader.error();
   return request;
@@ -183,13 +204,13 @@ ApiResult<CompletionRequest> ParseCompletionRequest(std::string_view body) {
     reader.Fail(UnsupportedField(
         "echo", "echo with logprobs is not supported: there are no logprobs of the prompt"));
   }
-  const size_t num_choices = request.prompts.size() * request.generation.num_choices;
+  const size_t num_choices = request.prompts.size() * request.generation.best_of;
   if (num_choices > kMaxChoices) {
     reader.Fail(InvalidField(
         request.prompts.size() > kMaxChoices ? "prompt" : "n",
         fmt::format("{} prompts with {} answers each are more than the {} answers that one request "
                     "may have: send several requests",
-                    request.prompts.size(), request.generation.num_choices, kMaxChoices)));
+                    request.prompts.size(), request.generation.best_of, kMaxChoices)));
   }
   if (!reader.ok()) return reader.error();
   return request;

@@ -6,8 +6,10 @@
 // null is the same as absent. Pure functions; any thread.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -38,6 +40,14 @@ struct SamplingFields {
   int32_t num_logprobs = -1;    // -1: none; 0: of the chosen token only; n: and the n most likely
 };
 
+// Up to here the prompt stays cached for a time, whatever else comes: as many messages, and what
+// the template writes before them.
+inline constexpr size_t kWholePrompt = std::numeric_limits<size_t>::max();
+struct CacheBreakpoint {
+  size_t num_messages = kWholePrompt;
+  std::chrono::seconds lifetime{0};
+};
+
 // What both ways to ask for text share.
 struct GenerationFields {
   std::string model;  // empty: the one that is served
@@ -45,12 +55,18 @@ struct GenerationFields {
   std::vector<std::string> stop;
   size_t max_tokens = 0;   // 0: to the end of the context
   size_t num_choices = 1;  // n
+  size_t best_of = 1;      // so many are sampled, and the n likeliest given; at least n
   bool stream = false;
   bool include_usage = false;  // stream_options.include_usage
   bool ignore_eos = false;
   bool cache_prompt = true;
   bool cache_report = false;  // the answer says why prompt tokens were computed
   std::string cache_salt;     // only requests with the same salt share cached pages
+  int32_t priority = 0;       // among its key's requests: smaller goes first, as vLLM's
+  // Who asks, as far as it says so; see docs/api.md.
+  std::string user, prompt_cache_key;
+  // cache_control, at most four, and prompt_cache_retention.
+  std::vector<CacheBreakpoint> breakpoints;
 };
 
 struct ChatRequest {
@@ -77,6 +93,19 @@ inline constexpr size_t kMaxChoices = 128;
 ApiResult<ChatRequest> ParseChatRequest(std::string_view body);
 // Without max_tokens an answer has 16, as OpenAI's.
 ApiResult<CompletionRequest> ParseCompletionRequest(std::string_view body);
+
+// What POST /v1/cache/pin and /v1/cache/warm say beside a request for an answer.
+struct PinFields {
+  bool is_chat = false;  // it has messages, not a prompt
+  std::chrono::seconds lifetime{0};
+};
+ApiResult<PinFields> ParsePinFields(std::string_view body);
+
+// POST /v1/cache/unpin: "pin": "pin-12", or "all": true.
+struct UnpinRequest {
+  std::optional<uint64_t> id;  // none: all
+};
+ApiResult<UnpinRequest> ParseUnpinRequest(std::string_view body);
 
 // POST /tokenize, as llama-server's.
 struct TokenizeRequest {

@@ -41,7 +41,7 @@ TEST(ChatRequestTest, EveryFieldArrives) {
     "logit_bias":{"5":-100,"6":1.5},"seed":9223372036854775807,"logprobs":true,"top_logprobs":3,
     "stop":["a","","b"],"max_tokens":9,"n":2,"stream":true,
     "stream_options":{"include_usage":true},"ignore_eos":true,"cache_prompt":false,
-    "cache_salt":"s","user":"u","metadata":{"whatever":[1]},"store":true)"));
+    "cache_salt":"s","user":"u","prompt_cache_key":"k","priority":-7,"metadata":{"whatever":[1]},"store":true)"));
   ASSERT_TRUE(parsed.ok()) << parsed.error().message;
   const GenerationFields& g = parsed.value().generation;
   EXPECT_EQ(g.model, "m");
@@ -66,6 +66,9 @@ TEST(ChatRequestTest, EveryFieldArrives) {
   EXPECT_TRUE(g.ignore_eos);
   EXPECT_FALSE(g.cache_prompt);
   EXPECT_EQ(g.cache_salt, "s");
+  EXPECT_EQ(g.user, "u");
+  EXPECT_EQ(g.prompt_cache_key, "k");
+  EXPECT_EQ(g.priority, -7);
 }
 
 TEST(ChatRequestTest, NullIsAbsent) {
@@ -115,6 +118,101 @@ TEST(ChatRequestTest, ValuesThatAskForNothingAreNoError) {
     "modalities":["text"],"mirostat":0,"xtc_probability":0.0,"grammar":"","suffix":"",
     "chat_template_kwargs":{},"add_generation_prompt":true,"best_of":1,"tool_choice":"auto")"));
   EXPECT_TRUE(parsed.ok()) << parsed.error().message;
+}
+
+TEST(CompletionRequestTest, TheBestOfSeveral) {
+  const auto parse = [](const char* fields) {
+    return ParseCompletionRequest(std::string(R"({"prompt":"a",)") + fields + "}");
+  };
+  auto parsed = parse(R"("n":2,"best_of":5)");
+  ASSERT_TRUE(parsed.ok()) << parsed.error().message;
+  EXPECT_EQ(parsed.value().generation.num_choices, 2u);
+  EXPECT_EQ(parsed.value().generation.best_of, 5u);
+  EXPECT_EQ(parse(R"("n":3)").value().generation.best_of, 3u);
+  EXPECT_EQ(parse(R"("best_of":5,"stream":true)").error().param, "best_of");
+  EXPECT_TRUE(parse(R"("n":5,"best_of":5,"stream":true)").ok());
+}
+
+// --- How long a prompt stays cached ---
+
+std::vector<std::pair<size_t, int64_t>> Breakpoints(const std::string& body) {
+  auto parsed = ParseChatRequest(body);
+  EXPECT_TRUE(parsed.ok()) << parsed.error().message;
+  std::vector<std::pair<size_t, int64_t>> breakpoints;
+  for (const CacheBreakpoint& b : parsed.value().generation.breakpoints) {
+    breakpoints.emplace_back(b.num_messages, b.lifetime.count());
+  }
+  return breakpoints;
+}
+
+TEST(CacheFieldsTest, WhereverAClientPutsThem) {
+  using Expected = std::vector<std::pair<size_t, int64_t>>;
+  EXPECT_EQ(Breakpoints(Chat(R"("stop":null)")), Expected{});
+  EXPECT_EQ(Breakpoints(Chat(R"("cache_control":{"type":"ephemeral"})")),
+            (Expected{{kWholePrompt, 300}}));
+  EXPECT_EQ(Breakpoints(Chat(R"("prompt_cache_retention":"24h")")),
+            (Expected{{kWholePrompt, 86400}}));
+  EXPECT_EQ(Breakpoints(Chat(R"("prompt_cache_retention":"in-memory")")), Expected{});
+  EXPECT_EQ(Breakpoints(R"({"messages":[
+      {"role":"system","content":[{"type":"text","text":"a"},
+        {"type":"text","text":"b","cache_control":{"type":"ephemeral","ttl":"1h"}}]},
+      {"role":"user","content":"c"},
+      {"role":"assistant","content":"d","cache_control":{"type":"ephemeral"}},
+      {"role":"user","content":"e"}],
+      "tools":[{"type":"function","function":{"name":"f"},"cache_control":{"type":"ephemeral"}}]})"),
+            (Expected{{1, 3600}, {3, 300}, {1, 300}}));
+}
+
+TEST(CacheFieldsTest, AMarkOnAToolIsNoPartOfThePrompt) {
+  const auto tools = [](const std::string& mark) {
+    auto parsed = ParseChatRequest(
+        Chat(R"("tools":[{"type":"function","function":{"name":"f","z":1,"a":2})" + mark + "}]"));
+    EXPECT_TRUE(parsed.ok());
+    return parsed.value().tools_json;
+  };
+  EXPECT_EQ(tools(R"(,"cache_control":{"type":"ephemeral"})"), tools(""));
+}
+
+TEST(CacheFieldsTest, FourAtMost) {
+  std::string parts;
+  for (int i = 0; i < 5; i++) {
+    parts += std::string(i == 0 ? "" : ",") +
+             R"({"type":"text","text":"a","cache_control":{"type":"ephemeral"}})";
+  }
+  const auto parsed =
+      ParseChatRequest(R"({"messages":[{"role":"user","content":[)" + parts + "]}]}");
+  ASSERT_FALSE(parsed.ok());
+  EXPECT_EQ(parsed.error().param, "messages[0].content[4].cache_control");
+}
+
+TEST(CacheFieldsTest, LifetimesOfPins) {
+  const auto seconds = [](const std::string& ttl) -> int64_t {
+    auto parsed = ParsePinFields(R"({"prompt":"a","ttl":)" + ttl + "}");
+    if (parsed.ok()) return parsed.value().lifetime.count();
+    EXPECT_EQ(parsed.error().param, "ttl");
+    return -1;
+  };
+  EXPECT_EQ(seconds("null"), 300);
+  EXPECT_EQ(seconds("\"90s\""), 90);
+  EXPECT_EQ(seconds("\"5m\""), 300);
+  EXPECT_EQ(seconds("\"24h\""), 86400);
+  EXPECT_EQ(seconds("17"), 17);
+  for (const char* wrong : {"0", "-1", "1.5", "604801", "\"\"", "\"5\"", "\"m\"", "\"0m\"",
+                            "\"5 m\"", "\"5d\"", "\"169h\"", "\"99999999999999999h\"", "[]"}) {
+    EXPECT_EQ(seconds(wrong), -1) << wrong;
+  }
+  EXPECT_TRUE(ParsePinFields(R"({"messages":[]})").value().is_chat);
+  EXPECT_FALSE(ParsePinFields("[]").ok());
+}
+
+TEST(CacheFieldsTest, Unpinning) {
+  EXPECT_EQ(ParseUnpinRequest(R"({"pin":"pin-12"})").value().id, 12u);
+  EXPECT_EQ(ParseUnpinRequest(R"({"all":true})").value().id, std::nullopt);
+  for (const char* wrong :
+       {"{}", R"({"all":false})", R"({"pin":"12"})", R"({"pin":"pin-"})", R"({"pin":"pin-x"})",
+        R"({"pin":"pin-1","all":true})", R"({"pin":3})", R"({"pin":"pin-99999999999999999999"})"}) {
+    EXPECT_FALSE(ParseUnpinRequest(wrong).ok()) << wrong;
+  }
 }
 
 // The model sees the tools, and may use them; the order of members is the client's.
@@ -180,6 +278,12 @@ INSTANTIATE_TEST_SUITE_P(
         BadField{R"("max_tokens":99999999999999999999)", "max_tokens", "invalid_value"},
         BadField{R"("n":0)", "n", "invalid_value"}, BadField{R"("n":129)", "n", "invalid_value"},
         BadField{R"("best_of":2)", "best_of", "unsupported"},
+        BadField{R"("best_of":2,"n":3)", "best_of", "invalid_value"},
+        BadField{R"("cache_control":"ephemeral")", "cache_control", "invalid_type"},
+        BadField{R"("cache_control":{"type":"for ever"})", "cache_control.type", "invalid_value"},
+        BadField{R"("cache_control":{"type":"ephemeral","ttl":"2h"})", "cache_control.ttl",
+                 "invalid_value"},
+        BadField{R"("prompt_cache_retention":"48h")", "prompt_cache_retention", "invalid_value"},
         BadField{R"("seed":"x")", "seed", "invalid_type"},
         BadField{R"("seed":0.5)", "seed", "invalid_value"},
         BadField{R"("seed":9223372036854775808)", "seed", "invalid_value"},
@@ -203,6 +307,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadField{R"("logprobs":true,"top_logprobs":21)", "top_logprobs", "invalid_value"},
         BadField{R"("model":3)", "model", "invalid_type"},
         BadField{R"("user":3)", "user", "invalid_type"},
+        BadField{R"("priority":"high")", "priority", "invalid_type"},
+        BadField{R"("priority":4000000000)", "priority", "invalid_value"},
         BadField{R"("cache_prompt":0)", "cache_prompt", "invalid_type"},
         BadField{R"("tools":{})", "tools", "invalid_type"},
         BadField{R"("tools":[5])", "tools[0]", "invalid_type"},
@@ -307,7 +413,9 @@ TEST(ChatRequestTest, WhatStaysInMemoryIsLimited) {
     return parsed.ok() ? "" : parsed.error().param;
   };
   EXPECT_EQ(refused({{"cache_salt", std::string(256, 'x')}}), "");
-  EXPECT_EQ(refused({{"cache_salt", std::string(257, 'x')}}), "cache_salt");
+  for (const char* name : {"cache_salt", "user", "prompt_cache_key"}) {
+    EXPECT_EQ(refused({{name, std::string(257, 'x')}}), name);
+  }
   EXPECT_EQ(refused({{"stop", std::vector<std::string>(32, std::string(512, 'x'))}}), "");
   EXPECT_EQ(refused({{"stop", std::vector<std::string>(33, "x")}}), "stop");
   EXPECT_EQ(refused({{"stop", {"a", std::string(513, 'x')}}}), "stop[1]");

@@ -111,6 +111,7 @@ OrderedJson TimingsJson(const Timings& t) {
                       {"predicted_per_token_ms", Ratio(t.predicted_ms, predicted)},
                       {"predicted_per_second", Ratio(predicted * 1e3, t.predicted_ms)},
                       {"queued_ms", t.queued_ms}};
+  if (t.pinned_tokens) json["pinned_n"] = *t.pinned_tokens;
   if (t.cache_report) json["cache_report"] = CacheReportJson(*t.cache_report);
   return json;
 }
@@ -204,6 +205,19 @@ std::string UsageChunk(const AnswerHead& head, const Usage& usage, const Timings
   chunk["usage"] = UsageJson(usage);
   chunk["timings"] = TimingsJson(timings);
   return ToText(chunk);
+}
+
+std::string WarmJson(const WarmResult& result) {
+  OrderedJson json = {{"object", result.pin ? "cache.pin" : "cache.warm"},
+                      {"prompt_tokens", result.usage.prompt_tokens},
+                      {"cached_tokens", result.usage.cached_tokens},
+                      {"computed_tokens", result.computed_tokens},
+                      {"pinned_tokens", result.pinned_tokens}};
+  if (result.pin) {
+    json["pin"] = fmt::format("pin-{}", *result.pin);
+    json["expires_at"] = result.expires_at;
+  }
+  return ToText(json);
 }
 
 std::string TokenizeJson(const std::vector<TokenId>& tokens) {

@@ -52,6 +52,7 @@ struct Timings {
   size_t computed_tokens = 0;  // prompt_n: prompt tokens that were really run
   size_t predicted_tokens = 0;
   double queued_ms = 0, prompt_ms = 0, predicted_ms = 0;
+  std::optional<size_t> pinned_tokens = {};  // pinned_n, for who asked for it
   std::optional<CacheReport> cache_report = {};
 
   void Add(const Timings& other);  // counts add up; of times the longest stays; no report
@@ -94,6 +95,16 @@ std::string TextChunk(const AnswerHead& head, const ChoiceText& piece, UsageFiel
 std::string UsageChunk(const AnswerHead& head, const Usage& usage, const Timings& timings);
 
 // --- Small answers ---
+
+// What POST /v1/cache/warm and /v1/cache/pin have come to.
+struct WarmResult {
+  Usage usage;
+  size_t computed_tokens = 0;
+  size_t pinned_tokens = 0;
+  std::optional<uint64_t> pin;  // pin-...
+  int64_t expires_at = 0;       // of the pin, seconds since 1970
+};
+std::string WarmJson(const WarmResult& result);
 
 struct TokenPiece {
   TokenId id = 0;

@@ -87,6 +87,14 @@ void CheckToolChoice(FieldReader& reader) {
       "tool_choice can be none or auto: a model cannot be made to call a tool here"));
 }
 
+// A mark for the cache (cache_control) is no part of the prompt: to move one is not to change it.
+std::string WithoutMarks(std::string_view tools) {
+  if (tools.find("\"cache_control\"") == std::string_view::npos) return std::string(tools);
+  OrderedJson parsed = OrderedJson::parse(tools);
+  for (OrderedJson& tool : parsed) tool.erase("cache_control");
+  return parsed.dump();
+}
+
 }  // namespace
 
 void ReadTools(FieldReader& reader, std::string_view body, std::string* tools_json) {
@@ -104,7 +112,7 @@ void ReadTools(FieldReader& reader, std::string_view body, std::string* tools_js
         "tools", fmt::format("tools is too large: at most {} bytes and {} members in one object",
                              kMaxToolBytes, kMaxMembers)));
   }
-  *tools_json = text;
+  *tools_json = WithoutMarks(text);
 }
 
 void ReadToolCalls(FieldReader& message, std::string* tool_calls_json) {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -23,7 +24,9 @@ class Engine::Impl {
   Result<RequestId> Submit(GenerateRequest request, std::shared_ptr<GenerationSink> sink);
   void EndEarly(RequestId id, FinishReason reason);
   void Drain(std::chrono::milliseconds timeout);
-  void ResetCache();
+  // On the engine's thread, between two steps; returns when it was called.
+  using Task = std::function<void(StepLoop&)>;
+  void RunBetweenSteps(const Task& task);
   EngineStats Stats() const;
   PageCacheStats CacheStats() const;
   size_t context_size() const { return context_size_; }
@@ -39,13 +42,15 @@ class Engine::Impl {
     std::vector<std::unique_ptr<Request>> submitted;
     std::vector<Ending> endings;
     Everything everything = Everything::kGoesOn;
-    uint64_t reset_ticket = 0;  // of the last ResetCache, 0: none
+    std::vector<const Task*> tasks;  // whose owners wait
+    uint64_t last_task = 0;          // the ticket of the last of them; 0: none
   };
 
   void Run();
   Inbox TakeInbox();
-  void Report(uint64_t reset_ticket);
+  void Report(uint64_t last_task);
   Status CheckRequest(const GenerateRequest& request) const;
+  size_t NumWaiting(const std::string& tenant) const TRELLIS_REQUIRES(mutex_);
 
   const size_t context_size_;
   const size_t vocab_size_;
@@ -54,13 +59,13 @@ class Engine::Impl {
 
   mutable Mutex mutex_;
   CondVar wake_;      // the engine thread: the inbox is not empty
-  CondVar progress_;  // Drain, ResetCache: open_ or resets_done_ changed
+  CondVar progress_;  // Drain, RunBetweenSteps: open_ or tasks_done_ changed
   Inbox inbox_ TRELLIS_GUARDED_BY(mutex_);
   bool draining_ TRELLIS_GUARDED_BY(mutex_) = false;
   uint64_t next_id_ TRELLIS_GUARDED_BY(mutex_) = 1;
   uint64_t rejected_ TRELLIS_GUARDED_BY(mutex_) = 0;
-  uint64_t resets_asked_ TRELLIS_GUARDED_BY(mutex_) = 0;
-  uint64_t resets_done_ TRELLIS_GUARDED_BY(mutex_) = 0;
+  uint64_t tasks_asked_ TRELLIS_GUARDED_BY(mutex_) = 0;
+  uint64_t tasks_done_ TRELLIS_GUARDED_BY(mutex_) = 0;
   size_t open_ TRELLIS_GUARDED_BY(mutex_) = 0;  // accepted, and OnFinish has not returned
   EngineStats stats_ TRELLIS_GUARDED_BY(mutex_);
   PageCacheStats cache_stats_ TRELLIS_GUARDED_BY(mutex_);
@@ -79,6 +84,8 @@ Engine::Impl::Impl(Model& model, std::unique_ptr<PageCache> cache, const Options
             {.limits = {.step_tokens = options.step_tokens,
                         .mixed_step_tokens = options.mixed_step_tokens,
                         .max_running = options.max_running},
+             .max_inter_token = options.max_inter_token,
+             .max_pinned_share = options.max_pinned_share,
              .pool = options.pool}) {
   Report(0);
   thread_ = std::thread([this] { Run(); });
@@ -104,16 +111,16 @@ void Engine::Impl::Run() {
     for (auto& request : inbox.submitted) loop_.Add(std::move(request));
     for (const Ending& ending : inbox.endings) loop_.EndEarly(ending.id, ending.reason);
     if (everything != Everything::kGoesOn) loop_.CancelAll();
-    if (inbox.reset_ticket > 0) loop_.ResetCache();
+    for (const Task* task : inbox.tasks) (*task)(loop_);
     loop_.Prepare();
-    Report(inbox.reset_ticket);  // a step can take long: nobody waits for it to hear of a cancel
+    Report(inbox.last_task);  // a step can take long: nobody waits for it to hear of a cancel
     loop_.Run();
-    Report(inbox.reset_ticket);
+    Report(inbox.last_task);
   }
 }
 
 // Statistics first, so that who hears of a request's end finds it there.
-void Engine::Impl::Report(uint64_t reset_ticket) {
+void Engine::Impl::Report(uint64_t last_task) {
   const EngineStats stats = loop_.Stats();
   const PageCacheStats cache_stats = loop_.CacheStats();
   {
@@ -124,7 +131,7 @@ void Engine::Impl::Report(uint64_t reset_ticket) {
   const size_t num_finished = loop_.Deliver();
   MutexLock lock(mutex_);
   open_ -= num_finished;
-  resets_done_ = std::max(resets_done_, reset_ticket);
+  tasks_done_ = std::max(tasks_done_, last_task);
   progress_.NotifyAll();
 }
 
@@ -132,13 +139,25 @@ void Engine::Impl::Report(uint64_t reset_ticket) {
 Engine::Impl::Inbox Engine::Impl::TakeInbox() {
   MutexLock lock(mutex_);
   const auto empty = [](const Inbox& inbox) {
-    return inbox.submitted.empty() && inbox.endings.empty() && inbox.reset_ticket == 0 &&
+    return inbox.submitted.empty() && inbox.endings.empty() && inbox.tasks.empty() &&
            inbox.everything == Everything::kGoesOn;
   };
-  while (loop_.idle() && empty(inbox_)) wake_.Wait(mutex_);
+  while (loop_.idle() && empty(inbox_)) {
+    const auto expiry = loop_.NextExpiry();
+    if (!expiry) {
+      wake_.Wait(mutex_);
+    } else if (Request::Clock::now() < *expiry) {
+      wake_.WaitUntil(mutex_, *expiry);
+    } else {
+      break;  // what it held is to be free
+    }
+  }
   // Until the next Report knows better.
   stats_.waiting += inbox_.submitted.size();
   stats_.requests_total += inbox_.submitted.size();
+  for (const auto& request : inbox_.submitted) {
+    stats_.waiting_of_tenant[request->params.client.tenant]++;
+  }
   return std::exchange(inbox_, Inbox{});
 }
 
@@ -170,6 +189,17 @@ Status Engine::Impl::CheckRequest(const GenerateRequest& request) const {
   return ValidateSampling(request.sampling, vocab_size_);
 }
 
+// Each tenant has a queue of its own, as far as others can tell: who fills it keeps nobody else
+// out.
+size_t Engine::Impl::NumWaiting(const std::string& tenant) const {
+  const auto known = stats_.waiting_of_tenant.find(tenant);
+  const auto in_inbox =
+      std::count_if(inbox_.submitted.begin(), inbox_.submitted.end(),
+                    [&](const auto& request) { return request->params.client.tenant == tenant; });
+  return (known == stats_.waiting_of_tenant.end() ? 0 : known->second) +
+         static_cast<size_t>(in_inbox);
+}
+
 Result<RequestId> Engine::Impl::Submit(GenerateRequest request,
                                        std::shared_ptr<GenerationSink> sink) {
   Status status = CheckRequest(request);
@@ -183,7 +213,7 @@ Result<RequestId> Engine::Impl::Submit(GenerateRequest request,
   if (status.ok() && draining_) {
     status = Status(StatusCode::kUnavailable, "shutting down: no new requests are accepted");
   }
-  const size_t num_waiting = stats_.waiting + inbox_.submitted.size();
+  const size_t num_waiting = status.ok() ? NumWaiting(accepted->params.client.tenant) : 0;
   if (status.ok() && num_waiting >= max_queue_) {
     status = Status(StatusCode::kResourceExhausted,
                     fmt::format("{} requests are waiting already: try again later", num_waiting));
@@ -222,12 +252,13 @@ void Engine::Impl::Drain(std::chrono::milliseconds timeout) {
   while (open_ > 0) progress_.Wait(mutex_);
 }
 
-void Engine::Impl::ResetCache() {
+void Engine::Impl::RunBetweenSteps(const Task& task) {
   MutexLock lock(mutex_);
-  const uint64_t ticket = ++resets_asked_;
-  inbox_.reset_ticket = ticket;
+  const uint64_t ticket = ++tasks_asked_;
+  inbox_.tasks.push_back(&task);
+  inbox_.last_task = ticket;
   wake_.NotifyAll();
-  while (resets_done_ < ticket) progress_.Wait(mutex_);
+  while (tasks_done_ < ticket) progress_.Wait(mutex_);
 }
 
 EngineStats Engine::Impl::Stats() const {
@@ -256,6 +287,9 @@ Result<std::unique_ptr<Engine>> Engine::Create(Model& model, std::unique_ptr<Pag
       options.mixed_step_tokens == 0) {
     return Status(StatusCode::kInvalidArgument,
                   "max_queue, max_running, step_tokens and mixed_step_tokens must be at least 1");
+  }
+  if (!(options.max_pinned_share >= 0 && options.max_pinned_share <= 1)) {
+    return Status(StatusCode::kInvalidArgument, "max_pinned_share must be between 0 and 1");
   }
   const size_t most = model.spec().context_length;
   const size_t context_size = options.context_size == 0 ? most : options.context_size;
@@ -298,7 +332,15 @@ PageCacheStats Engine::CacheStats() const {
   return impl_->CacheStats();
 }
 void Engine::ResetCache() {
-  impl_->ResetCache();
+  impl_->RunBetweenSteps([](StepLoop& loop) { loop.ResetCache(); });
+}
+size_t Engine::Unpin(const std::string& tenant, std::optional<PinId> id) {
+  size_t num_ended = 0;
+  impl_->RunBetweenSteps([&](StepLoop& loop) { num_ended = loop.Unpin(tenant, id); });
+  return num_ended;
+}
+void Engine::Inspect(const std::function<void(const PageCache&)>& look) {
+  impl_->RunBetweenSteps([&look](StepLoop& loop) { look(loop.cache()); });
 }
 size_t Engine::context_size() const {
   return impl_->context_size();

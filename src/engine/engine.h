@@ -2,14 +2,17 @@
 //
 //   Submit() -> inbox -> [engine thread: admit -> plan -> Forward -> sample -> commit -> sink] ...
 //
-// THREADS: Submit, Cancel, Finish, Stats, CacheStats, ResetCache and Drain may be called from any
-// thread. Sinks are called on the engine thread, with no lock held, and must not block.
+// THREADS: Submit, Cancel, Finish, Stats, CacheStats, ResetCache, Unpin, Inspect and Drain may be
+// called from any thread. Sinks are called on the engine thread, with no lock held, and must not
+// block.
 #pragma once
 
 #include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -18,12 +21,20 @@
 #include "base/status.h"
 #include "base/types.h"
 #include "kv/page_cache.h"
+#include "kv/pin_table.h"
 #include "sample/sampler.h"
+#include "sched/fair_share.h"
 
 namespace trellis {
 
 class ComputePool;
 class Model;
+
+// The beginning of a prompt that stays cached for a time, whatever else comes (kv/pin_table.h).
+struct Retention {
+  size_t num_tokens = 0;
+  std::chrono::seconds lifetime{0};
+};
 
 struct GenerateRequest {
   std::vector<TokenId> prompt;      // at least one token
@@ -32,9 +43,20 @@ struct GenerateRequest {
   size_t max_tokens = 0;            // 0: to the end of the context
   SamplingParams sampling;
   std::string scope;  // tenant or salt; part of the cache key
+  // Another scope that its client may read: what that has and its own has not is explained by it
+  // (MissCause::kScope).
+  std::optional<std::string> wider_scope;
+  ClientName client;                      // whose share of the machine it uses
+  int32_t priority = 0;                   // among its tenant's requests: smaller goes first
+  std::optional<int32_t> cache_priority;  // PageCache::SetPriority; none: the same
   // False: match nothing but rows that it ran itself before a preemption, and wait for nobody's
   // prefill.
   bool cache_prompt = true;
+  std::vector<Retention> retentions;  // from when the prompt is computed
+  // What is generated, if it begins with these tokens (whatever it is, if they are none), will not
+  // be in the next turn's prompt: a thinking model's template drops it. It is the first to go from
+  // the cache then.
+  std::optional<std::vector<TokenId>> dropped_if_begins;
 };
 
 enum class FinishReason {
@@ -72,6 +94,8 @@ struct GenerateTimings {
   size_t recomputed_tokens = 0;
   MissCounts missed;  // they are `computed` together
   std::optional<Divergence> divergence = {};
+  size_t pinned_tokens = 0;     // that its retentions hold, the longest of them
+  PinId pin;                    // which that is, if it is not 0 tokens
   size_t generated_tokens = 0;  // sampled; an end token counts, though the sink never sees it
   // Submit to first admission; from there to the first sampled token; from there to the end.
   std::chrono::duration<double, std::milli> queued{}, prompt{}, predicted{};
@@ -96,22 +120,37 @@ struct EngineStats {
   // one that Submit refused is in rejected alone.
   uint64_t requests_total = 0, finished_total = 0, cancelled_total = 0, failed_total = 0,
            rejected_total = 0, preemptions_total = 0;
+  uint64_t length_total = 0;  // of finished_total, those with kLength
+  // Of prompts that were admitted. cached + computed + abandoned == prompt once all have ended;
+  // abandoned: not reached before their answer ended.
   uint64_t prompt_tokens_total = 0, cached_tokens_total = 0, computed_tokens_total = 0,
-           recomputed_tokens_total = 0, generated_tokens_total = 0;
+           abandoned_tokens_total = 0;
+  // As vLLM counts its prefix cache: at the first admission, unless cache_prompt is false.
+  uint64_t queried_tokens_total = 0, hit_tokens_total = 0;
+  uint64_t recomputed_tokens_total = 0, generated_tokens_total = 0;
   MissCounts missed_total;  // of computed_tokens_total
   uint64_t steps_total = 0;
+  // Now: clients (sessions) that have requests; by how many computed tokens the one, tenant or
+  // session, that had most is ahead of an even share; rows that a step in which somebody decodes
+  // may have.
+  size_t pins = 0, pinned_pages = 0, max_pinned_pages = 0;  // now: of retentions
+  size_t clients = 0, largest_lead = 0, mixed_step_tokens = 0;
+  std::map<std::string, size_t> waiting_of_tenant;  // of `waiting`; tenants with none are not there
 };
 
 class Engine {
  public:
   struct Options {
     size_t context_size = 0;   // 0: the model's
-    size_t max_queue = 512;    // requests not admitted yet; more are refused
+    size_t max_queue = 512;    // requests of a tenant not admitted yet; more are refused
     size_t max_running = 64;   // requests in a batch
     size_t step_tokens = 512;  // token budget of a step; decode rows come first
     // Budget of a step in which a request decodes: its next token waits for the whole step, so such
-    // a step takes smaller bites of the prompts beside it.
+    // a step takes smaller bites of the prompts beside it. This large at first, then so that such a
+    // step takes about max_inter_token; 0: always so.
     size_t mixed_step_tokens = 128;
+    std::chrono::milliseconds max_inter_token{200};
+    double max_pinned_share = 0.25;  // of the cache's pages that retentions may hold together
     // The model's pool, to sample the rows of a step in parallel; null: on the engine thread alone.
     ComputePool* pool = nullptr;
   };
@@ -142,8 +181,15 @@ class Engine {
   EngineStats Stats() const;
   // As of the last step; a request's end is in it before its OnFinish is called.
   PageCacheStats CacheStats() const;
-  // Drops what no running request pins; returns when done. Not from a sink.
+  // Drops what no running request pins, retentions too; returns when done. Not from a sink.
   void ResetCache();
+  // Ends one retention of the tenant, or all of them (no id); returns how many that were. Not from
+  // a sink.
+  size_t Unpin(const std::string& tenant, std::optional<PinId> id);
+  // Shows the cache, which is the engine thread's alone: calls `look` there between two steps, and
+  // returns when it has. Every answer waits meanwhile, so it should take less than a step; it must
+  // not throw, nor call the engine. Not from a sink.
+  void Inspect(const std::function<void(const PageCache&)>& look);
 
   size_t context_size() const;
   size_t max_queue() const;

@@ -330,6 +330,53 @@ TEST_F(EngineTest, ResetCacheForgets) {
   EXPECT_EQ(sink->timings().cached_tokens, 0u);
 }
 
+TEST_F(EngineTest, InspectShowsTheCacheOnTheEnginesThreadWhetherSomethingRunsOrNot) {
+  Start();
+  std::thread::id there = std::this_thread::get_id();
+  size_t num_leases = 99;
+  const auto look = [&](const PageCache& cache) {
+    there = std::this_thread::get_id();
+    num_leases = cache.Stats().num_leases;
+  };
+  engine_->Inspect(look);
+  EXPECT_NE(there, std::this_thread::get_id());
+  EXPECT_EQ(num_leases, 0u);
+  // The request may be over before the look comes.
+  for (int i = 0; i < 100 && num_leases == 0; i++) {
+    RequestId id;
+    const auto sink = Submit(Make(MakeTokens(10, 1), 900), &id);
+    sink->WaitTokens(1);
+    engine_->Inspect(look);
+    engine_->Cancel(id);
+    sink->WaitFinished();
+  }
+  EXPECT_EQ(num_leases, 1u);
+  engine_->Inspect(look);
+  EXPECT_EQ(num_leases, 0u);
+}
+
+TEST_F(EngineTest, EveryLookOfManyThreadsIsTaken) {
+  Start();
+  const auto sink = Submit(Make(MakeTokens(10, 1), 900));
+  size_t num_looks = 0;  // the engine's thread is the only one to touch it
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; i++) {
+    threads.emplace_back([&] {
+      for (int n = 0; n < 50; n++) {
+        engine_->Inspect([&](const PageCache& cache) {
+          cache.Validate();
+          num_looks++;
+        });
+        if (n % 10 == 0) engine_->ResetCache();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(num_looks, 200u);
+  sink->WaitFinished();
+  EXPECT_EQ(sink->reason(), FinishReason::kLength);
+}
+
 TEST_F(EngineTest, AnIdleEngineTakesNoSteps) {
   Start();
   Submit(Make({1}, 5))->WaitFinished();
@@ -394,6 +441,11 @@ TEST_F(EngineTest, ManyThreadsSubmitAndCancel) {
   EXPECT_EQ(stats.finished_total + stats.cancelled_total, kThreads * kRequests);
   EXPECT_GT(stats.cancelled_total, 0u);
   EXPECT_EQ(stats.failed_total, 0u);
+  EXPECT_EQ(stats.length_total, stats.finished_total);
+  EXPECT_EQ(stats.cached_tokens_total + stats.computed_tokens_total + stats.abandoned_tokens_total,
+            stats.prompt_tokens_total);
+  EXPECT_EQ(stats.queried_tokens_total, stats.prompt_tokens_total);
+  EXPECT_LE(stats.hit_tokens_total, stats.cached_tokens_total);
 }
 
 }  // namespace

@@ -19,6 +19,7 @@
 #include "engine/engine.h"
 #include "kv/page_cache.h"
 #include "sample/sampler.h"
+#include "sched/fair_share.h"
 
 namespace trellis {
 
@@ -31,8 +32,12 @@ struct Request {
   size_t num_known() const { return tokens.size(); }
   size_t num_generated() const { return timings.generated_tokens; }
 
+  // Whether the next turn will have nothing of what was generated: params.dropped_if_begins.
+  bool IsAnswerDropped() const;
+
   // What the cache says of the prompt when it is admitted the first time.
-  void NoteMisses(MissReport report);
+  // `in_wider_scope`: how many of its tokens are in params.wider_scope.
+  void NoteMisses(MissReport report, size_t in_wider_scope);
   // `num_rows` of the tokens were found in the cache; of these, what was never counted is `cached`.
   void CountMatched(size_t num_rows);
   // Rows [first, first + num_rows) were run.
@@ -48,31 +53,18 @@ struct Request {
   Sampler sampler;
   Lease lease;  // while running
   size_t num_preemptions = 0;
+  FairShare::Member member;
+  uint64_t session_service = 0;  // of its session, when it came
+  uint64_t num_charged = 0;      // of what its session had since, what was for itself
   // Rows below it were matched or run before: to run one of them again is recomputation.
   size_t num_counted = 0;
-  // Prompt rows [evicted_begin, evicted_end) were there once; why all others are run.
-  size_t evicted_begin = 0, evicted_end = 0;
+  // Prompt rows [evicted_begin, evicted_end) were there once, those up to scope_end are in another
+  // scope; why all others are run.
+  size_t evicted_begin = 0, evicted_end = 0, scope_end = 0;
   MissCause other_cause = MissCause::kNewTokens;
   std::optional<Divergence> divergence;  // in the timings when it ends
   GenerateTimings timings;
   Clock::time_point submitted, admitted, first_token;
 };
-
-inline Request::Request(GenerateRequest request, std::shared_ptr<GenerationSink> request_sink,
-                        size_t max_new)
-    : params{.prompt = {},
-             .end_tokens = std::move(request.end_tokens),
-             .max_tokens = request.max_tokens,
-             .sampling = std::move(request.sampling),
-             .scope = std::move(request.scope),
-             .cache_prompt = request.cache_prompt},
-      sink(std::move(request_sink)),
-      num_prompt(request.prompt.size()),
-      max_new_tokens(max_new),
-      tokens(std::move(request.prompt)),
-      sampler(params.sampling),
-      submitted(Clock::now()) {
-  timings.prompt_tokens = num_prompt;
-}
 
 }  // namespace trellis

@@ -19,6 +19,25 @@ bool Contains(const std::vector<TokenId>& tokens, TokenId token) {
   return std::find(tokens.begin(), tokens.end(), token) != tokens.end();
 }
 
+// Who declines the cache still finds what it ran itself before it was preempted.
+std::span<const TokenId> FindableTokens(const Request& request) {
+  const std::span<const TokenId> known = request.tokens;
+  return request.params.cache_prompt ? known : known.first(request.num_counted);
+}
+
+size_t MostPinned(const PageCache& cache, double share) {
+  // Where nothing is kept there is nothing to pin.
+  if (!cache.keeps_finished()) return 0;
+  return static_cast<size_t>(share * static_cast<double>(cache.Stats().capacity));
+}
+
+// Requests that have a row for their next token only.
+size_t NumDecoding(const BatchPlan& plan) {
+  return static_cast<size_t>(std::count_if(
+      plan.rows.begin(), plan.rows.end(),
+      [](const auto& rows) { return rows.num_rows == 1 && rows.logits == Logits::kLastRow; }));
+}
+
 }  // namespace
 
 StepLoop::StepLoop(Model& model, std::unique_ptr<PageCache> cache, const Options& options)
@@ -26,22 +45,36 @@ StepLoop::StepLoop(Model& model, std::unique_ptr<PageCache> cache, const Options
       cache_(std::move(cache)),
       options_(options),
       joining_(cache_->keeps_finished() ? Joining::kAllowed : Joining::kNever),
-      vocab_size_(model.spec().vocab_size) {}
+      vocab_size_(model.spec().vocab_size),
+      pins_(*cache_, MostPinned(*cache_, options.max_pinned_share)),
+      shares_(2 * kMostLag * options.limits.quantum.tokens),
+      chunk_size_({.first = options.limits.mixed_step_tokens,
+                   .least = std::min(kLeastChunk, options.limits.step_tokens),
+                   .most = options.limits.step_tokens,
+                   .target = options.max_inter_token}) {}
 
 void StepLoop::Prepare() {
   const StepProfile::Timer timer(options_.profile, "tree: acquire, reserve, plan");
+  step_began_ = Clock::now();
+  pins_.Expire(step_began_);
   ReserveRows();
   Admit();
-  plan_ = Plan(MakeSnapshot(), options_.limits);
+  Limits limits = options_.limits;
+  limits.mixed_step_tokens = chunk_size_.rows();
+  plan_ = Plan(MakeSnapshot(), limits);
 }
 
 void StepLoop::Run() {
   if (plan_.rows.empty()) return;
+  const size_t num_decoding = NumDecoding(plan_), num_rows = plan_.num_rows;
   Forward(plan_);
   Commit(plan_);
   Sample(plan_);
   plan_ = {};
   stats_.steps_total++;
+  chunk_size_.Observe({.num_decoding = num_decoding,
+                       .num_prompt = num_rows - num_decoding,
+                       .took = Clock::now() - step_began_});
 #if defined(TRELLIS_DEBUG_CHECKS)
   cache_->Validate();
 #endif
@@ -69,36 +102,87 @@ size_t StepLoop::Deliver() {
 
 void StepLoop::Add(std::unique_ptr<Request> request) {
   const RequestId id = request->id;
+  stuck_.reset();
+  if (request->num_preemptions == 0) {
+    stats_.requests_total++;
+    request->member = shares_.Enter(request->params.client);
+    request->session_service = request->member.session_service();
+  }
   queue_.Add({.id = id,
               .scope = &request->params.scope,
               .tokens = request->tokens,
-              .joining = request->params.cache_prompt ? joining_ : Joining::kNever});
-  if (request->num_preemptions == 0) stats_.requests_total++;
+              .joining = request->params.cache_prompt ? joining_ : Joining::kNever,
+              .num_cached = NumCached(*request)});
+  waiting_of_tenant_[request->params.client.tenant]++;
   waiting_.emplace(id, std::move(request));
 }
 
+// What a lease would match now.
+size_t StepLoop::NumCached(const Request& request) const {
+  return cache_->MatchLength(request.params.scope, FindableTokens(request));
+}
+
 void StepLoop::Admit() {
-  std::optional<RequestId> after;
-  while (running_.size() < options_.limits.max_running) {
-    const std::optional<RequestId> id = queue_.NextReady(after);
-    if (!id) return;
-    if (!TryAdmit(*waiting_.at(*id))) return;  // nobody overtakes who waits for memory
-    after = id;
+  if (IsStuck()) return;
+  stuck_.reset();
+  while (Request* request = NextToAdmit()) {
+    while (!TryAdmit(*request)) {
+      if (MakeRoomFor(*request)) continue;
+      stuck_ = {cache_->AvailablePages(), num_charged_};
+      return;  // nobody overtakes who waits for a place
+    }
   }
 }
 
-// False if `request` has to wait for memory.
+bool StepLoop::IsStuck() const {
+  return stuck_ && cache_->AvailablePages() <= stuck_->available_pages &&
+         num_charged_ < stuck_->num_charged + static_cast<uint64_t>(options_.limits.quantum.tokens);
+}
+
+// Null if nobody is ready.
+Request* StepLoop::NextToAdmit() {
+  std::vector<Claim> claims;
+  for (const WaitQueue::ReadyView& ready : queue_.Ready()) {
+    claims.push_back(MakeClaim(*waiting_.at(ready.id), ready.num_cached));
+  }
+  while (!claims.empty()) {
+    Claim& first = claims[First(claims, options_.limits.quantum)];
+    Request& request = *waiting_.at(first.id);
+    if (!HasPlace() || IsBlocked(request)) return &request;
+    // What was cached when it came may be gone.
+    const size_t num_cached = NumCached(request);
+    if (num_cached >= first.locality) return &request;
+    first.locality = num_cached;
+    queue_.Correct(first.id, num_cached);
+  }
+  return nullptr;
+}
+
+bool StepLoop::IsBlocked(const Request& request) const {
+  return !running_.empty() && blocked_ && blocked_->id == request.id &&
+         cache_->AvailablePages() <= blocked_->available_pages;
+}
+
+// Preempts one request, if there is one that has to make room for this. False: there is none.
+bool StepLoop::MakeRoomFor(const Request& request) {
+  const std::optional<size_t> index =
+      WhoMakesRoom(MakeClaim(request, 0), RunningClaims(), options_.limits.quantum);
+  if (index) Preempt(*running_[*index]);
+  return index.has_value();
+}
+
+// False if `request` has to wait for a place or for memory.
 bool StepLoop::TryAdmit(Request& request) {
-  const bool is_blocked = blocked_ && blocked_->id == request.id &&
-                          cache_->AvailablePages() <= blocked_->available_pages;
-  if (is_blocked && !running_.empty()) return false;
-  if (!TakeLease(request)) {
-    if (running_.empty()) {  // alone it has the whole cache: it knows more tokens than that holds
-      End(request, FinishReason::kLength, Status::Ok());
-      return true;
+  if (!HasPlace() || IsBlocked(request)) return false;
+  while (!TakeLease(request)) {
+    if (!running_.empty()) {
+      blocked_ = {request.id, cache_->AvailablePages()};
+      return false;
     }
-    blocked_ = {request.id, cache_->AvailablePages()};
-    return false;
+    // Alone it has the whole cache, but for what is pinned; unless it knows more than that holds.
+    if (pins_.ReleaseOne()) continue;
+    End(request, FinishReason::kLength, Status::Ok());
+    return true;
   }
   const GenerateTimings before = request.timings;
   request.CountMatched(request.lease.num_rows());
@@ -107,20 +191,22 @@ bool StepLoop::TryAdmit(Request& request) {
     request.admitted = Clock::now();
     request.timings.queued = request.admitted - request.submitted;
     stats_.prompt_tokens_total += request.num_prompt;
+    if (request.params.cache_prompt) {
+      stats_.queried_tokens_total += request.num_prompt;
+      stats_.hit_tokens_total += request.timings.cached_tokens;
+    }
   }
   queue_.Start(request.id, request.lease.num_rows());
   const auto place =
       std::upper_bound(running_.begin(), running_.end(), request.id,
                        [](RequestId id, const auto& running) { return id < running->id; });
-  running_.insert(place, std::move(waiting_.extract(request.id).mapped()));
+  running_.insert(place, TakeWaiting(request));
   return true;
 }
 
 bool StepLoop::TakeLease(Request& request) {
   const std::span<const TokenId> known = request.tokens;
-  // Who declines the cache still finds what it ran itself before it was preempted.
-  Lease lease = cache_->Acquire(
-      request.params.scope, request.params.cache_prompt ? known : known.first(request.num_counted));
+  Lease lease = cache_->Acquire(request.params.scope, FindableTokens(request));
   const AdmissionNeed need =
       NeedToAdmit({.num_tokens = known.size(),
                    .max_new_tokens = request.max_new_tokens - request.num_generated(),
@@ -131,26 +217,33 @@ bool StepLoop::TakeLease(Request& request) {
   }
   MissReport misses;
   const bool is_first = request.admitted == Request::Clock::time_point{};
-  if (is_first && request.params.cache_prompt)
+  size_t in_wider_scope = 0;
+  if (is_first && request.params.cache_prompt) {
     misses = cache_->Explain(request.params.scope, known);
+    if (const auto& wider = request.params.wider_scope) {
+      in_wider_scope = cache_->MatchLength(*wider, known);
+    }
+  }
   if (!cache_->Reserve(lease, known.size()).ok()) return false;
-  if (is_first) request.NoteMisses(std::move(misses));
+  if (is_first) request.NoteMisses(std::move(misses), in_wider_scope);
+  cache_->SetPriority(lease, request.params.cache_priority.value_or(request.params.priority));
   request.lease = std::move(lease);
   return true;
 }
 
-// Frames for every row that the step may write. Oldest first; when there are none left, the
-// youngest goes back to the queue until there are.
+// Frames for every row that the step may write. When there are none left, somebody goes back to the
+// queue until there are.
 void StepLoop::ReserveRows() {
-  for (size_t i = 0; i < running_.size(); i++) {
-    while (!cache_->Reserve(running_[i]->lease, running_[i]->num_known()).ok()) {
-      Request& youngest = *running_.back();
-      if (running_.size() == 1) {
-        End(youngest, FinishReason::kLength, Status::Ok());  // the whole cache is full of it
-      } else {
-        Preempt(youngest);
-      }
-      if (i == running_.size()) return;  // it was the youngest itself
+  for (size_t i = 0; i < running_.size();) {
+    if (cache_->Reserve(running_[i]->lease, running_[i]->num_known()).ok()) {
+      i++;
+    } else if (running_.size() == 1) {
+      if (pins_.ReleaseOne()) continue;
+      End(*running_[0], FinishReason::kLength, Status::Ok());  // the whole cache is full of it
+    } else {
+      const size_t index = WhoIsPreempted(RunningClaims(), options_.limits.quantum);
+      Preempt(*running_[index]);
+      if (index < i) i--;
     }
   }
 }
@@ -160,6 +253,12 @@ void StepLoop::Preempt(Request& request) {
   owned->num_preemptions++;
   stats_.preemptions_total++;
   Add(std::move(owned));
+}
+
+std::unique_ptr<Request> StepLoop::TakeWaiting(const Request& request) {
+  const auto count = waiting_of_tenant_.find(request.params.client.tenant);
+  if (--count->second == 0) waiting_of_tenant_.erase(count);
+  return std::move(waiting_.extract(request.id).mapped());
 }
 
 // Takes a running request out, its lease released: the committed rows stay until evicted.
@@ -172,10 +271,32 @@ std::unique_ptr<Request> StepLoop::TakeRunning(const Request& request) {
   owned->lease = Lease();
   queue_.Stop(owned->id);
   blocked_.reset();
+  stuck_.reset();
   return owned;
 }
 
 // --- One step ---
+
+Claim StepLoop::MakeClaim(const Request& request, size_t locality) const {
+  const uint64_t overtaken =
+      request.member.session_service() - request.session_service - request.num_charged;
+  const auto patience = static_cast<uint64_t>(kMostLag * options_.limits.quantum.tokens);
+  return {
+      .id = request.id,
+      .standing = {.tenant = request.member.tenant(),
+                   .tenant_lead = shares_.TenantLead(request.member),
+                   .session_lead = shares_.SessionLead(request.member),
+                   .priority = request.params.priority,
+                   .due = overtaken >= patience ? Standing::Due::kOverdue : Standing::Due::kInTime,
+                   .num_preemptions = request.num_preemptions},
+      .locality = locality};
+}
+
+std::vector<Claim> StepLoop::RunningClaims() const {
+  std::vector<Claim> claims;
+  for (const auto& request : running_) claims.push_back(MakeClaim(*request, 0));
+  return claims;
+}
 
 Snapshot StepLoop::MakeSnapshot() const {
   Snapshot snapshot;
@@ -183,7 +304,18 @@ Snapshot StepLoop::MakeSnapshot() const {
   for (const auto& request : running_) {
     snapshot.running.push_back({.id = request->id,
                                 .num_tokens = request->num_known(),
-                                .num_rows = request->lease.num_rows()});
+                                .num_rows = request->lease.num_rows(),
+                                .standing = MakeClaim(*request, 0).standing});
+  }
+  // A prefill that others wait for is as urgent as they are.
+  for (const WaitQueue::WaitView& wait : queue_.Waits()) {
+    const auto prefill =
+        std::find_if(snapshot.running.begin(), snapshot.running.end(),
+                     [&](const RunningView& running) { return running.id == wait.prefill; });
+    TRELLIS_CHECK(prefill != snapshot.running.end());
+    prefill->standing =
+        MoreUrgent(prefill->standing, MakeClaim(*waiting_.at(wait.waiting), 0).standing,
+                   options_.limits.quantum);
   }
   return snapshot;
 }
@@ -218,19 +350,36 @@ void StepLoop::Commit(const BatchPlan& plan) {
     if (end > resident) {
       cache_->Commit(request.lease, std::span(request.tokens).subspan(resident, end - resident));
     }
-    if (rows.logits == Logits::kLastRow) {
-      queue_.Stop(request.id);  // its prefill is complete
-    } else {
-      queue_.Progress(request.id, end);
-    }
+    const bool is_complete = rows.logits == Logits::kLastRow;
+    const bool anybody_ready =
+        is_complete ? queue_.Stop(request.id) : queue_.Progress(request.id, end);
+    if (anybody_ready) stuck_.reset();
+    shares_.Charge(request.member, rows.num_rows);
+    request.num_charged += rows.num_rows;
+    num_charged_ += rows.num_rows;
     const GenerateTimings before = request.timings;
     const bool more_of_prompt = request.num_counted < std::min(end, request.num_prompt);
     request.CountRun(rows.first_row, rows.num_rows);
     CountTotals(before, request.timings);
+    if (more_of_prompt && request.num_counted >= request.num_prompt) Pin(request);
     if (more_of_prompt) {
       events_.push_back(
           {request.sink, Progress{std::min(end, request.num_prompt), request.num_prompt}});
     }
+  }
+}
+
+// Its prompt is computed: what of it is to stay for a time does so from now on.
+void StepLoop::Pin(Request& request) {
+  for (const Retention& retention : request.params.retentions) {
+    const auto prompt = std::span<const TokenId>(request.tokens).first(request.num_prompt);
+    const PinTable::Added added =
+        pins_.Add(request.params.client.tenant, request.params.scope,
+                  prompt.first(std::min(retention.num_tokens, prompt.size())),
+                  step_began_ + retention.lifetime);
+    if (added.num_tokens <= request.timings.pinned_tokens) continue;
+    request.timings.pinned_tokens = added.num_tokens;
+    request.timings.pin = added.id;
   }
 }
 
@@ -290,12 +439,17 @@ void StepLoop::Accept(LogitRow& row) {
 
 void StepLoop::End(Request& request, FinishReason reason, Status status) {
   std::unique_ptr<Request> owned;
-  if (const auto waiting = waiting_.extract(request.id); !waiting.empty()) {
-    owned = std::move(waiting.mapped());
+  if (waiting_.contains(request.id)) {
+    owned = TakeWaiting(request);
     queue_.Remove(owned->id);
+    stuck_.reset();
   } else {
+    if (request.IsAnswerDropped()) {
+      cache_->Release(std::move(request.lease), request.num_prompt);
+    }
     owned = TakeRunning(request);
   }
+  shares_.Leave(owned->member);
   const Clock::time_point now = Clock::now();
   if (owned->num_generated() > 0) {
     owned->timings.predicted = now - owned->first_token;
@@ -304,9 +458,15 @@ void StepLoop::End(Request& request, FinishReason reason, Status status) {
   } else {
     owned->timings.queued = now - owned->submitted;
   }
+  if (owned->admitted != Clock::time_point{}) {
+    const GenerateTimings& t = owned->timings;
+    stats_.abandoned_tokens_total += t.prompt_tokens - t.cached_tokens - t.computed_tokens;
+  }
   switch (reason) {
-    case FinishReason::kStop:
     case FinishReason::kLength:
+      stats_.length_total++;
+      [[fallthrough]];
+    case FinishReason::kStop:
       stats_.finished_total++;
       break;
     case FinishReason::kCancelled:
@@ -334,52 +494,21 @@ void StepLoop::CancelAll() {
   while (!running_.empty()) EndEarly(running_.back()->id, FinishReason::kCancelled);
 }
 
+size_t StepLoop::Unpin(const std::string& tenant, std::optional<PinId> id) {
+  if (!id) return pins_.RemoveAll(tenant);
+  return pins_.Remove(*id, tenant) ? 1 : 0;
+}
+
 void StepLoop::ResetCache() {
+  pins_.Clear();
   cache_->Reset();
   blocked_.reset();
+  stuck_.reset();
   // What runs now computes pages that nobody will find any more.
   for (const auto& request : running_) queue_.Stop(request->id);
 }
 
 // --- Counts ---
-
-void Request::CountMatched(size_t num_rows) {
-  // The last known token is run in any case, for its logits.
-  const size_t found = std::min(num_rows, num_known() - 1);
-  if (found <= num_counted) return;
-  timings.cached_tokens += std::min(found, num_prompt) - std::min(num_counted, num_prompt);
-  num_counted = found;
-}
-
-void Request::NoteMisses(MissReport report) {
-  if (!params.cache_prompt) {
-    other_cause = MissCause::kDisabled;
-    return;
-  }
-  evicted_begin = report.matched;
-  evicted_end = report.matched + report.evicted;
-  other_cause = report.rest_cause;
-  if (report.rest == 0 || report.rest_cause != MissCause::kDiverged) return;
-  const auto from = tokens.begin() + static_cast<ptrdiff_t>(report.matched);
-  const size_t shown = std::min(report.rest, report.instead.size());
-  divergence = {.position = report.matched,
-                .prompt = {from, from + static_cast<ptrdiff_t>(shown)},
-                .cached = std::move(report.instead)};
-}
-
-void Request::CountRun(size_t first, size_t num_rows) {
-  const size_t end = first + num_rows;
-  const size_t first_new = std::clamp(num_counted, first, end);
-  timings.recomputed_tokens += first_new - first;
-  const size_t begin_computed = std::min(first_new, num_prompt),
-               end_computed = std::min(end, num_prompt);
-  timings.computed_tokens += end_computed - begin_computed;
-  const size_t num_evicted = std::clamp(evicted_end, begin_computed, end_computed) -
-                             std::clamp(evicted_begin, begin_computed, end_computed);
-  timings.missed[MissCause::kEvicted] += num_evicted;
-  timings.missed[other_cause] += end_computed - begin_computed - num_evicted;
-  num_counted = std::max(num_counted, end);
-}
 
 void StepLoop::CountTotals(const GenerateTimings& before, const GenerateTimings& after) {
   stats_.cached_tokens_total += after.cached_tokens - before.cached_tokens;
@@ -393,6 +522,18 @@ EngineStats StepLoop::Stats() const {
   EngineStats stats = stats_;
   stats.waiting = waiting_.size();
   stats.running = running_.size();
+  stats.pins = pins_.size();
+  stats.pinned_pages = pins_.num_pages();
+  stats.max_pinned_pages = pins_.max_pages();
+  stats.clients = shares_.num_sessions();
+  int64_t largest_lead = 0;
+  for (const auto& request : running_) {
+    largest_lead = std::max(
+        {largest_lead, shares_.TenantLead(request->member), shares_.SessionLead(request->member)});
+  }
+  stats.largest_lead = static_cast<size_t>(largest_lead);
+  stats.waiting_of_tenant = waiting_of_tenant_;
+  stats.mixed_step_tokens = chunk_size_.rows();
   return stats;
 }
 

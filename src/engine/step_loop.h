@@ -10,9 +10,10 @@
 //
 // THREADS: one; it is the only caller of the cache and the model.
 // INVARIANTS: a running request holds a lease and, during Forward, frames for all its known tokens;
-// a waiting one holds nothing. running_ and the queue are ordered by age. The oldest running
-// request is never preempted for a younger one, so it always progresses, and whenever nothing runs,
-// the oldest waiting request is admitted or ends: there is no deadlock, and no livelock.
+// a waiting one holds nothing. running_ is ordered by age. Whenever nothing runs, the waiting
+// request that goes first is admitted or ends, so there is no deadlock. Within a session and a
+// priority the oldest is never preempted for a younger one, and for others' shares only when its
+// client is ahead by twice as much as the last time (sched/precedence.h), so there is no livelock.
 #pragma once
 
 #include <cstddef>
@@ -20,6 +21,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <variant>
 #include <vector>
 
@@ -28,8 +30,11 @@
 #include "engine/engine.h"
 #include "engine/request.h"
 #include "kv/page_cache.h"
+#include "kv/pin_table.h"
 #include "model/model.h"
 #include "model/step_profile.h"
+#include "sched/chunk_size.h"
+#include "sched/fair_share.h"
 #include "sched/plan.h"
 #include "sched/wait_queue.h"
 
@@ -39,6 +44,10 @@ class StepLoop {
  public:
   struct Options {
     Limits limits;
+    // Steps in which somebody decodes should take no longer; 0: limits.mixed_step_tokens, whatever
+    // they take.
+    std::chrono::duration<double> max_inter_token{0};
+    double max_pinned_share = 0.25;  // of the cache's pages
     ComputePool* pool = nullptr;     // may be null
     StepProfile* profile = nullptr;  // told what the loop itself does; may be null
   };
@@ -49,6 +58,9 @@ class StepLoop {
   void EndEarly(RequestId id, FinishReason reason);
   void CancelAll();
   void ResetCache();
+  size_t Unpin(const std::string& tenant, std::optional<PinId> id);
+  // When a retention ends, whether or not anything runs.
+  std::optional<PinTable::TimePoint> NextExpiry() const { return pins_.NextExpiry(); }
 
   // Nothing to do but Deliver().
   bool idle() const { return running_.empty() && waiting_.empty(); }
@@ -85,18 +97,28 @@ class StepLoop {
   };
 
   void Admit();
+  Request* NextToAdmit();
+  bool HasPlace() const { return running_.size() < options_.limits.max_running; }
+  size_t NumCached(const Request& request) const;
+  bool IsStuck() const;
+  bool IsBlocked(const Request& request) const;
   bool TryAdmit(Request& request);
   bool TakeLease(Request& request);
+  bool MakeRoomFor(const Request& request);
   void ReserveRows();
   void Preempt(Request& request);
+  Claim MakeClaim(const Request& request, size_t locality) const;
+  std::vector<Claim> RunningClaims() const;
   Snapshot MakeSnapshot() const;
   void Forward(const BatchPlan& plan);
   void Commit(const BatchPlan& plan);
+  void Pin(Request& request);
   void Sample(const BatchPlan& plan);
   void SampleRow(LogitRow& row) const;
   void Accept(LogitRow& row);
   void End(Request& request, FinishReason reason, Status status);
 
+  std::unique_ptr<Request> TakeWaiting(const Request& request);
   std::unique_ptr<Request> TakeRunning(const Request& request);
   void CountTotals(const GenerateTimings& before, const GenerateTimings& after);
 
@@ -106,17 +128,30 @@ class StepLoop {
   const Joining joining_;  // never, where the cache keeps nothing: then there is nothing to share
   const size_t vocab_size_;
 
+  PinTable pins_;
   std::map<RequestId, std::unique_ptr<Request>> waiting_;
-  std::vector<std::unique_ptr<Request>> running_;  // oldest first
-  WaitQueue queue_;                                // over waiting_ and those of running_ in prefill
-  // The oldest ready request when it found too few pages. It need not look again before there are
-  // more (a release, or pages that two requests computed), or fewer run.
+  std::map<std::string, size_t> waiting_of_tenant_;  // how many; none: 0
+  std::vector<std::unique_ptr<Request>> running_;    // oldest first
+  WaitQueue queue_;   // over waiting_ and those of running_ in prefill
+  FairShare shares_;  // over both
+  // The request that went first when it found too few pages. It need not look again before there
+  // are more (a release, or pages that two requests computed), or fewer run.
   struct Blocked {
     RequestId id;
     size_t available_pages;
   };
   std::optional<Blocked> blocked_;
+  // When somebody found no place: until somebody comes or goes, there are more pages, or a quantum
+  // was computed, so that others may lead, nobody need look again.
+  struct Stuck {
+    size_t available_pages;
+    uint64_t num_charged;
+  };
+  std::optional<Stuck> stuck_;
+  uint64_t num_charged_ = 0;  // rows
 
+  ChunkSize chunk_size_;
+  Request::Clock::time_point step_began_;
   BatchPlan plan_;
   std::vector<SequenceRows> batch_;
   std::vector<size_t> last_rows_;

@@ -5,104 +5,10 @@
 #include <numeric>
 #include <random>
 
-#include "engine/test_support.h"
+#include "engine/step_loop_fixture.h"
 
 namespace trellis {
 namespace {
-
-// A request and what came of it.
-struct Job {
-  GenerateRequest request;
-  std::shared_ptr<RecordingSink> sink;
-  RequestId id;
-  size_t max_tokens = 0;
-};
-
-class StepLoopTest : public testing::Test {
- protected:
-  static constexpr Limits kLimits{};
-
-  void Start(size_t num_pages, const Limits& limits = kLimits,
-             Finished finished = Finished::kStay) {
-    loop_.reset();
-    loop_ = std::make_unique<StepLoop>(model_, MakeCache(model_, num_pages, finished),
-                                       StepLoop::Options{.limits = limits});
-    model_.on_forward = [this](std::span<const SequenceRows> batch) {
-      num_sequences_ = batch.size();
-      for (const SequenceRows& rows : batch) num_rows_ += rows.tokens.size();
-    };
-    num_rows_ = 0;
-  }
-
-  Job Submit(GenerateRequest request, size_t max_tokens) {
-    Job job{.request = std::move(request),
-            .sink = std::make_shared<RecordingSink>(),
-            .id = RequestId(next_id_++),
-            .max_tokens = max_tokens};
-    auto owned = std::make_unique<Request>(job.request, job.sink, max_tokens);
-    owned->id = job.id;
-    loop_->Add(std::move(owned));
-    return job;
-  }
-  Job Submit(Tokens prompt, size_t max_tokens) {
-    return Submit(Greedy(std::move(prompt)), max_tokens);
-  }
-  static GenerateRequest Greedy(Tokens prompt) {
-    GenerateRequest request;
-    request.prompt = std::move(prompt);
-    request.sampling.temperature = 0;
-    return request;
-  }
-
-  void Cancel(RequestId id) { loop_->EndEarly(id, FinishReason::kCancelled); }
-
-  void Step() {
-    num_sequences_ = 0;
-    loop_->Prepare();
-    loop_->Run();
-    loop_->cache().Validate();
-    loop_->Deliver();
-  }
-  // A bound on the steps: a livelock fails the test instead of hanging it.
-  void RunUntilIdle(size_t most_steps = 20000) {
-    for (size_t i = 0; i < most_steps && !loop_->idle(); i++) Step();
-    ASSERT_TRUE(loop_->idle()) << "no end in sight";
-  }
-
-  // It ran to its end, with the reference's text and counts that add up.
-  void ExpectComplete(const Job& job) {
-    ASSERT_TRUE(job.sink->finished());
-    EXPECT_EQ(job.sink->reason(), FinishReason::kLength);
-    EXPECT_EQ(job.sink->tokens(), ReferenceTokens(model_, job.request, job.max_tokens));
-    const GenerateTimings timings = job.sink->timings();
-    EXPECT_EQ(timings.prompt_tokens, job.request.prompt.size());
-    EXPECT_EQ(timings.cached_tokens + timings.computed_tokens, timings.prompt_tokens);
-    EXPECT_EQ(
-        std::accumulate(timings.missed.tokens.begin(), timings.missed.tokens.end(), size_t{0}),
-        timings.computed_tokens);
-    EXPECT_EQ(timings.generated_tokens, job.max_tokens);
-    EXPECT_EQ(job.sink->progress(), timings.prompt_tokens);
-  }
-  void ExpectNothingHeld() {
-    const PageCacheStats stats = loop_->CacheStats();
-    EXPECT_EQ(stats.pinned, 0u);
-    EXPECT_EQ(stats.num_leases, 0u);
-    EXPECT_EQ(stats.private_pages, 0u);
-    EXPECT_EQ(stats.free + stats.private_pages + stats.committed, stats.capacity);
-  }
-
-  FakeModel model_;
-  std::unique_ptr<StepLoop> loop_;
-  uint64_t next_id_ = 1;
-  size_t num_rows_ = 0;       // run since Start
-  size_t num_sequences_ = 0;  // in the last step
-};
-
-size_t Computed(const std::vector<Job>& jobs) {
-  return std::accumulate(jobs.begin(), jobs.end(), size_t{0}, [](size_t sum, const Job& job) {
-    return sum + job.sink->timings().computed_tokens;
-  });
-}
 
 // --- One request ---
 
@@ -187,6 +93,25 @@ TEST_F(StepLoopTest, ARequestThatDeclinesTheCacheRunsItsWholePrompt) {
   RunUntilIdle();
   ExpectComplete(job);
   EXPECT_EQ(job.sink->timings().computed_tokens, 100u);
+  EXPECT_EQ(loop_->Stats().queried_tokens_total, 100u) << "those of the first alone";
+  EXPECT_EQ(loop_->Stats().hit_tokens_total, 0u);
+}
+
+TEST_F(StepLoopTest, PromptTokensAreCachedComputedOrAbandoned) {
+  Start(64, {.step_tokens = 40, .mixed_step_tokens = 40});
+  Submit(MakeTokens(100, 1), 3);
+  RunUntilIdle();
+  const Job job = Submit(Concat(MakeTokens(100, 1), MakeTokens(80, 2)), 3);
+  Step();
+  Cancel(job.id);
+  const EngineStats stats = loop_->Stats();
+  EXPECT_EQ(stats.prompt_tokens_total, 280u);
+  EXPECT_EQ(stats.cached_tokens_total, 100u);
+  EXPECT_EQ(stats.computed_tokens_total, 140u);
+  EXPECT_EQ(stats.abandoned_tokens_total, 40u);
+  EXPECT_EQ(stats.queried_tokens_total, 280u);
+  EXPECT_EQ(stats.hit_tokens_total, 100u);
+  EXPECT_EQ(stats.length_total, 1u);
 }
 
 // --- Why tokens are computed ---
@@ -223,6 +148,28 @@ TEST_F(StepLoopTest, SaysWhyTokensWereComputed) {
   size_t all = 0;
   for (const size_t tokens : loop_->Stats().missed_total.tokens) all += tokens;
   EXPECT_EQ(all, loop_->Stats().computed_tokens_total);
+}
+
+TEST_F(StepLoopTest, WhatAnotherScopeOfTheClientHasIsExplainedByThat) {
+  Start(64);
+  Submit(MakeTokens(100, 1), 1);
+  RunUntilIdle();
+  GenerateRequest request = Greedy(Concat(MakeTokens(100, 1), MakeTokens(20, 2)));
+  request.scope = "salted";
+  request.wider_scope = "";
+  const auto missed = [&] {
+    const Job job = Submit(request, 1);
+    RunUntilIdle();
+    ExpectComplete(job);
+    return job.sink->timings().missed.tokens;
+  };
+  MissCounts expected = Missed(100, MissCause::kScope);
+  expected[MissCause::kCold] = 20;
+  EXPECT_EQ(missed(), expected.tokens);
+  EXPECT_EQ(missed(), Missed(1, MissCause::kNewTokens).tokens) << "now its own scope has them";
+  request.scope = "another";
+  request.wider_scope.reset();
+  EXPECT_EQ(missed(), Missed(120, MissCause::kCold).tokens);
 }
 
 TEST_F(StepLoopTest, WithoutTheCacheThatIsWhy) {
@@ -351,55 +298,6 @@ TEST_F(BranchesTest, UnrelatedRequestsDoNotWait) {
   EXPECT_FALSE(jobs[1].sink->finished());
   ExpectComplete(other);
   RunUntilIdle();
-}
-
-// --- Fairness ---
-
-TEST_F(StepLoopTest, ADecodingRequestGetsATokenInEveryStepBesideALongPrompt) {
-  Start(256);
-  const Job decoding = Submit(MakeTokens(10, 1), 30);
-  Step();
-  Submit(MakeTokens(3000, 2), 2);
-  for (size_t tokens = 2; tokens <= 20; tokens++) {
-    const size_t before = num_rows_;
-    Step();
-    EXPECT_EQ(decoding.sink->tokens().size(), tokens);
-    EXPECT_EQ(num_rows_ - before, 128u) << "and the prompt gets the rest of the budget";
-  }
-  RunUntilIdle();
-  ExpectComplete(decoding);
-}
-
-TEST_F(StepLoopTest, NoMoreThanMaxRunningAtOnceAndTheOldestFirst) {
-  Start(256, {.max_running = 3});
-  std::vector<Job> jobs;
-  for (uint64_t i = 0; i < 9; i++) {
-    jobs.push_back(Submit(Concat({TokenId(i)}, MakeTokens(20, i)), 4));
-  }
-  Step();
-  EXPECT_EQ(num_sequences_, 3u);
-  EXPECT_EQ(loop_->Stats().running, 3u);
-  EXPECT_EQ(loop_->Stats().waiting, 6u);
-  EXPECT_EQ(jobs[2].sink->tokens().size(), 1u);
-  EXPECT_EQ(jobs[3].sink->tokens().size(), 0u);
-  RunUntilIdle();
-  for (const Job& job : jobs) ExpectComplete(job);
-}
-
-TEST_F(StepLoopTest, TheTextOfASeedDoesNotDependOnWhatElseRuns) {
-  GenerateRequest request = Greedy(MakeTokens(70, 1));
-  request.sampling.temperature = 1.0f;
-  request.sampling.seed = 4711;
-  Start(256);
-  const Job alone = Submit(request, 50);
-  RunUntilIdle();
-  ExpectComplete(alone);
-  Start(256, {.step_tokens = 40, .mixed_step_tokens = 40});
-  for (uint64_t i = 0; i < 10; i++) Submit(MakeTokens(33 * i + 1, i), 20);
-  Step();
-  const Job beside = Submit(request, 50);
-  RunUntilIdle();
-  EXPECT_EQ(beside.sink->tokens(), alone.sink->tokens());
 }
 
 // --- Memory ---
@@ -612,6 +510,8 @@ TEST_F(StepLoopTest, RandomTraffic) {
       }
       request.cache_prompt = below(10) != 0;
       request.scope = below(8) == 0 ? "other" : "";
+      request.client = {.tenant = std::to_string(below(2)), .session = std::to_string(below(3))};
+      request.priority = below(4) == 0 ? static_cast<int32_t>(below(3)) - 1 : 0;
       return request;
     };
     while (jobs.size() < 40 || !loop_->idle()) {
@@ -623,7 +523,13 @@ TEST_F(StepLoopTest, RandomTraffic) {
         deduplicated += loop_->CacheStats().pages_deduplicated;  // it counts since the last reset
         loop_->ResetCache();
       }
+      const size_t rows_before = num_rows_;
+      const bool has_work = !loop_->idle();
       Step();
+      // What outgrows the cache ends without a row; else no step is idle.
+      if (has_work && !loop_->idle()) {
+        EXPECT_GT(num_rows_, rows_before);
+      }
       ASSERT_LT(loop_->Stats().steps_total, 50000u) << "no end in sight";
     }
     for (Job& job : jobs) {

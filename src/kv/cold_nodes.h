@@ -30,13 +30,15 @@ class ColdNodes {
 
   const EvictionPolicy& policy() const { return *policy_; }
   T* coldest(size_t cold_class) const { return ends_[cold_class].coldest; }
-  // The leaf whose last page goes next; null: there is none. The coldest of the class that the
-  // policy names; if children of that are left in lower classes, the coldest of the lowest.
-  T* Victim(uint64_t now) {
+  // The leaf whose last page goes next; null: there is none. One that will not be used again, or
+  // the coldest of the class that the policy names; if children of that are left in lower classes,
+  // the coldest of the lowest.
+  T* Victim(int64_t now) {
     T* lowest = nullptr;
     for (size_t i = policy_->num_classes(); i-- > 0;) {
       if (ends_[i].coldest == nullptr) continue;
       lowest = ends_[i].coldest;
+      if (lowest->last_used < 0) return lowest;
       classes_[i].last_used = lowest->last_used;
     }
     if (lowest == nullptr) return nullptr;
@@ -47,6 +49,8 @@ class ColdNodes {
 
   // As the warmest of node.cold_class.
   void Append(T& node) { Link(node, ends_[node.cold_class].warmest, nullptr); }
+  // As the coldest. REQUIRES: it is a leaf.
+  void Prepend(T& node) { Link(node, nullptr, ends_[node.cold_class].coldest); }
   // In the list of `other`, next to it on the warmer side.
   void InsertWarmer(T& node, T& other) {
     node.cold_class = other.cold_class;

@@ -25,8 +25,9 @@ std::unique_ptr<PageCache> MakeCache(EvictionPolicyKind kind, size_t pages) {
       .value();
 }
 
-void Use(PageCache& cache, const Tokens& tokens) {
+void Use(PageCache& cache, const Tokens& tokens, int32_t priority = 0) {
   Lease lease = cache.Acquire("", tokens);
+  cache.SetPriority(lease, priority);
   ASSERT_TRUE(cache.Reserve(lease, tokens.size()).ok());
   cache.Commit(lease, std::span(tokens).subspan(lease.num_rows()));
 }
@@ -47,7 +48,7 @@ TEST_P(EvictionPolicyTest, AClassNeverFallsWhileUsesGrow) {
   for (const size_t end : {1u, 100u, 10'000u, 1'000'000u, 1'000'000'000u}) {
     size_t before = 0;
     for (uint64_t uses = 1; uses != 0 && uses < uint64_t{1} << 63; uses += 1 + uses / 2) {
-      const size_t now = policy->ClassOf(uses, end);
+      const size_t now = policy->ClassOf({.uses = uses, .end = end});
       EXPECT_GE(now, before);
       EXPECT_LT(now, policy->num_classes());
       before = now;
@@ -128,6 +129,17 @@ TEST(EvictionPolicyTest, ATrunkIsWorthAsMuchAsItsDeepestBranchWhoeverHoldsIt) {
   EXPECT_GE(cache->MatchLength("", deep), trunk.size());
 }
 
+TEST(EvictionPolicyTest, PriorityKeepsWhatTheMostUrgentRequestUsed) {
+  const auto cache = MakeCache(EvictionPolicyKind::kPriority, 8);
+  const Tokens urgent = Pages(2, 1);
+  Use(*cache, urgent, -1);
+  Use(*cache, urgent, 5);
+  for (TokenId token = 100; token < 120; token++) Use(*cache, Pages(1, token));
+  EXPECT_EQ(cache->MatchLength("", urgent), urgent.size());
+  for (TokenId token = 200; token < 220; token++) Use(*cache, Pages(1, token), -2);
+  EXPECT_EQ(cache->MatchLength("", urgent), 0u);
+}
+
 TEST(EvictionPolicyTest, WhoFindsNoRoomHasUsedNothing) {
   const auto cache = MakeCache(EvictionPolicyKind::kSlru, 8);
   const Tokens once = Pages(2, 1);
@@ -142,8 +154,8 @@ TEST(EvictionPolicyTest, WhoFindsNoRoomHasUsedNothing) {
 
 TEST(EvictionPolicyTest, CostKeepsTheDeeperOfTwoThatWereUsedAlike) {
   const auto policy = EvictionPolicy::Make(EvictionPolicyKind::kCost);
-  EXPECT_GT(policy->ClassOf(1, 65536), policy->ClassOf(1, 4096));
-  EXPECT_GT(policy->ClassOf(1, 4096), policy->ClassOf(1, 32));
+  EXPECT_GT(policy->ClassOf({.uses = 1, .end = 65536}), policy->ClassOf({.uses = 1, .end = 4096}));
+  EXPECT_GT(policy->ClassOf({.uses = 1, .end = 4096}), policy->ClassOf({.uses = 1, .end = 32}));
   const std::vector<Class> classes = {{1, 1, 50}, {0, 0, 0}, {1, 1, 20}};
   std::vector<Class> all(policy->num_classes());
   std::copy(classes.begin(), classes.end(), all.begin());

@@ -37,6 +37,7 @@ struct LeaseState {
   Node* node = nullptr;  // the path's last
   size_t num_looked_up = 0;
   size_t num_matched = 0;
+  int32_t priority = 0;
   bool is_counted = false;  // its look-up is in the counters
   size_t num_reserved = 0;
   size_t first_private = 0;
@@ -54,7 +55,7 @@ struct PageCache::Impl {
   Status Reserve(LeaseState& lease, size_t num_tokens);
   size_t PagesNeeded(const LeaseState& lease, size_t num_tokens) const;
   void Commit(LeaseState& lease, std::span<const TokenId> tokens);
-  void Release(LeaseState& lease);
+  void Release(LeaseState& lease, size_t num_useful);
   MissReport Explain(const ScopeKey& scope, std::span<const TokenId> tokens) const;
 
   size_t AvailablePages() const {
@@ -282,13 +283,22 @@ void PageCache::Impl::MoveTo(LeaseState& lease, Node& node) {
 
 // --- Release ---
 
-void PageCache::Impl::Release(LeaseState& lease) {
+void PageCache::Impl::Release(LeaseState& lease, size_t num_useful) {
   for (size_t page = lease.first_private; page < lease.frames.size(); page++) {
     pool->Free(lease.frames[page]);
   }
-  if (lease.node->writer == &lease) lease.node->writer = nullptr;
-  if (lease.is_counted) tree.CountUse(*lease.node);  // not of who found no room
-  tree.RemoveLease(*lease.root, *lease.node);
+  Node& node = *lease.node;
+  if (node.writer == &lease) node.writer = nullptr;
+  if (lease.is_counted) tree.CountUse(node, lease.priority);  // not of who found no room
+  auto use = PrefixTree::Use::kLikely;
+  if (num_useful < node.end() && node.is_leaf() && lease.is_alone()) {
+    const size_t border = PagesFor(num_useful) * kPageTokens;
+    if (border < node.end()) {
+      use = PrefixTree::Use::kUnlikely;
+      if (border > node.begin) tree.Split(node, border);
+    }
+  }
+  tree.RemoveLease(*lease.root, node, use);
   leases.erase(&lease);
 }
 
@@ -409,8 +419,15 @@ const char* MissCauseName(MissCause cause) {
       return "diverged";
     case MissCause::kNewTokens:
       return "new_tokens";
+    case MissCause::kScope:
+      return "scope";
   }
   return "";
+}
+
+void PageCache::SetPriority(Lease& lease, int32_t priority) {
+  TRELLIS_CHECK(lease.cache_ == this);
+  lease.state_->priority = priority;
 }
 
 Status PageCache::Reserve(Lease& lease, size_t num_tokens) {
@@ -434,6 +451,13 @@ void PageCache::Commit(Lease& lease, std::span<const TokenId> tokens) {
 
 void PageCache::Release(Lease lease) {
   TRELLIS_CHECK(!lease || lease.cache_ == this);
+}
+
+void PageCache::Release(Lease lease, size_t num_useful) {
+  TRELLIS_CHECK(lease.cache_ == this);
+  impl_->Release(*lease.state_, num_useful);
+  lease.cache_ = nullptr;
+  impl_->CheckIfDebug();
 }
 
 size_t PageCache::AvailablePages() const {
@@ -471,6 +495,14 @@ PageCacheStats PageCache::Stats() const {
   return stats;
 }
 
+TreeView PageCache::View(const TreeViewOptions& options) const {
+  std::vector<const Node*> lease_ends;
+  for (const LeaseState* lease : impl_->leases) lease_ends.push_back(lease->node);
+  TreeView view = impl_->tree.View(options, lease_ends);
+  view.num_pages = impl_->pool->num_committed();
+  return view;
+}
+
 void PageCache::Validate() const {
   impl_->Validate();
 }
@@ -498,7 +530,7 @@ Lease& Lease::operator=(Lease&& other) noexcept {
 
 Lease::~Lease() {
   if (cache_ == nullptr) return;
-  cache_->impl_->Release(*state_);
+  cache_->impl_->Release(*state_, state_->num_rows());
   cache_->impl_->CheckIfDebug();
 }
 

@@ -34,6 +34,7 @@
 #include "base/status.h"
 #include "base/types.h"
 #include "kv/eviction_policy.h"
+#include "kv/tree_view.h"
 
 namespace trellis {
 
@@ -80,10 +81,11 @@ enum class MissCause {
   kEvicted,    // they were there; there was no room
   kDiverged,   // what is there goes on with other tokens
   kNewTokens,  // what is there ends here: the prompt goes on from it
+  kScope,      // another scope of the same client has them (Explain never says so: it knows one)
 };
-inline constexpr size_t kNumMissCauses = 5;
+inline constexpr size_t kNumMissCauses = 6;
 const char* MissCauseName(
-    MissCause cause);  // "disabled", "cold", "evicted", "diverged", "new_tokens"
+    MissCause cause);  // "disabled", "cold", "evicted", "diverged", "new_tokens", "scope"
 
 // What a look-up of a prompt would find, and why not more. matched + evicted + rest are all its
 // tokens.
@@ -134,6 +136,10 @@ class PageCache {
   // tokens under 1 ms.
   Lease Acquire(const ScopeKey& scope, std::span<const TokenId> tokens);
 
+  // Of the request that holds the lease (0 if nobody says): smaller is worth more to the policy
+  // that looks at it (kPriority), from when the lease is released.
+  void SetPriority(Lease& lease, int32_t priority);
+
   // What Acquire would match, without pinning or touching recency.
   size_t MatchLength(const ScopeKey& scope, std::span<const TokenId> tokens) const;
 
@@ -161,6 +167,10 @@ class PageCache {
 
   // Unpins. Same as destroying the lease.
   void Release(Lease lease);
+  // The same for one whose rows behind the first num_useful nobody will ask for again (a chat whose
+  // template drops what was generated): what only this lease has of them goes first, from the next
+  // page border on.
+  void Release(Lease lease, size_t num_useful);
 
   // Frames that Reserve can hand out now: free ones, and all that eviction can free. Exact. O(1).
   size_t AvailablePages() const;
@@ -172,6 +182,11 @@ class PageCache {
   const PageLayout& layout() const;
   bool keeps_finished() const;   // Options::keep_finished
   PageCacheStats Stats() const;  // O(1)
+  // The nodes that leases pin, then those that were used last, of those the larger first; a node
+  // only with all above it. What is not shown is counted. Of more scopes than max_nodes, those with
+  // leases are looked at, then any. COST: O(max_nodes log max_nodes), and the nodes on the path of
+  // each lease, whatever else is in the tree. REQUIRES: max_nodes > 0.
+  TreeView View(const TreeViewOptions& options) const;
 
   // Checks every invariant; aborts with a message naming the one that broke. O(tree). Tests call
   // it; TRELLIS_DEBUG_CHECKS builds do, after every call that changes something.

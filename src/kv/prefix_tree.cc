@@ -47,6 +47,7 @@ Root& PrefixTree::FindOrAddRoot(const std::string& scope) {
   if (added) {
     it->second = std::make_unique<Root>();
     it->second->scope = &it->first;
+    it->second->id = ++last_id_;
     it->second->key = KeyOfScope(scope);
     Account(*it->second);
   }
@@ -56,6 +57,7 @@ Root& PrefixTree::FindOrAddRoot(const std::string& scope) {
 Root& PrefixTree::AddDetachedRoot() {
   auto root = std::make_unique<Root>();
   Root& result = *root;
+  result.id = ++last_id_;
   detached_.emplace(&result, std::move(root));
   Account(result);
   return result;
@@ -151,6 +153,7 @@ Node& PrefixTree::Split(Node& node, size_t row) {
   std::unique_ptr<Node> lower = edges_.Take(node);
   auto owned = std::make_unique<Node>();
   Node& upper = *owned;
+  upper.id = ++last_id_;
   upper.begin = node.begin;
   upper.label.assign(node.label.begin(), cut_tokens);
   upper.frames.assign(node.frames.begin(), cut_frames);
@@ -158,13 +161,12 @@ Node& PrefixTree::Split(Node& node, size_t row) {
   upper.keys.assign(node.keys.begin(), cut_keys);
   upper.last_used = node.last_used;
   upper.num_uses = node.num_uses;
+  upper.priority = node.priority;
   upper.cold_class = node.cold_class;
   upper.num_pinned_children = node.is_pinned() ? 1 : 0;
   if (!node.is_pinned()) cold_.InsertWarmer(upper, node);
 
-  Node& parent = *node.parent;
-  UnlinkChild(node);
-  LinkChild(parent, upper);
+  ReplaceChild(node, upper);
   LinkChild(upper, node);
   edges_.Insert(std::move(owned));
   node.begin = row;
@@ -195,6 +197,7 @@ Node& PrefixTree::AddChild(Node& parent, std::span<const TokenId> tokens,
   TRELLIS_CHECK(FindChild(parent, tokens.front()) == nullptr);
   auto owned = std::make_unique<Node>();
   Node& child = *owned;
+  child.id = ++last_id_;
   child.begin = parent.end();
   child.last_used = clock_;
   LinkChild(parent, child);
@@ -258,7 +261,7 @@ void PrefixTree::AddLease(Node& node) {
   MergeChanged();  // what was colder than its parent is no longer
 }
 
-void PrefixTree::RemoveLease(Root& root, Node& node) {
+void PrefixTree::RemoveLease(Root& root, Node& node, Use use) {
   TRELLIS_CHECK(node.num_leases > 0);
   node.num_leases--;
   if (node.is_pinned()) return Compact(node);
@@ -269,17 +272,19 @@ void PrefixTree::RemoveLease(Root& root, Node& node) {
   uint8_t cold_class = 0;
   Node* next = &node;
   for (; !next->is_root() && !next->is_pinned(); next = next->parent) {
-    next->last_used = clock_;
+    const bool is_coldest = next == &node && use == Use::kUnlikely;
+    next->last_used = is_coldest ? --cold_clock_ : clock_;
     // No lower than those below.
-    const size_t own = cold_.policy().ClassOf(next->num_uses, next->end());
+    const size_t own = cold_.policy().ClassOf(
+        {.uses = next->num_uses, .end = next->end(), .priority = next->priority});
     cold_class = std::max({cold_class, next->cold_class, static_cast<uint8_t>(own)});
     next->cold_class = cold_class;
-    cold_.Append(*next);
+    is_coldest ? cold_.Prepend(*next) : cold_.Append(*next);
     num_pinned_pages_ -= next->num_whole_pages();
     changed_.push_back(next);
     next->parent->num_pinned_children--;
     if (IsTip(*next->parent)) num_pinned_pages_ += OpenTails(*next->parent);
-    MoveToFront(*next);
+    is_coldest ? MoveToBack(*next) : MoveToFront(*next);
   }
   next->cold_class = std::max(next->cold_class, cold_class);  // and when it is unpinned itself
   if (root.is_detached()) {
@@ -291,9 +296,12 @@ void PrefixTree::RemoveLease(Root& root, Node& node) {
   DropIfUnused(root);
 }
 
-void PrefixTree::CountUse(Node& node) {
+void PrefixTree::CountUse(Node& node, int32_t priority) {
   if (cold_.policy().num_classes() == 1) return;  // nobody asks
-  for (Node* next = &node; !next->is_root(); next = next->parent) next->num_uses++;
+  for (Node* next = &node; !next->is_root(); next = next->parent) {
+    next->num_uses++;
+    next->priority = std::min(next->priority, priority);
+  }
 }
 
 // --- Canonical form ---
@@ -346,6 +354,7 @@ Node& PrefixTree::MergeWithChild(Node& node) {
     child.last_used = node.last_used;
   }
   child.num_uses = node.num_uses;
+  child.priority = node.priority;
   child.cold_class = std::max(child.cold_class, node.cold_class);
   std::unique_ptr<Node> owned = edges_.Take(child);
   const std::unique_ptr<Node> merged = edges_.Take(node);
@@ -357,10 +366,8 @@ Node& PrefixTree::MergeWithChild(Node& node) {
   child.keys = std::move(node.keys);
   child.begin = node.begin;
 
-  Node& parent = *node.parent;
   UnlinkChild(child);
-  UnlinkChild(node);
-  LinkChild(parent, child);
+  ReplaceChild(node, child);
   num_bytes_ -= node.num_bytes;
   edges_.Insert(std::move(owned));
   Account(child);
@@ -460,6 +467,17 @@ void PrefixTree::MoveToFront(Node& child) {
   LinkChild(parent, child);
 }
 
+void PrefixTree::MoveToBack(Node& child) {
+  if (child.next_sibling == nullptr) return;
+  Node& parent = *child.parent;
+  UnlinkChild(child);
+  Node* last = parent.first_child;
+  while (last->next_sibling != nullptr) last = last->next_sibling;
+  last->next_sibling = &child;
+  child.previous_sibling = last;
+  parent.num_children++;
+}
+
 // Leaves child.parent as it is.
 void PrefixTree::UnlinkChild(Node& child) {
   Node& parent = *child.parent;
@@ -468,6 +486,16 @@ void PrefixTree::UnlinkChild(Node& child) {
   if (child.next_sibling != nullptr) child.next_sibling->previous_sibling = child.previous_sibling;
   child.previous_sibling = child.next_sibling = nullptr;
   parent.num_children--;
+}
+
+// Puts `other` into the place of `child` among its siblings.
+void PrefixTree::ReplaceChild(Node& child, Node& other) {
+  other.parent = child.parent;
+  other.previous_sibling = std::exchange(child.previous_sibling, nullptr);
+  other.next_sibling = std::exchange(child.next_sibling, nullptr);
+  (other.previous_sibling != nullptr ? other.previous_sibling->next_sibling
+                                     : other.parent->first_child) = &other;
+  if (other.next_sibling != nullptr) other.next_sibling->previous_sibling = &other;
 }
 
 // Brings num_bytes() and the pages of its class up to date with `node`.

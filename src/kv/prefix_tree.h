@@ -33,6 +33,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -45,6 +46,7 @@
 #include "kv/ghost_list.h"
 #include "kv/page_key.h"
 #include "kv/page_pool.h"
+#include "kv/tree_view.h"
 
 namespace trellis {
 
@@ -69,7 +71,7 @@ struct Node {
   size_t begin = 0;            // row of label[0]
   std::vector<TokenId> label;  // empty in a root only
 
-  Node* first_child = nullptr;  // the one that was made or released last, in most cases
+  Node* first_child = nullptr;  // of those that are unpinned, the one used last; then the next one
   Node* next_sibling = nullptr;
   Node* previous_sibling = nullptr;
   std::vector<FrameId> frames;  // of pages first_page() ..: whole pages, and a leaf's open tail
@@ -79,14 +81,17 @@ struct Node {
   size_t num_pinned_children = 0;
   LeaseState* writer = nullptr;  // whoever may write behind end() in a leaf's tail frame
 
-  uint64_t last_used = 0;  // when it was unpinned, on the tree's clock
-  uint64_t num_uses = 0;   // leases that held its first row and are gone; 0 if no policy asks
-  Node* colder = nullptr;  // these belong to ColdNodes
+  int64_t last_used =
+      0;  // when it was unpinned, on the tree's clock; below 0: not to be used again
+  uint64_t num_uses = 0;  // leases that held its first row and are gone; 0 if no policy asks
+  int32_t priority = std::numeric_limits<int32_t>::max();  // the smallest of theirs
+  Node* colder = nullptr;                                  // these belong to ColdNodes
   Node* warmer = nullptr;
   size_t num_cold_pages = 0;
   uint8_t cold_class = 0;  // how much it is worth to the policy; never falls
   bool is_cold = false;
   size_t num_bytes = 0;  // as accounted in PrefixTree::num_bytes()
+  uint64_t id = 0;       // of TreeView: stays with the row that the node ends with
 };
 
 // The empty prefix of one scope: row 0, no tokens.
@@ -146,11 +151,14 @@ class PrefixTree {
   // --- Pinning. COST: the nodes whose being pinned changes, and the labels of those that merge ---
   // May merge nodes above `node`.
   void AddLease(Node& node);
-  // What becomes unpinned is the warmest of its class now, or is dropped if nothing can find it any
-  // more. May remove nodes, the root included. REQUIRES: `node` is in the tree of `root`.
-  void RemoveLease(Root& root, Node& node);
-  // The path to `node` has served a lease. COST: its nodes, or nothing if the policy does not ask.
-  void CountUse(Node& node);
+  // What becomes unpinned is the warmest of its class now, but for `node` itself, the coldest, if
+  // its use is unlikely; or is dropped if nothing can find it any more. May remove nodes, the root
+  // included. REQUIRES: `node` is in the tree of `root`, and a leaf if its use is unlikely.
+  enum class Use { kLikely, kUnlikely };
+  void RemoveLease(Root& root, Node& node, Use use = Use::kLikely);
+  // The path to `node` has served a lease of that priority. COST: its nodes, or nothing if the
+  // policy does not ask.
+  void CountUse(Node& node, int32_t priority);
 
   // --- Evicting ---
   // Frees one frame: the last page of the leaf that the policy gives up. COST: O(classes), but for
@@ -169,7 +177,9 @@ class PrefixTree {
   size_t num_ghosts() const { return ghosts_.size(); }
   size_t num_ghost_bytes() const { return ghosts_.num_bytes(); }
 
-  // --- Looking inside: prefix_tree_debug.cc ---
+  // --- Looking inside: tree_view.cc, prefix_tree_debug.cc ---
+  // `lease_ends`: a node for each lease. See PageCache::View.
+  TreeView View(const TreeViewOptions& options, std::span<const Node* const> lease_ends) const;
   // Aborts, naming it, if an invariant is broken, leases aside: PageCache knows those.
   void Validate() const;
   // One node a line.
@@ -183,7 +193,9 @@ class PrefixTree {
   static void AppendKeys(Node& node);
   static void LinkChild(Node& parent, Node& child);
   static void UnlinkChild(Node& child);
+  static void ReplaceChild(Node& child, Node& other);
   static void MoveToFront(Node& child);
+  static void MoveToBack(Node& child);
   void AppendRows(Node& node, std::span<const TokenId> tokens, std::span<const FrameId> frames);
   Node& MergeWithChild(Node& node);
   static bool IsAsWarm(const Node& upper, const Node& lower);
@@ -202,7 +214,9 @@ class PrefixTree {
   std::unordered_map<const Root*, std::unique_ptr<Root>> detached_;
   ColdNodes<Node> cold_;
   GhostList ghosts_;
-  uint64_t clock_ = 0;  // counts releases
+  // Count releases: up of what may be used again, and down of what is not.
+  int64_t clock_ = 0, cold_clock_ = 0;
+  uint64_t last_id_ = 0;
   size_t num_pinned_pages_ = 0;
   size_t num_bytes_ = 0;
   std::vector<Node*> changed_;  // scratch of AddLease and RemoveLease: deepest first

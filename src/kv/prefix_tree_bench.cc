@@ -185,5 +185,69 @@ void BM_AppendOnePageByEvicting(benchmark::State& state) {
 }
 BENCHMARK(BM_AppendOnePageByEvicting);
 
+// What the engine's thread does for GET /v1/cache/tree: so many of 63,000 nodes, while 64 leases
+// pin paths of 64 of them.
+void BM_View(benchmark::State& state) {
+  Forest forest(1000, 4096, 128);
+  std::vector<Lease> leases;
+  for (int i = 0; i < 64; i++) leases.push_back(forest.cache->Acquire("", forest.Next()));
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(
+        forest.cache->View({.max_nodes = static_cast<size_t>(state.range(0))}));
+  }
+}
+BENCHMARK(BM_View)->ArgNames({"nodes"})->Arg(200)->Arg(5000)->Unit(benchmark::kMicrosecond);
+
+// Everything the tree does for one small request where every page is taken: match some 2,048 tokens
+// of a session, insert 24 of its own behind them and then 8 that come out one by one, evict the
+// page for them. All sessions go on from one place, then all from the one before it: so no page of
+// a session is ever among the coldest, and the tree keeps its shape, 63 nodes a session.
+void BM_RequestWhereAllIsTaken(benchmark::State& state) {
+  constexpr size_t kSession = 4096, kEdge = 128, kPlaces = kSession / kEdge - 1, kOwn = 24,
+                   kOut = 8;
+  const auto num_sessions = static_cast<size_t>(state.range(0));
+  Forest forest(num_sessions, kSession, kEdge);
+  PageCache& cache = *forest.cache;
+  size_t next = 0;
+  const auto serve = [&](const Tokens& tokens) {
+    Lease lease = cache.Acquire("", std::span(tokens).first(tokens.size() - kOut));
+    TRELLIS_CHECK(lease.num_matched() == tokens.size() - kOwn - kOut);
+    for (size_t end = tokens.size() - kOut; end <= tokens.size(); end++) {
+      TRELLIS_CHECK(cache.Reserve(lease, end).ok());
+      cache.Commit(lease, std::span(tokens).subspan(lease.num_rows(), end - lease.num_rows()));
+    }
+  };
+  Tokens request;
+  const auto prepare = [&] {
+    const Tokens& session = forest.Next();
+    const size_t place = kPlaces - next / num_sessions % kPlaces;
+    request.assign(session.begin(), session.begin() + static_cast<ptrdiff_t>(place * kEdge));
+    request.resize(request.size() + kOwn + kOut, static_cast<TokenId>(50000 + next++));
+  };
+  // Once from each place: now the coldest pages are such requests' too.
+  for (size_t i = 0; i < num_sessions * kPlaces; i++) {
+    prepare();
+    serve(request);
+  }
+  const uint64_t evicted_before = cache.Stats().pages_evicted;
+  for (auto _ : state) {
+    state.PauseTiming();
+    prepare();
+    state.ResumeTiming();
+    serve(request);
+  }
+  const PageCacheStats stats = cache.Stats();
+  state.counters["nodes"] = static_cast<double>(stats.num_nodes);
+  state.counters["evicted"] =
+      benchmark::Counter(static_cast<double>(stats.pages_evicted - evicted_before),
+                         benchmark::Counter::kAvgIterations);
+}
+BENCHMARK(BM_RequestWhereAllIsTaken)
+    ->ArgNames({"sessions"})
+    ->Arg(16)
+    ->Arg(160)
+    ->Arg(1600)
+    ->Unit(benchmark::kMicrosecond);
+
 }  // namespace
 }  // namespace trellis

@@ -54,11 +54,16 @@ void CheckPages(const Node& node, const PagePool& pool, Found& found) {
 
 void CheckLinks(const Node& node) {
   size_t num_children = 0;
-  const Node* previous = nullptr;
+  const Node *previous = nullptr, *warmer = nullptr;
   for (const Node* child = node.first_child; child != nullptr; child = child->next_sibling) {
     Expect(child->parent == &node && child->previous_sibling == previous, *child,
            "it is linked with its parent and siblings");
     previous = child;
+    if (!child->is_pinned()) {
+      Expect(warmer == nullptr || child->last_used <= warmer->last_used, *child,
+             "of unpinned siblings the one used last comes first");
+      warmer = child;
+    }
     num_children++;
   }
   Expect(node.num_children == num_children, node, "it counts its children");

@@ -55,6 +55,7 @@ class TestSession {
   }
 
   void Release() { cache_->Release(std::move(lease_)); }
+  void Release(size_t num_useful) { cache_->Release(std::move(lease_), num_useful); }
 
  private:
   PageCache* cache_;

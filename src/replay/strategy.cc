@@ -203,8 +203,10 @@ const std::vector<std::string>& StrategyNames() {
     std::vector<std::string> all = {"none",      "slots-4",   "slots-8",    "copies",
                                     "blocks-16", "blocks-64", "blocks-256", "blocks-512",
                                     "shards-4",  "compressed"};
-    for (const EvictionPolicyKind kind : kEvictionPolicies)
+    for (const EvictionPolicyKind kind : kEvictionPolicies) {
+      if (kind == EvictionPolicyKind::kPriority) continue;  // traces have none: it would be LRU
       all.push_back(fmt::format("radix-{}", EvictionPolicyName(kind)));
+    }
     all.push_back("optimum");
     return all;
   }();

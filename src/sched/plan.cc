@@ -32,15 +32,26 @@ BatchPlan Plan(const Snapshot& snapshot, const Limits& limits) {
   }
   plan.num_rows = plan.rows.size();
 
-  const size_t budget = plan.rows.empty() ? limits.step_tokens : limits.mixed_step_tokens;
-  size_t left = std::max(budget - std::min(budget, plan.num_rows), kPageTokens);
-  for (size_t i = 0; i < snapshot.running.size() && left > 0; i++) {
-    const size_t remaining = RemainingRows(snapshot.running[i]);
+  std::vector<Claim> claims;
+  std::vector<size_t> indices;  // of claims, in running
+  for (size_t i = 0; i < snapshot.running.size(); i++) {
+    const RunningView& request = snapshot.running[i];
+    const size_t remaining = RemainingRows(request);
     if (remaining == 1) continue;
-    const size_t take = std::min(remaining, left);
-    plan.rows.push_back(Take(snapshot.running[i], i, take));
+    claims.push_back({.id = request.id, .standing = request.standing, .locality = ~remaining});
+    indices.push_back(i);
+  }
+  const size_t budget = plan.rows.empty() ? limits.step_tokens : limits.mixed_step_tokens;
+  size_t left = std::max(budget - std::min(budget, plan.num_rows), kLeastChunk);
+  while (!claims.empty() && left > 0) {
+    const size_t first = First(claims, limits.quantum);
+    const size_t index = indices[first];
+    const size_t take = std::min(RemainingRows(snapshot.running[index]), left);
+    plan.rows.push_back(Take(snapshot.running[index], index, take));
     plan.num_rows += take;
     left -= take;
+    claims.erase(claims.begin() + static_cast<ptrdiff_t>(first));
+    indices.erase(indices.begin() + static_cast<ptrdiff_t>(first));
   }
   return plan;
 }

@@ -46,14 +46,27 @@ TEST(PlanTest, DecodingComesFirstAndShrinksTheStep) {
   EXPECT_EQ(plan.num_rows, 128u);
 }
 
-TEST(PlanTest, OldestPromptFirstThenTheNextInTheSameStep) {
+TEST(PlanTest, ThePromptWithTheFewestRowsLeftFirstThenTheNextInTheSameStep) {
   const BatchPlan plan =
-      Plan({{View(4, 300, 0), View(5, 300, 100), View(6, 40, 0), View(7, 500, 0)}}, kLimits);
+      Plan({{View(4, 400, 0), View(5, 300, 100), View(6, 40, 0), View(7, 500, 0)}}, kLimits);
   EXPECT_EQ(plan.rows, (std::vector{
-                           Rows(4, 0, 0, 300, Logits::kLastRow),
+                           Rows(6, 2, 0, 40, Logits::kLastRow),
                            Rows(5, 1, 100, 200, Logits::kLastRow),
-                           Rows(6, 2, 0, 12, Logits::kNone),
+                           Rows(4, 0, 0, 272, Logits::kNone),
                        }));
+}
+
+TEST(PlanTest, OfEqualPromptsTheOldestFirst) {
+  EXPECT_EQ(Plan({{View(8, 600, 0), View(3, 600, 0)}}, kLimits).rows,
+            std::vector{Rows(3, 1, 0, 512, Logits::kNone)});
+}
+
+TEST(PlanTest, WhoLeadsGivesWay) {
+  RunningView longer = View(1, 5000, 0), shorter = View(2, 1000, 0);
+  shorter.standing.session_lead = kLimits.quantum.tokens;
+  EXPECT_EQ(Plan({{longer, shorter}}, kLimits).rows.front().id, longer.id);
+  shorter.standing.session_lead--;
+  EXPECT_EQ(Plan({{longer, shorter}}, kLimits).rows.front().id, shorter.id);
 }
 
 TEST(PlanTest, EightBranchesJoinTheSameStep) {
@@ -71,7 +84,7 @@ TEST(PlanTest, ManyDecodersDoNotStarveAPrompt) {
   snapshot.running.push_back(View(200, 1000, 0));
   const BatchPlan plan = Plan(snapshot, kLimits);
   EXPECT_EQ(plan.rows.size(), 201u);
-  EXPECT_EQ(plan.rows.back(), Rows(200, 200, 0, kPageTokens, Logits::kNone));
+  EXPECT_EQ(plan.rows.back(), Rows(200, 200, 0, kLeastChunk, Logits::kNone));
 }
 
 // Random snapshots: the properties that plan.h states, checked one by one.
@@ -103,21 +116,27 @@ TEST(PlanTest, HoldsItsPromisesOnRandomSnapshots) {
       RemainingRows(view) == 1 ? decoding++ : prefill_rows += rows.num_rows;
     }
     EXPECT_EQ(plan.num_rows, decoding + prefill_rows);
-    bool cut = false;  // once a prompt did not get all it needs, younger ones get nothing
+    size_t most_planned = 0, least_left_out = SIZE_MAX, num_cut = 0;
     for (size_t i = 0; i < n; i++) {
       const size_t need = RemainingRows(snapshot.running[i]);
       if (need == 1) {
         EXPECT_EQ(planned[i], 1u) << "a decoding request starved";
+      } else if (planned[i] == 0) {
+        least_left_out = std::min(least_left_out, need);
       } else {
-        if (cut) {
-          EXPECT_EQ(planned[i], 0u);
-        }
-        cut = cut || planned[i] < need;
+        most_planned = std::max(most_planned, need);
+        if (planned[i] < need) num_cut++;
       }
     }
+    EXPECT_LE(most_planned, least_left_out) << "fewest rows first";
+    EXPECT_LE(num_cut, 1u);
+    // Work-conserving: rows are left out only if the budget is used up.
+    if (num_cut > 0 || least_left_out != SIZE_MAX) {
+      EXPECT_GE(plan.num_rows, decoding > 0 ? limits.mixed_step_tokens : limits.step_tokens);
+    }
     const size_t budget = decoding > 0 ? limits.mixed_step_tokens : limits.step_tokens;
-    EXPECT_LE(prefill_rows, std::max(budget - std::min(budget, decoding), kPageTokens));
-    EXPECT_TRUE(n == 0 || planned[0] > 0) << "the oldest did not progress";
+    EXPECT_LE(prefill_rows, std::max(budget - std::min(budget, decoding), kLeastChunk));
+    EXPECT_EQ(plan.rows.empty(), n == 0);
   }
 }
 

@@ -33,11 +33,24 @@ void WaitQueue::Remove(RequestId id) {
   TRELLIS_CHECK(waiting_.erase(id) == 1);
 }
 
-std::optional<RequestId> WaitQueue::NextReady(std::optional<RequestId> after) const {
-  auto it = after ? waiting_.upper_bound(*after) : waiting_.begin();
-  while (it != waiting_.end() && !it->second.needs.empty()) ++it;
-  if (it == waiting_.end()) return std::nullopt;
-  return it->first;
+std::vector<WaitQueue::ReadyView> WaitQueue::Ready() const {
+  std::vector<ReadyView> ready;
+  for (const auto& [id, waiting] : waiting_) {
+    if (waiting.needs.empty()) ready.push_back({id, waiting.entry.num_cached});
+  }
+  return ready;
+}
+
+std::vector<WaitQueue::WaitView> WaitQueue::Waits() const {
+  std::vector<WaitView> waits;
+  for (const auto& [id, waiting] : waiting_) {
+    for (const Need& need : waiting.needs) waits.push_back({id, need.id});
+  }
+  return waits;
+}
+
+void WaitQueue::Correct(RequestId id, size_t num_cached) {
+  waiting_.at(id).entry.num_cached = num_cached;
 }
 
 void WaitQueue::Start(RequestId id, size_t num_rows) {
@@ -49,22 +62,35 @@ void WaitQueue::Start(RequestId id, size_t num_rows) {
   prefills_.emplace(id, prefill);
 }
 
-void WaitQueue::Progress(RequestId id, size_t num_rows) {
+bool WaitQueue::Progress(RequestId id, size_t num_rows) {
   const auto it = prefills_.find(id);
-  if (it == prefills_.end()) return;
+  if (it == prefills_.end()) return false;
   TRELLIS_CHECK(num_rows >= it->second.num_rows);
   it->second.num_rows = num_rows;
-  for (auto& [other, waiting] : waiting_) {
-    std::erase_if(waiting.needs,
-                  [&](const Need& need) { return need.id == id && need.num_rows <= num_rows; });
+  bool anybody = false;
+  for (auto& entry : waiting_) {
+    Waiting& waiting = entry.second;
+    const size_t before = waiting.needs.size();
+    std::erase_if(waiting.needs, [&](const Need& need) {
+      if (need.id != id || need.num_rows > num_rows) return false;
+      waiting.entry.num_cached = std::max(waiting.entry.num_cached, need.num_rows);
+      return true;
+    });
+    anybody |= before > 0 && waiting.needs.empty();
   }
+  return anybody;
 }
 
-void WaitQueue::Stop(RequestId id) {
-  if (prefills_.erase(id) == 0) return;
-  for (auto& [other, waiting] : waiting_) {
+bool WaitQueue::Stop(RequestId id) {
+  if (prefills_.erase(id) == 0) return false;
+  bool anybody = false;
+  for (auto& entry : waiting_) {
+    Waiting& waiting = entry.second;
+    const size_t before = waiting.needs.size();
     std::erase_if(waiting.needs, [&](const Need& need) { return need.id == id; });
+    anybody |= before > 0 && waiting.needs.empty();
   }
+  return anybody;
 }
 
 }  // namespace trellis

@@ -1,4 +1,5 @@
-// WaitQueue: the requests that have no lease, oldest first, and which of them wait for a prefix.
+// WaitQueue: the requests that have no lease, and which of them wait for a prefix. Who of those
+// that do not goes first is for sched/precedence.h to say.
 //
 // Joining: a waiting request whose tokens share with a running prefill a prefix that this prefill
 // has yet to compute waits for exactly that part, instead of computing it a second time, and holds
@@ -16,9 +17,8 @@
 // COST. Tokens of a pair (waiting, prefilling) are compared once, when the later of the two comes:
 // Add is O(prefills), Start is O(waiting in the scope), each comparison O(shared prefix), and a
 // single token load where the shared part is already computed or cannot be. Only pairs where one
-// has to wait are remembered. Progress and Stop are O(waiting) integer work, NextReady amortised
-// O(1) for each request it passes. So a step with W waiting costs O(W) integer operations, never a
-// comparison of prompts.
+// has to wait are remembered. Progress, Stop and Ready are O(waiting) integer work. So a step with
+// W waiting costs O(W) integer operations, never a comparison of prompts.
 //
 // THREADS: none of its own; the engine's thread.
 #pragma once
@@ -49,26 +49,37 @@ class WaitQueue {
     const ScopeKey* scope = nullptr;
     std::span<const TokenId> tokens;  // at least one
     Joining joining = Joining::kAllowed;
+    size_t num_cached = 0;  // of its tokens, as far as is known
   };
 
-  // Queues a request at its place by age: one that was preempted comes before all younger ones.
   // REQUIRES: its id is neither waiting nor prefilling.
   void Add(const Entry& entry);
   // A waiting request leaves unadmitted. REQUIRES: it is waiting.
   void Remove(RequestId id);
 
-  // The oldest ready request that is younger than `after` (all, if null).
-  std::optional<RequestId> NextReady(std::optional<RequestId> after) const;
+  // Those that wait for no prefill, oldest first.
+  struct ReadyView {
+    RequestId id;
+    size_t num_cached;
+  };
+  std::vector<ReadyView> Ready() const;
+  // Each pair of a waiting request and a prefill that it waits for.
+  struct WaitView {
+    RequestId waiting, prefill;
+  };
+  std::vector<WaitView> Waits() const;
+  // So much of a waiting request is cached now. REQUIRES: it is waiting.
+  void Correct(RequestId id, size_t num_cached);
 
   // A waiting request was admitted, with `num_rows` of its tokens in the cache; the others may now
   // have to wait for it. REQUIRES: it is waiting.
   void Start(RequestId id, size_t num_rows);
-  // A prefill has num_rows rows in the cache now. Ignored if it is not prefilling. REQUIRES: rows
-  // never decrease.
-  void Progress(RequestId id, size_t num_rows);
+  // A prefill has num_rows rows in the cache now. Ignored if it is not prefilling. Whether somebody
+  // need not wait any more. REQUIRES: rows never decrease.
+  bool Progress(RequestId id, size_t num_rows);
   // A prefill is complete, died, or is no longer worth waiting for. Ignored if it is not
-  // prefilling.
-  void Stop(RequestId id);
+  // prefilling. Whether somebody need not wait any more.
+  bool Stop(RequestId id);
 
   size_t size() const { return waiting_.size(); }
   bool empty() const { return waiting_.empty(); }

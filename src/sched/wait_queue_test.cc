@@ -26,8 +26,7 @@ class WaitQueueTest : public testing::Test {
   void Stop(uint64_t id) { queue_.Stop(RequestId(id)); }
   std::vector<uint64_t> Ready() const {
     std::vector<uint64_t> ready;
-    std::optional<RequestId> id;
-    while ((id = queue_.NextReady(id))) ready.push_back(id->value());
+    for (const WaitQueue::ReadyView& view : queue_.Ready()) ready.push_back(view.id.value());
     return ready;
   }
 
@@ -203,7 +202,7 @@ TEST_F(WaitQueueTest, APairIsComparedOnceAndStepsCompareNothing) {
   EXPECT_EQ(queue_.num_comparisons(), 500u);
   for (size_t rows = 0; rows < 1000; rows++) {
     Progress(1, rows);
-    EXPECT_FALSE(queue_.NextReady(std::nullopt));
+    EXPECT_TRUE(queue_.Ready().empty());
   }
   EXPECT_EQ(queue_.num_comparisons(), 500u);
   Progress(1, 1000);

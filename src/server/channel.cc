@@ -135,6 +135,13 @@ void ChoiceSink::OnFinish(FinishReason reason, const Status& status,
     metrics_.prompt_tokens.Observe(static_cast<double>(timings.prompt_tokens));
     metrics_.computed_tokens.Observe(static_cast<double>(timings.computed_tokens));
   }
+  // Who leaves early says nothing of how long an answer takes.
+  if (reason == FinishReason::kStop || reason == FinishReason::kLength) {
+    using Seconds = std::chrono::duration<double>;
+    metrics_.queue_time.Observe(Seconds(timings.queued).count());
+    metrics_.e2e_latency.Observe(
+        Seconds(timings.queued + timings.prompt + timings.predicted).count());
+  }
   Event event;
   event.choice = choice_;
   event.reason = reason;

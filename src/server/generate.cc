@@ -1,34 +1,24 @@
-// Chat and text completions: a parsed request becomes one engine request per choice; their tokens
+// Chat and text completions: a Job becomes one engine request per choice; their tokens
 // come back through a Channel to the connection's coroutine, which decodes, looks for stop strings
 // and writes.
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <deque>
-#include <random>
+#include <limits>
+#include <numeric>
 #include <sstream>
 
 #include "api/requests.h"
 #include "api/responses.h"
 #include "server/channel.h"
+#include "server/job.h"
 #include "server/session.h"
 #include "text/stream_decoder.h"
 
 namespace trellis {
 namespace {
-
-std::string RandomId(const char* prefix) {
-  thread_local std::mt19937_64 random{std::random_device{}()};
-  return fmt::format("{}{:016x}", prefix, random());
-}
-
-// What either endpoint asks for, in the engine's terms.
-struct Job {
-  AnswerHead head;
-  GenerationFields fields;
-  std::vector<std::vector<TokenId>> prompts;
-  std::vector<std::string> echo;  // per prompt: text the answer starts with
-};
 
 SamplingParams ToParams(const SamplingFields& f, uint64_t seed) {
   SamplingParams p;
@@ -49,6 +39,8 @@ struct Choice {
   std::optional<RequestId> request;
   std::string text;   // all of it, when not streaming
   size_t offset = 0;  // bytes of its tokens
+  size_t num_tokens = 0;
+  double logprob = 0;  // of its tokens together, if they have any
   std::vector<LogprobEntry> logprobs;
   const char* finish_reason = nullptr;
   bool done = false;
@@ -56,10 +48,11 @@ struct Choice {
 
 class Generation {
  public:
-  Generation(Job job, const HttpRequest& http_request, Service& service, Stream& stream,
-             ServerState& state)
+  Generation(Job job, const HttpRequest& http_request, const Caller& caller, Service& service,
+             Stream& stream, ServerState& state)
       : job_(std::move(job)),
         http_request_(http_request),
+        caller_(caller),
         service_(service),
         stream_(stream),
         state_(state),
@@ -70,12 +63,12 @@ class Generation {
   ~Generation() { CancelAll(); }
 
   net::awaitable<bool> Run() {
-    const size_t num_answers = job_.prompts.size() * job_.fields.num_choices;
+    const size_t num_answers = job_.prompts.size() * NumSamples();
     if (const size_t most = service_.engine->max_queue(); num_answers > most) {
       co_return co_await WriteReply(
           stream_, http_request_,
           ErrorReply(InvalidField(
-              job_.fields.num_choices > 1 ? "n" : "prompt",
+              NumSamples() > 1 ? "n" : "prompt",
               fmt::format("{} answers are more than the {} that may wait here (--max-queue)",
                           num_answers, most))),
           state_);
@@ -96,19 +89,29 @@ class Generation {
 
  private:
   Status SubmitAll() {
-    const size_t n = job_.fields.num_choices;
+    const size_t n = NumSamples();
     for (size_t i = 0; i < job_.prompts.size() * n; i++) {
       choices_.emplace_back(*service_.tokenizer, job_.fields.stop);
       GenerateRequest request;
-      request.prompt = job_.prompts[i / n];
+      request.prompt = job_.prompts[i / n].tokens;
       if (!job_.fields.ignore_eos) request.end_tokens = service_.end_tokens;
       request.max_tokens = job_.fields.max_tokens;
       request.sampling =
           ToParams(job_.fields.sampling, static_cast<uint64_t>(job_.head.seed) + i % n);
+      if (RanksSamples())
+        request.sampling.num_logprobs = std::max(0, request.sampling.num_logprobs);
       service_.BanSuppressed(&request.sampling);
-      request.scope = job_.fields.cache_salt;
+      request.scope = caller_.ScopeOf(job_.fields.cache_salt);
+      if (!job_.fields.cache_salt.empty()) request.wider_scope = caller_.ScopeOf("");
+      request.client = {.tenant = caller_.tenant(), .session = SessionName()};
+      // What is computed ahead of time waits for everything else of its key.
+      const bool is_answer = job_.purpose == Job::Purpose::kAnswer;
+      request.priority = is_answer ? job_.fields.priority : std::numeric_limits<int32_t>::max();
+      request.cache_priority = job_.fields.priority;
       request.cache_prompt = job_.fields.cache_prompt;
-      if (job_.echo.size() > i / n) choices_[i].text = job_.echo[i / n];
+      if (i % n == 0) request.retentions = job_.prompts[i / n].retentions;
+      request.dropped_if_begins = job_.dropped_if_begins;
+      choices_[i].text = job_.prompts[i / n].echo;
       Result<RequestId> id = service_.engine->Submit(
           std::move(request), std::make_shared<ChoiceSink>(channel_, i, service_.metrics));
       if (!id.ok()) return id.status();
@@ -117,6 +120,22 @@ class Generation {
     }
     return Status::Ok();
   }
+
+  // Who shares evenly with others of the same key. What is not named is a client for each
+  // connection; the first letter keeps the kinds of names apart.
+  std::string SessionName() const {
+    if (!job_.fields.user.empty()) return "u" + job_.fields.user;
+    if (!job_.fields.prompt_cache_key.empty()) return "p" + job_.fields.prompt_cache_key;
+    constexpr size_t kMaxBytes = 256;  // as of the fields
+    const auto header = http_request_["x-session-id"];
+    if (!header.empty())
+      return "h" + std::string(header.data(), std::min(header.size(), kMaxBytes));
+    return "c" + std::to_string(caller_.connection);
+  }
+
+  // Answers that are computed for each prompt, of which num_choices are given.
+  size_t NumSamples() const { return std::max(job_.fields.num_choices, job_.fields.best_of); }
+  bool RanksSamples() const { return NumSamples() > job_.fields.num_choices; }
 
   const char* prompt_field() const {
     return job_.head.form == AnswerForm::kChat ? "messages" : "prompt";
@@ -147,6 +166,8 @@ class Generation {
       if (choice.finish_reason != nullptr)
         return Status::Ok();  // computed while the stop string was found
       completion_tokens_++;
+      choice.num_tokens++;
+      choice.logprob += static_cast<double>(event.token->logprob);
       if (piece->has_logprobs) piece->logprobs.push_back(Logprobs(*event.token, choice.offset));
       choice.offset += service_.tokenizer->Piece(event.token->token, SpecialTokens::kAsText).size();
       piece->text = choice.decoder.Push(event.token->token);
@@ -174,7 +195,7 @@ class Generation {
   void CountTimings(size_t choice, const GenerateTimings& t) {
     // Usage has a prompt once, however many answers it gets, as OpenAI counts. Its first answer is
     // the one that computes it for the others.
-    if (choice % job_.fields.num_choices == 0) {
+    if (choice % NumSamples() == 0) {
       usage_.prompt_tokens += t.prompt_tokens;
       usage_.cached_tokens += t.cached_tokens;
     }
@@ -185,6 +206,11 @@ class Generation {
                   .prompt_ms = t.prompt.count(),
                   .predicted_ms = t.predicted.count()});
     usage_.completion_tokens = completion_tokens_;
+    if (!job_.fields.breakpoints.empty()) {
+      timings_.pinned_tokens = timings_.pinned_tokens.value_or(0) + t.pinned_tokens;
+    }
+    pinned_tokens_ += t.pinned_tokens;
+    if (t.pinned_tokens > 0) pin_ = t.pin;
     missed_.Add(t.missed);
     if (!divergence_) divergence_ = t.divergence;
     if (left_ == 0 && job_.fields.cache_report) timings_.cache_report = Report();
@@ -205,8 +231,9 @@ class Generation {
       report.divergence = {.position = divergence_->position,
                            .prompt = AsText(divergence_->prompt),
                            .cached = std::nullopt};
-      // Without a salt the cache is everybody's: token by token one could read others' prompts.
-      if (!job_.fields.cache_salt.empty()) report.divergence->cached = AsText(divergence_->cached);
+      // Token by token one could read others' prompts.
+      if (caller_.OwnsScope(job_.fields.cache_salt))
+        report.divergence->cached = AsText(divergence_->cached);
     }
     return report;
   }
@@ -239,24 +266,61 @@ class Generation {
       choice.text += piece.text;
       for (LogprobEntry& entry : piece.logprobs) choice.logprobs.push_back(std::move(entry));
     }
-    std::vector<ChoiceText> texts;
-    for (size_t i = 0; i < choices_.size(); i++) {
-      ChoiceText text;
-      text.index = i;
-      text.text = std::move(choices_[i].text);
-      text.has_logprobs = job_.fields.sampling.num_logprobs >= 0;
-      text.logprobs = std::move(choices_[i].logprobs);
-      text.finish_reason = choices_[i].finish_reason;
-      texts.push_back(std::move(text));
-    }
+    const std::vector<ChoiceText> texts = TakeTexts();
     Reply reply;
-    const Work write = [&] { reply.body = AnswerJson(job_.head, texts, usage_, timings_); };
+    const Work write = [&] {
+      reply.body = job_.purpose == Job::Purpose::kAnswer
+                       ? AnswerJson(job_.head, texts, usage_, timings_)
+                       : WarmJson(Warmed());
+    };
     if (job_.fields.sampling.num_logprobs >= 0) {  // thousands of objects
       co_await RunOn(state_.text, write);
     } else {
       write();
     }
     co_return co_await WriteReply(stream_, http_request_, std::move(reply), state_);
+  }
+
+  // The samples of each prompt that are given: all, or those whose tokens are likeliest, the best
+  // first.
+  std::vector<ChoiceText> TakeTexts() {
+    std::vector<ChoiceText> texts;
+    for (size_t first = 0; first < choices_.size(); first += NumSamples()) {
+      std::vector<size_t> samples(NumSamples());
+      std::iota(samples.begin(), samples.end(), first);
+      const auto mean_logprob = [&](size_t i) {
+        return choices_[i].logprob /
+               static_cast<double>(std::max<size_t>(choices_[i].num_tokens, 1));
+      };
+      if (RanksSamples()) {
+        std::stable_sort(samples.begin(), samples.end(),
+                         [&](size_t a, size_t b) { return mean_logprob(a) > mean_logprob(b); });
+      }
+      samples.resize(job_.fields.num_choices);
+      for (const size_t i : samples) {
+        ChoiceText& text = texts.emplace_back();
+        text.index = texts.size() - 1;
+        text.text = std::move(choices_[i].text);
+        text.has_logprobs = job_.fields.sampling.num_logprobs >= 0;
+        text.logprobs = std::move(choices_[i].logprobs);
+        text.finish_reason = choices_[i].finish_reason;
+      }
+    }
+    return texts;
+  }
+
+  WarmResult Warmed() const {
+    WarmResult result{.usage = usage_,
+                      .computed_tokens = timings_.computed_tokens,
+                      .pinned_tokens = pinned_tokens_,
+                      .pin = std::nullopt};
+    if (pinned_tokens_ == 0) return result;
+    result.pin = pin_.value();
+    const auto expires =
+        std::chrono::system_clock::now() + job_.prompts.front().retentions.front().lifetime;
+    result.expires_at =
+        std::chrono::duration_cast<std::chrono::seconds>(expires.time_since_epoch()).count();
+    return result;
   }
 
   net::awaitable<bool> WriteStream() {
@@ -346,6 +410,7 @@ class Generation {
 
   Job job_;
   const HttpRequest& http_request_;
+  const Caller& caller_;
   Service& service_;
   Stream& stream_;
   ServerState& state_;
@@ -356,100 +421,18 @@ class Generation {
   size_t completion_tokens_ = 0;
   Usage usage_;
   Timings timings_;
+  size_t pinned_tokens_ = 0;
+  PinId pin_;  // the last one, if there are pinned tokens
   MissCounts missed_;
   std::optional<Divergence> divergence_;  // the first of them
 };
 
-ApiResult<Job> StartJob(const Service& service, GenerationFields fields, AnswerForm form) {
-  if (!fields.model.empty() && fields.model != service.model_name) {
-    return ModelNotFound(fields.model, service.model_name);
-  }
-  for (const auto& [token, bias] : fields.sampling.logit_bias) {
-    if (static_cast<size_t>(token) < service.tokenizer->vocab_size()) continue;
-    return InvalidField("logit_bias",
-                        fmt::format("logit_bias: token {} is not in the vocabulary", token));
-  }
-  Job job;
-  job.head.form = form;
-  job.head.id = RandomId(form == AnswerForm::kChat ? "chatcmpl-" : "cmpl-");
-  job.head.created = std::chrono::duration_cast<std::chrono::seconds>(
-                         std::chrono::system_clock::now().time_since_epoch())
-                         .count();
-  job.head.model = service.model_name;
-  job.head.fingerprint = service.fingerprint;
-  job.head.seed = fields.sampling.seed.value_or(std::random_device{}());
-  job.fields = std::move(fields);
-  return job;
-}
-
-// What cannot fit is refused before time and memory go into templates and tokens.
-std::optional<ApiError> ErrorOfLength(size_t num_bytes, const Service& service, const char* field) {
-  const size_t at_least = num_bytes / service.tokenizer->longest_piece();
-  const size_t context_size = service.engine->context_size();
-  if (at_least <= context_size) return std::nullopt;
-  return ErrorFromStatus(
-      Status(StatusCode::kTooLarge, fmt::format("{} has at least {} tokens; the context holds {}",
-                                                field, at_least, context_size)),
-      field);
-}
-
-ApiResult<Job> ChatJob(const std::string& body, const Service& service) {
-  ApiResult<ChatRequest> request = ParseChatRequest(body);
-  if (!request.ok()) return request.error();
-  // A message costs a token at least.
-  const std::vector<ChatMessage>& messages = request.value().messages;
-  size_t num_bytes = messages.size() * service.tokenizer->longest_piece();
-  for (const ChatMessage& message : messages) num_bytes += message.content.size();
-  if (const auto error = ErrorOfLength(num_bytes, service, "messages")) return *error;
-  ApiResult<Job> job = StartJob(service, std::move(request.value().generation), AnswerForm::kChat);
-  if (!job.ok()) return job;
-  Result<ChatPrompt> prompt =
-      service.chat_template->Render(request.value().messages, request.value().tools_json);
-  if (!prompt.ok()) return ErrorFromStatus(prompt.status(), "messages");
-  job.value().prompts.push_back(std::move(prompt->tokens));
-  return job;
-}
-
-ApiResult<Job> CompletionJob(const std::string& body, const Service& service) {
-  ApiResult<CompletionRequest> request = ParseCompletionRequest(body);
-  if (!request.ok()) return request.error();
-  ApiResult<Job> job =
-      StartJob(service, std::move(request.value().generation), AnswerForm::kCompletion);
-  if (!job.ok()) return job;
-  for (Prompt& prompt : request.value().prompts) {
-    std::string echo;
-    std::vector<TokenId> tokens;
-    if (auto* text = std::get_if<std::string>(&prompt)) {
-      if (const auto error = ErrorOfLength(text->size(), service, "prompt")) return *error;
-      tokens = service.tokenizer->Encode(*text, AddSpecial::kByVocabulary, SpecialTokens::kParse);
-      echo = std::move(*text);
-    } else {
-      tokens = std::move(std::get<std::vector<TokenId>>(prompt));
-    }
-    if (tokens.empty()) return InvalidField("prompt", "the prompt is empty");
-    for (TokenId token : tokens) {
-      if (token < 0 || static_cast<size_t>(token) >= service.tokenizer->vocab_size()) {
-        return InvalidField("prompt", fmt::format("token {} is not in the vocabulary", token));
-      }
-    }
-    if (request.value().echo) {
-      if (echo.empty()) echo = service.tokenizer->Decode(tokens, SpecialTokens::kParse);
-      job.value().echo.push_back(std::move(echo));
-    }
-    job.value().prompts.push_back(std::move(tokens));
-  }
-  return job;
-}
-
 }  // namespace
 
-net::awaitable<bool> AnswerGeneration(const HttpRequest& request, Service& service, Stream& stream,
-                                      ServerState& state) {
+net::awaitable<bool> AnswerGeneration(const HttpRequest& request, const Caller& caller,
+                                      Service& service, Stream& stream, ServerState& state) {
   std::optional<ApiResult<Job>> job;
-  const Work make_job = [&] {
-    job = PathOf(request) == "/v1/chat/completions" ? ChatJob(request.body(), service)
-                                                    : CompletionJob(request.body(), service);
-  };
+  const Work make_job = [&] { job = MakeJob(PathOf(request), request.body(), service); };
   try {
     co_await WorkOnBody(request, stream, state, make_job);
   } catch (const std::exception& error) {
@@ -457,7 +440,7 @@ net::awaitable<bool> AnswerGeneration(const HttpRequest& request, Service& servi
   }
   if (!job) co_return false;
   if (!job->ok()) co_return co_await WriteReply(stream, request, ErrorReply(job->error()), state);
-  Generation generation(std::move(job->value()), request, service, stream, state);
+  Generation generation(std::move(job->value()), request, caller, service, stream, state);
   co_return co_await generation.Run();
 }
 

@@ -36,7 +36,8 @@ TEST(HttpTest, EveryPathTakesItsMethodsOnly) {
   TestServer server;
   server.Load();
   Client client(server);
-  for (const char* path : {"/health", "/version", "/v1/models", "/metrics", "/v1/cache"}) {
+  for (const char* path :
+       {"/health", "/version", "/v1/models", "/metrics", "/v1/cache", "/v1/cache/tree"}) {
     const Answer got = client.Get(path);
     EXPECT_EQ(got.status, 200u) << path;
     client.SendRequest("HEAD", path);
@@ -231,8 +232,8 @@ TEST(HttpTest, MetricsAreValid) {
   const Answer answer = client.Get("/metrics");
   EXPECT_TRUE(answer.headers["Content-Type"].starts_with("text/plain; version=0.0.4"));
   const std::regex sample(
-      R"re(([a-z_]+(?:\{cause="[a-z_]+"\})?)(\{le="([^"]+)"\})? ([-+.0-9e]+))re");
-  const std::regex comment(R"(# (HELP|TYPE) ([a-z_]+) (.+))");
+      R"re(([a-z_0-9]+(?:\{(?:cause|finished_reason)="[a-z_]+"\})?)(\{le="([^"]+)"\})? ([-+.0-9e]+))re");
+  const std::regex comment(R"(# (HELP|TYPE) ([a-z_0-9]+) (.+))");
   std::map<std::string, std::string> type_of, help_of;
   std::map<std::string, double> values;
   double last_bucket = 0;
@@ -261,14 +262,73 @@ TEST(HttpTest, MetricsAreValid) {
       EXPECT_EQ(values[name + "_count"], values[name + "_bucket_inf"]) << name;
     }
   }
-  EXPECT_EQ(values["trellis_requests_finished_total"], 3);
-  EXPECT_EQ(values["trellis_generated_tokens_total"], 15);
+  EXPECT_EQ(values["trellis_request_success_total{finished_reason=\"length\"}"], 3);
+  EXPECT_EQ(values["trellis_request_success_total{finished_reason=\"stop\"}"], 0);
+  EXPECT_EQ(values["trellis_generation_tokens_total"], 15);
   EXPECT_EQ(values["trellis_time_to_first_token_seconds_count"], 3);
-  EXPECT_EQ(values["trellis_inter_token_seconds_count"], 12);
+  EXPECT_EQ(values["trellis_inter_token_latency_seconds_count"], 12);
+  EXPECT_EQ(values["trellis_request_queue_time_seconds_count"], 3);
+  EXPECT_EQ(values["trellis_e2e_request_latency_seconds_count"], 3);
   EXPECT_EQ(values["trellis_request_prompt_tokens_sum"], values["trellis_prompt_tokens_total"]);
-  EXPECT_EQ(values["trellis_request_computed_tokens_sum"], values["trellis_computed_tokens_total"]);
+  EXPECT_EQ(values["trellis_request_prefill_kv_computed_tokens_sum"],
+            values["trellis_computed_tokens_total"]);
   EXPECT_EQ(values["trellis_prompt_tokens_total"],
-            values["trellis_cached_tokens_total"] + values["trellis_computed_tokens_total"]);
+            values["trellis_prompt_tokens_cached_total"] + values["trellis_computed_tokens_total"]);
+  EXPECT_EQ(values["trellis_prefix_cache_queries_total"], values["trellis_prompt_tokens_total"]);
+  EXPECT_EQ(values["trellis_prefix_cache_hits_total"],
+            values["trellis_prompt_tokens_cached_total"]);
+}
+
+TEST(HttpTest, TheTreeIsShownAndItsTextToItsOwnerAlone) {
+  TestServer server;
+  server.Load();
+  Client client(server);
+  const auto complete = [&](const char* prompt, const Json& salt) {
+    const Json request = {{"prompt", prompt}, {"max_tokens", 1}, {"cache_salt", salt}};
+    EXPECT_EQ(client.Post("/v1/completions", request).status, 200u);
+  };
+  complete("mine alone", "a b&c");
+  complete("theirs", "other");
+  complete("everybodys", nullptr);
+  const auto texts = [&](const std::string& query) {
+    const Json tree = client.Get("/v1/cache/tree" + query).json();
+    EXPECT_EQ(tree["total"]["nodes"], 6);
+    EXPECT_EQ(tree["total"]["leases"], 0);
+    EXPECT_EQ(tree["total"]["pages"], 3);
+    std::string all;
+    for (const Json& node : tree["nodes"]) {
+      EXPECT_EQ(node["bytes"], node["pages"].get<size_t>() * tree["page_bytes"].get<size_t>());
+      if (!node.contains("text")) continue;
+      EXPECT_EQ(node["scope"], tree["own_scope"]);
+      all += node["text"];
+    }
+    EXPECT_EQ(tree["own_scope"].is_null(), all.empty()) << query;
+    return all;
+  };
+  for (const char* query : {"", "?", "?cache_salt", "?cache_salt=", "?cache_salt=nobody's",
+                            "?limit=6&cache_salt=", "?x=cache_salt=other", "?cache_sal=other"}) {
+    EXPECT_EQ(texts(query), "") << query;
+  }
+  for (const char* query :
+       {"?cache_salt=a+b%26c", "?cache_salt=a%20b%26c", "?cache%5fsalt=a%20b%26c",
+        "?depth=1&&limit=6&cache_salt=a+b%26c&cache_salt=other"}) {
+    EXPECT_NE(texts(query).find("mine alone"), std::string::npos) << query;
+  }
+  const Json two = client.Get("/v1/cache/tree?limit=2").json();
+  EXPECT_EQ(two["nodes"].size(), 2u);
+  EXPECT_EQ(two["hidden"]["nodes"], 4);
+  const Json roots = client.Get("/v1/cache/tree?depth=0").json();
+  EXPECT_EQ(roots["hidden"], Json({{"nodes", 3}, {"pages", 3}}));
+  for (const Json& root : roots["nodes"]) {
+    EXPECT_TRUE(root["parent"].is_null());
+    EXPECT_EQ(root["hidden_children"], 1);
+  }
+  for (const char* wrong : {"limit=0", "limit=5001", "limit=-1", "limit=1.5", "limit=", "depth=x",
+                            "depth=99999999999999999999"}) {
+    const Answer answer = client.Get(std::string("/v1/cache/tree?") + wrong);
+    EXPECT_EQ(answer.status, 400u) << wrong;
+    EXPECT_EQ(answer.json()["error"]["param"], std::string(wrong).substr(0, 5)) << wrong;
+  }
 }
 
 TEST(HttpTest, TextAndTokensAreLimited) {

@@ -11,6 +11,8 @@ namespace {
 
 constexpr double kSeconds[] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
                                1,     2.5,  5,     10,   25,  50,   100};
+constexpr double kLongSeconds[] = {0.01, 0.05, 0.1, 0.25, 0.5, 1,   2.5,  5,
+                                   10,   25,   50,  100,  250, 500, 1000, 2500};
 constexpr double kTokens[] = {1,    4,    16,    64,    256,   1024,  2048,
                               4096, 8192, 16384, 32768, 65536, 131072};
 
@@ -40,65 +42,128 @@ void Histogram::Print(const std::string& name, const std::string& help, std::str
 RequestMetrics::RequestMetrics()
     : time_to_first_token(kSeconds),
       inter_token_latency(kSeconds),
+      queue_time(kLongSeconds),
+      e2e_latency(kLongSeconds),
       prompt_tokens(kTokens),
       computed_tokens(kTokens) {}
 
+namespace {
+
+// Writes samples under their # HELP and # TYPE.
+class Exposition {
+ public:
+  explicit Exposition(std::string* out) : out_(*out) {}
+
+  void Counter(const char* name, uint64_t value, const char* help) {
+    Head("counter", name, help);
+    out_ += fmt::format("trellis_{} {}\n", name, value);
+  }
+  template <typename Value>
+  void Gauge(const char* name, Value value, const char* help) {
+    Head("gauge", name, help);
+    out_ += fmt::format("trellis_{} {}\n", name, value);
+  }
+  void Head(const char* type, const char* name, const char* help) {
+    out_ += fmt::format("# HELP trellis_{0} {1}\n# TYPE trellis_{0} {2}\n", name, help, type);
+    name_ = name;
+  }
+  // Of the metric whose head was written last.
+  void Sample(const char* label, const char* label_value, uint64_t value) {
+    out_ += fmt::format("trellis_{}{{{}=\"{}\"}} {}\n", name_, label, label_value, value);
+  }
+
+ private:
+  std::string& out_;
+  const char* name_ = "";
+};
+
+void PrintRequests(const EngineStats& engine, Exposition& out) {
+  out.Counter("requests_total", engine.requests_total, "Answers that were asked for and accepted.");
+  out.Counter("requests_rejected_total", engine.rejected_total,
+              "Answers refused before they began.");
+  out.Head("counter", "request_success_total", "Answers that have ended, well or not, by how.");
+  out.Sample("finished_reason", "stop", engine.finished_total - engine.length_total);
+  out.Sample("finished_reason", "length", engine.length_total);
+  out.Sample("finished_reason", "abort", engine.cancelled_total);
+  out.Sample("finished_reason", "error", engine.failed_total);
+  out.Gauge("num_requests_waiting", engine.waiting, "Answers in the queue.");
+  out.Gauge("num_requests_running", engine.running, "Answers in the batch.");
+  out.Counter("num_preemptions_total", engine.preemptions_total,
+              "Answers put back for want of pages.");
+  out.Gauge("num_clients", engine.clients, "Clients that have answers waiting or running.");
+  out.Gauge("fairness_largest_lead_tokens", engine.largest_lead,
+            "Computed tokens by which the client that had most is ahead of an even share.");
+  out.Gauge("mixed_step_tokens", engine.mixed_step_tokens,
+            "Rows that a step may have in which answers are written.");
+  out.Counter("steps_total", engine.steps_total, "Forward passes.");
+}
+
+void PrintTokens(const EngineStats& engine, Exposition& out) {
+  out.Counter("prompt_tokens_total", engine.prompt_tokens_total, "Prompt tokens admitted.");
+  out.Counter("prompt_tokens_cached_total", engine.cached_tokens_total,
+              "Of these, found in the cache.");
+  out.Counter("computed_tokens_total", engine.computed_tokens_total, "Of these, computed.");
+  out.Counter("abandoned_tokens_total", engine.abandoned_tokens_total,
+              "Of these, neither, as their answer ended before.");
+  out.Head("counter", "missed_tokens_total", "Prompt tokens computed, by why they were not found.");
+  for (size_t i = 0; i < kNumMissCauses; i++) {
+    out.Sample("cause", MissCauseName(static_cast<MissCause>(i)), engine.missed_total.tokens[i]);
+  }
+  out.Counter("recomputed_tokens_total", engine.recomputed_tokens_total,
+              "Tokens computed again after a preemption.");
+  out.Counter("generation_tokens_total", engine.generated_tokens_total, "Tokens sampled.");
+  out.Counter("prefix_cache_queries_total", engine.queried_tokens_total,
+              "Prompt tokens looked up in the cache, when their answer was admitted first.");
+  out.Counter("prefix_cache_hits_total", engine.hit_tokens_total, "Of these, found.");
+}
+
+void PrintCache(const EngineStats& engine, const PageCacheStats& cache, Exposition& out) {
+  const auto in_use = static_cast<double>(cache.private_pages + cache.pinned);
+  out.Gauge("kv_cache_usage_perc", in_use / static_cast<double>(cache.capacity),
+            "Share of the pages that answers in progress and pins use, 0 to 1; all others can be "
+            "freed.");
+  out.Gauge("cache_pages_capacity", cache.capacity, "Pages of keys and values there are.");
+  out.Gauge("cache_pages_free", cache.free, "Pages that hold nothing.");
+  out.Gauge("cache_pages_private", cache.private_pages, "Pages that one answer appends to.");
+  out.Gauge("cache_pages_committed", cache.committed, "Pages in the tree.");
+  out.Gauge("cache_pages_pinned", cache.pinned,
+            "Pages in the tree that an answer in progress or a pin uses.");
+  out.Gauge("cache_pins", engine.pins, "Prompts that are kept for a time.");
+  out.Gauge("cache_pin_pages", engine.pinned_pages, "Pages that these hold.");
+  out.Gauge("cache_page_bytes", cache.page_bytes, "Size of a page.");
+  out.Counter("cache_pages_evicted_total", cache.pages_evicted,
+              "Pages given up for others, since the start or the last reset of the cache.");
+  out.Gauge("cache_leases", cache.num_leases, "Answers in progress that hold a path of the tree.");
+  out.Gauge("cache_scopes", cache.num_scopes, "Keys and salts that something is cached for.");
+  out.Gauge("cache_nodes", cache.num_nodes, "Nodes of the tree.");
+  out.Gauge("cache_node_bytes", cache.tree_bytes, "Memory of the nodes, beside the pages.");
+  out.Gauge("cache_ghosts", cache.num_ghosts, "Evicted pages that are remembered.");
+  out.Gauge("cache_ghost_bytes", cache.ghost_bytes, "Memory of these.");
+}
+
+}  // namespace
+
 std::string MetricsText(const EngineStats& engine, const PageCacheStats& cache,
                         const RequestMetrics& requests, uint64_t http_requests) {
-  std::string out;
-  const auto metric = [&out](const char* type, const char* name, uint64_t value, const char* help) {
-    out += fmt::format("# HELP trellis_{0} {1}\n# TYPE trellis_{0} {2}\ntrellis_{0} {3}\n", name,
-                       help, type, value);
-  };
-  const auto counter = [&](const char* name, uint64_t value, const char* help) {
-    metric("counter", name, value, help);
-  };
-  const auto gauge = [&](const char* name, uint64_t value, const char* help) {
-    metric("gauge", name, value, help);
-  };
-  counter("http_requests_total", http_requests, "HTTP requests read.");
-  counter("requests_total", engine.requests_total, "Answers that were asked for and accepted.");
-  counter("requests_finished_total", engine.finished_total, "Answers that were finished.");
-  counter("requests_cancelled_total", engine.cancelled_total, "Answers whose client went away.");
-  counter("requests_failed_total", engine.failed_total, "Answers that ended with an error.");
-  counter("requests_rejected_total", engine.rejected_total, "Answers refused before they began.");
-  gauge("requests_waiting", engine.waiting, "Answers in the queue.");
-  gauge("requests_running", engine.running, "Answers in the batch.");
-  counter("preemptions_total", engine.preemptions_total, "Answers put back for want of pages.");
-  counter("steps_total", engine.steps_total, "Forward passes.");
-  counter("prompt_tokens_total", engine.prompt_tokens_total, "Prompt tokens admitted.");
-  counter("cached_tokens_total", engine.cached_tokens_total, "Of these, found in the cache.");
-  counter("computed_tokens_total", engine.computed_tokens_total, "Of these, computed.");
-  out +=
-      "# HELP trellis_missed_tokens_total Prompt tokens computed, by why they were not found.\n"
-      "# TYPE trellis_missed_tokens_total counter\n";
-  for (size_t i = 0; i < kNumMissCauses; i++) {
-    out += fmt::format("trellis_missed_tokens_total{{cause=\"{}\"}} {}\n",
-                       MissCauseName(static_cast<MissCause>(i)), engine.missed_total.tokens[i]);
-  }
-  counter("recomputed_tokens_total", engine.recomputed_tokens_total,
-          "Tokens computed again after a preemption.");
-  counter("generated_tokens_total", engine.generated_tokens_total, "Tokens sampled.");
-  gauge("cache_pages_capacity", cache.capacity, "Pages of keys and values there are.");
-  gauge("cache_pages_free", cache.free, "Pages that hold nothing.");
-  gauge("cache_pages_private", cache.private_pages, "Pages that one answer appends to.");
-  gauge("cache_pages_committed", cache.committed, "Pages in the tree.");
-  gauge("cache_pages_pinned", cache.pinned, "Pages in the tree that an answer in progress uses.");
-  gauge("cache_page_bytes", cache.page_bytes, "Size of a page.");
-  gauge("cache_nodes", cache.num_nodes, "Nodes of the tree.");
-  counter("cache_pages_evicted_total", cache.pages_evicted, "Pages given up for others.");
-  counter("cache_lookups_total", cache.lookups, "Prompts looked up.");
-  counter("cache_tokens_looked_up_total", cache.tokens_looked_up, "Tokens of these prompts.");
-  counter("cache_tokens_matched_total", cache.tokens_matched, "Of these, found.");
+  std::string text;
+  Exposition out(&text);
+  out.Counter("http_requests_total", http_requests, "HTTP requests read.");
+  PrintRequests(engine, out);
+  PrintTokens(engine, out);
+  PrintCache(engine, cache, out);
   requests.time_to_first_token.Print("trellis_time_to_first_token_seconds",
-                                     "From a request's arrival to its first token.", &out);
-  requests.inter_token_latency.Print("trellis_inter_token_seconds",
-                                     "From one token of an answer to the next.", &out);
+                                     "From a request's arrival to its first token.", &text);
+  requests.inter_token_latency.Print("trellis_inter_token_latency_seconds",
+                                     "From one token of an answer to the next.", &text);
+  requests.queue_time.Print("trellis_request_queue_time_seconds",
+                            "From a finished answer's arrival to its admission.", &text);
+  requests.e2e_latency.Print("trellis_e2e_request_latency_seconds",
+                             "From a finished answer's arrival to its end.", &text);
   requests.prompt_tokens.Print("trellis_request_prompt_tokens", "Prompt tokens of an answer.",
-                               &out);
-  requests.computed_tokens.Print("trellis_request_computed_tokens",
-                                 "Of these, computed; the rest was cached.", &out);
-  return out;
+                               &text);
+  requests.computed_tokens.Print("trellis_request_prefill_kv_computed_tokens",
+                                 "Of these, computed; the rest was cached.", &text);
+  return text;
 }
 
 }  // namespace trellis

@@ -33,10 +33,12 @@ class Histogram {
 struct RequestMetrics {
   RequestMetrics();
   Histogram time_to_first_token, inter_token_latency;  // seconds
+  Histogram queue_time, e2e_latency;                   // seconds, of answers that were finished
   Histogram prompt_tokens, computed_tokens;            // per answer; cached = prompt - computed
 };
 
-// https://prometheus.io/docs/instrumenting/exposition_formats/, version 0.0.4.
+// https://prometheus.io/docs/instrumenting/exposition_formats/, version 0.0.4. What vLLM exposes
+// too has its name, with trellis_ for vllm:, and its meaning.
 std::string MetricsText(const EngineStats& engine, const PageCacheStats& cache,
                         const RequestMetrics& requests, uint64_t http_requests);
 

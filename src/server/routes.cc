@@ -3,13 +3,14 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 
 #include "api/json_text.h"
 #include "api/requests.h"
 #include "api/responses.h"
+#include "server/cache_tree.h"
 #include "server/metrics.h"
 #include "server/session.h"
+#include "server/target.h"
 
 namespace trellis {
 namespace {
@@ -25,6 +26,7 @@ ApiError ModelIsLoading() {
 
 struct Call {
   const HttpRequest& request;
+  const Caller& caller;
   ServerState& state;
   Service* service;  // null while loading, but for routes that need it
 };
@@ -67,33 +69,17 @@ Reply Models(const Call& call) {
   return Json({{"object", "list"}, {"data", std::move(list)}});
 }
 
-// Percent-encoding (RFC 3986, 2.1); what is none stays as it is.
-std::string Decoded(std::string_view text) {
-  std::string out;
-  for (size_t i = 0; i < text.size(); i++) {
-    unsigned char byte = 0;
-    const char* digits = text.data() + i + 1;
-    if (text[i] == '%' && i + 2 < text.size() &&
-        std::from_chars(digits, digits + 2, byte, 16).ptr == digits + 2) {
-      out += static_cast<char>(byte);
-      i += 2;
-    } else {
-      out += text[i];
-    }
-  }
-  return out;
-}
-
 constexpr std::string_view kModelPath = "/v1/models/";
 
 Reply OneModel(const Call& call) {
-  const std::string name = Decoded(PathOf(call.request).substr(kModelPath.size()));
+  const std::string name = PercentDecoded(PathOf(call.request).substr(kModelPath.size()));
   if (name == call.service->model_name) return Json(ModelObject(*call.service));
   return ErrorReply(ModelNotFound(name, call.service->model_name));
 }
 
 Reply Cache(const Call& call) {
   const PageCacheStats s = call.service->engine->CacheStats();
+  const EngineStats engine = call.service->engine->Stats();
   return Json({{"pages",
                 {{"capacity", s.capacity},
                  {"free", s.free},
@@ -104,6 +90,10 @@ Reply Cache(const Call& call) {
                {"page_bytes", s.page_bytes},
                {"bytes", s.capacity * s.page_bytes},
                {"used_bytes", (s.capacity - s.free) * s.page_bytes},
+               {"pins",
+                {{"count", engine.pins},
+                 {"pages", engine.pinned_pages},
+                 {"max_pages", engine.max_pinned_pages}}},
                {"nodes", s.num_nodes},
                {"leases", s.num_leases},
                {"scopes", s.num_scopes},
@@ -116,7 +106,16 @@ Reply Cache(const Call& call) {
                {"pages_deduplicated", s.pages_deduplicated}});
 }
 
+Reply CacheTree(const Call& call) {
+  return CacheTreeReply(call.request, call.caller, *call.service);
+}
+
 Reply ResetCache(const Call& call) {
+  if (!call.caller.is_admin()) {
+    return ErrorReply(
+        TransportError(403, "admin_key_needed",
+                       "the cache is everybody's: to reset it takes a key with \"admin\""));
+  }
   call.service->engine->ResetCache();
   return Json({{"status", "ok"}});
 }
@@ -169,12 +168,24 @@ Reply Detokenize(const Call& call) {
   return Reply{.body = DetokenizeJson(tokenizer.Decode(tokens.value(), SpecialTokens::kParse))};
 }
 
+Reply Unpin(const Call& call) {
+  ApiResult<UnpinRequest> request = ParseUnpinRequest(call.request.body());
+  if (!request.ok()) return ErrorReply(request.error());
+  std::optional<PinId> pin;
+  if (request.value().id) pin = PinId(*request.value().id);
+  const size_t num_ended = call.service->engine->Unpin(call.caller.tenant(), pin);
+  if (pin && num_ended == 0) {
+    return ErrorReply(TransportError(404, "not_found", "there is no such pin: it may have ended"));
+  }
+  return Json({{"unpinned", num_ended}});
+}
+
 // AnswerGeneration writes these itself, except while there is no model.
 Reply Generate(const Call&) {
   return ErrorReply(ModelIsLoading());
 }
 
-enum class Needs { kNothing, kModel };
+enum class Needs { kNothing, kModel };  // what needs nothing is public
 // What may take longer than others' streams can wait does not run on their thread.
 enum class Works { kQuickly, kForTheEngine, kOnTheBody };
 struct Route {
@@ -184,14 +195,18 @@ struct Route {
   Needs needs = Needs::kModel;
   Works works = Works::kQuickly;
 };
-constexpr std::array<Route, 11> kRoutes = {{
+constexpr std::array<Route, 15> kRoutes = {{
     {"/health", http::verb::get, Health, Needs::kNothing},
     {"/version", http::verb::get, Version, Needs::kNothing},
     {"/v1/models", http::verb::get, Models},
     {kModelPath, http::verb::get, OneModel},
     {"/metrics", http::verb::get, Metrics},
     {"/v1/cache", http::verb::get, Cache},
+    {"/v1/cache/tree", http::verb::get, CacheTree, Needs::kModel, Works::kForTheEngine},
     {"/v1/cache/reset", http::verb::post, ResetCache, Needs::kModel, Works::kForTheEngine},
+    {"/v1/cache/warm", http::verb::post, Generate},
+    {"/v1/cache/pin", http::verb::post, Generate},
+    {"/v1/cache/unpin", http::verb::post, Unpin, Needs::kModel, Works::kForTheEngine},
     {"/tokenize", http::verb::post, Tokenize, Needs::kModel, Works::kOnTheBody},
     {"/detokenize", http::verb::post, Detokenize, Needs::kModel, Works::kOnTheBody},
     {"/v1/chat/completions", http::verb::post, Generate},
@@ -217,7 +232,13 @@ bool IsGeneration(const HttpRequest& request) {
   return route != nullptr && route->answer == Generate && Allows(*route, request.method());
 }
 
-net::awaitable<Reply> AnswerPlain(const HttpRequest& request, Stream& stream, ServerState& state) {
+bool IsPublic(const HttpRequest& request) {
+  const Route* route = FindRoute(request);
+  return route != nullptr && route->needs == Needs::kNothing;
+}
+
+net::awaitable<Reply> AnswerPlain(const HttpRequest& request, const Caller& caller, Stream& stream,
+                                  ServerState& state) {
   // A browser asks before it sends; WriteReply adds what it wants to know.
   if (request.method() == http::verb::options) co_return Reply{.status = 204, .content_type = ""};
   const Route* route = FindRoute(request);
@@ -232,7 +253,7 @@ net::awaitable<Reply> AnswerPlain(const HttpRequest& request, Stream& stream, Se
     reply.allow = route->verb == http::verb::get ? "GET, HEAD, OPTIONS" : "POST, OPTIONS";
     co_return reply;
   }
-  const Call call{request, state, state.service};
+  const Call call{request, caller, state, state.service};
   if (route->needs == Needs::kModel && call.service == nullptr) {
     co_return ErrorReply(ModelIsLoading());
   }

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/status.h"
+#include "server/api_keys.h"
 #include "server/service.h"
 
 namespace trellis {
@@ -18,6 +19,7 @@ class Server {
   struct Options {
     std::string host = "127.0.0.1";
     uint16_t port = 8080;  // 0: any free one
+    ApiKeys keys;          // none: everybody who reaches the port may use it
     size_t num_threads = 2;
     size_t max_body_bytes = 32u << 20;
     std::chrono::seconds idle_timeout{75};   // between requests, and for a request to arrive

@@ -65,15 +65,41 @@ class ActiveRequest {
   ServerState& state_;
 };
 
+std::string_view HeaderOf(const HttpRequest& request, std::string_view name) {
+  const auto value = request[name];
+  return {value.data(), value.size()};
+}
+
+// Sets the caller's key, or says what is wrong with it.
+std::optional<ApiError> ErrorOfKey(const HttpRequest& request, const ApiKeys& keys,
+                                   Caller* caller) {
+  if (keys.empty()) return std::nullopt;
+  const std::string_view secret =
+      SecretOf(HeaderOf(request, "authorization"), HeaderOf(request, "x-api-key"));
+  caller->key = keys.Find(secret);
+  // A browser's preflight carries no key.
+  const bool is_open = IsPublic(request) || request.method() == http::verb::options;
+  if (caller->key != nullptr || is_open) return std::nullopt;
+  return ErrorFromStatus(Status(StatusCode::kUnauthenticated,
+                                secret.empty()
+                                    ? "a key is needed: send it as \"Authorization: Bearer KEY\""
+                                    : "this key is none of this server's"));
+}
+
 using Parser = http::request_parser<http::string_body>;
 
+// A key that is wrong is known before the body, and then that is not read: `refused`.
 net::awaitable<boost::system::error_code> ReadRequest(Stream& stream, beast::flat_buffer& buffer,
-                                                      Parser& parser, const ServerState& state) {
+                                                      Parser& parser, const ServerState& state,
+                                                      Caller& caller,
+                                                      std::optional<ApiError>& refused) {
   boost::system::error_code error;
   stream.expires_after(state.options.idle_timeout);
   co_await http::async_read_header(stream, buffer, parser,
                                    net::redirect_error(net::use_awaitable, error));
   if (error) co_return error;
+  refused = ErrorOfKey(parser.get(), state.options.keys, &caller);
+  if (refused) co_return error;
   if (!parser.is_done() && beast::iequals(parser.get()[http::field::expect], "100-continue") &&
       !co_await WriteText(stream, "HTTP/1.1 100 Continue\r\n\r\n", state)) {
     co_return make_error_code(http::error::end_of_stream);
@@ -98,7 +124,8 @@ std::optional<ApiError> ErrorOfHeaders(const HttpRequest& request) {
   return std::nullopt;
 }
 
-net::awaitable<bool> Answer(const HttpRequest& request, Stream& stream, ServerState& state) {
+net::awaitable<bool> Answer(const HttpRequest& request, const Caller& caller, Stream& stream,
+                            ServerState& state) {
   if (const auto error = ErrorOfHeaders(request)) {
     co_return co_await WriteReply(stream, request, ErrorReply(*error), state);
   }
@@ -110,11 +137,11 @@ net::awaitable<bool> Answer(const HttpRequest& request, Stream& stream, ServerSt
                             "shutting down: no new requests are accepted");
       co_return co_await WriteReply(stream, request, ErrorReply(ErrorFromStatus(stopping)), state);
     }
-    co_return co_await AnswerGeneration(request, *service, stream, state);
+    co_return co_await AnswerGeneration(request, caller, *service, stream, state);
   }
   Reply reply;
   try {
-    reply = co_await AnswerPlain(request, stream, state);
+    reply = co_await AnswerPlain(request, caller, stream, state);
   } catch (const std::exception& error) {
     reply = ErrorReply(InternalError(request, error));
   }
@@ -122,6 +149,11 @@ net::awaitable<bool> Answer(const HttpRequest& request, Stream& stream, ServerSt
 }
 
 }  // namespace
+
+std::string Caller::ScopeOf(const std::string& salt) const {
+  // The length keeps a scope apart from another's with the beginning of a salt.
+  return key == nullptr ? salt : fmt::format("{}:{}{}", key->scope.size(), key->scope, salt);
+}
 
 Reply ErrorReply(const ApiError& error) {
   return {.status = static_cast<unsigned>(error.http_status), .body = ErrorBody(error)};
@@ -184,6 +216,7 @@ net::awaitable<bool> WriteReply(Stream& stream, const HttpRequest& request, Repl
                                              request.version()};
   SetCommonHeaders(request, &response);
   if (!reply.content_type.empty()) response.set(http::field::content_type, reply.content_type);
+  if (reply.status == 401) response.set(http::field::www_authenticate, "Bearer");
   if (reply.status == 503) response.set(http::field::retry_after, "1");
   if (!reply.allow.empty()) response.set(http::field::allow, reply.allow);
   if (request.method() == http::verb::options) {
@@ -206,23 +239,32 @@ net::awaitable<bool> WriteReply(Stream& stream, const HttpRequest& request, Repl
 }
 
 net::awaitable<void> RunSession(Stream stream, ServerState& state) {
+  Caller caller{.key = nullptr, .connection = state.connections++};
   beast::flat_buffer buffer;
   for (bool open = true; open;) {
     Parser parser;
     parser.body_limit(state.options.max_body_bytes);
     parser.header_limit(16 * 1024);
-    if (const auto error = co_await ReadRequest(stream, buffer, parser, state)) {
+    std::optional<ApiError> refused;
+    if (const auto error = co_await ReadRequest(stream, buffer, parser, state, caller, refused)) {
       if (const auto answer = ErrorOfReading(error, state.options)) {
         co_await WriteReply(stream, UnreadRequest(), ErrorReply(*answer), state);
         co_await DiscardRest(stream);
       }
       break;
     }
-    const HttpRequest request = parser.release();
     state.http_requests++;
+    if (refused) {
+      const bool has_body = !parser.is_done();
+      parser.get().keep_alive(!has_body && parser.get().keep_alive());
+      open = co_await WriteReply(stream, parser.get(), ErrorReply(*refused), state);
+      if (has_body) co_await DiscardRest(stream);
+      continue;
+    }
+    const HttpRequest request = parser.release();
     const ActiveRequest active(state);
     try {
-      open = co_await Answer(request, stream, state);
+      open = co_await Answer(request, caller, stream, state);
     } catch (const std::exception& error) {  // in the middle of an answer: there is no other way
       spdlog::error("{}: {}", PathOf(request), error.what());
       open = false;

@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "api/errors.h"
+#include "server/api_keys.h"
 #include "server/server.h"
 
 namespace trellis {
@@ -30,7 +31,7 @@ struct ServerState {
   std::atomic<bool> draining{false};
   std::atomic<bool> stopped{false};  // the drain is over: nobody waits for anything any more
   std::atomic<size_t> active_requests{0};
-  std::atomic<uint64_t> http_requests{0};
+  std::atomic<uint64_t> http_requests{0}, connections{0};
   net::thread_pool blocking{1};  // for what may wait for the engine
   net::thread_pool text{2};      // for parsing, templates and tokenizing of large bodies
 };
@@ -45,6 +46,21 @@ net::awaitable<void> RunOn(net::thread_pool& pool, const Work& work);
 // when the server has stopped or the client has left by the time it is its turn.
 net::awaitable<void> WorkOnBody(const HttpRequest& request, Stream& stream, ServerState& state,
                                 const Work& work);
+
+// Who asks.
+struct Caller {
+  const ApiKey* key = nullptr;  // null: there are no keys
+  uint64_t connection = 0;      // its number
+
+  // Where what it computes is cached.
+  std::string ScopeOf(const std::string& salt) const;
+  // Whether text that is cached under `salt` is for its eyes only: without a salt or a key a scope
+  // is everybody's.
+  bool OwnsScope(const std::string& salt) const { return key != nullptr || !salt.empty(); }
+  // Of its key; empty where there are none.
+  std::string tenant() const { return key == nullptr ? "" : key->secret; }
+  bool is_admin() const { return key == nullptr || key->role == Role::kAdmin; }
+};
 
 struct Reply {
   unsigned status = 200;
@@ -62,13 +78,16 @@ net::awaitable<void> RunSession(Stream stream, ServerState& state);
 std::string_view PathOf(const HttpRequest& request);
 
 // Requests that need no engine step; also what is wrong with the path or the method of any request.
-net::awaitable<Reply> AnswerPlain(const HttpRequest& request, Stream& stream, ServerState& state);
+net::awaitable<Reply> AnswerPlain(const HttpRequest& request, const Caller& caller, Stream& stream,
+                                  ServerState& state);
+// Whether it is answered to those who have no key, too.
+bool IsPublic(const HttpRequest& request);
 
-// Whether it is for AnswerGeneration: POST /v1/chat/completions or /v1/completions.
+// Whether it is for AnswerGeneration: answers, and prompts to be computed ahead of time.
 bool IsGeneration(const HttpRequest& request);
 // False: the connection is to be closed.
-net::awaitable<bool> AnswerGeneration(const HttpRequest& request, Service& service, Stream& stream,
-                                      ServerState& state);
+net::awaitable<bool> AnswerGeneration(const HttpRequest& request, const Caller& caller,
+                                      Service& service, Stream& stream, ServerState& state);
 
 // --- Writing. False: the connection is to be closed. ---
 

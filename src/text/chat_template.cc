@@ -109,7 +109,30 @@ struct ChatTemplate::Impl {
   const Tokenizer& tokenizer;
   std::unique_ptr<Prepared> plain;
   std::unique_ptr<Prepared> with_tools;  // null: the same as plain
+  bool drops_thoughts = false;           // of earlier turns
 };
+
+namespace {
+
+constexpr std::string_view kThoughts = "<think>";
+
+// Asks the template itself: what it makes of an answer with thoughts when the chat goes on.
+bool DropsThoughts(const ChatTemplate& chat_template) {
+  const auto message = [](const char* role, const char* content) {
+    ChatMessage made;
+    made.role = role;
+    made.content = content;
+    return made;
+  };
+  const Result<ChatPrompt> prompt = chat_template.Render(
+      {message("user", "One?"), message("assistant", "<think>\nInwardly.\n</think>\n\nAloud."),
+       message("user", "Two?")},
+      "");
+  return prompt.ok() && prompt->text.find("Aloud.") != std::string::npos &&
+         prompt->text.find("Inwardly.") == std::string::npos;
+}
+
+}  // namespace
 
 Result<std::unique_ptr<ChatTemplate>> ChatTemplate::Create(const Tokenizer& tokenizer,
                                                            const std::string& source) {
@@ -124,11 +147,21 @@ Result<std::unique_ptr<ChatTemplate>> ChatTemplate::Create(const Tokenizer& toke
     return Status(StatusCode::kInvalidArgument,
                   fmt::format("the chat template cannot be used: {}", Complaint(error.what())));
   }
-  return std::unique_ptr<ChatTemplate>(new ChatTemplate(std::move(impl)));
+  auto made = std::unique_ptr<ChatTemplate>(new ChatTemplate(std::move(impl)));
+  made->impl_->drops_thoughts = DropsThoughts(*made);
+  return made;
 }
 
 ChatTemplate::ChatTemplate(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 ChatTemplate::~ChatTemplate() = default;
+
+std::optional<std::vector<TokenId>> ChatTemplate::BeginningOfDropped(
+    const std::string& prompt) const {
+  if (!impl_->drops_thoughts) return std::nullopt;
+  const std::string_view written(prompt.data(), prompt.find_last_not_of(" \n") + 1);
+  if (written.ends_with(kThoughts)) return std::vector<TokenId>();
+  return impl_->tokenizer.Encode(std::string(kThoughts), AddSpecial::kNo, SpecialTokens::kParse);
+}
 
 Result<ChatPrompt> ChatTemplate::Render(const std::vector<ChatMessage>& messages,
                                         const std::string& tools_json) const {

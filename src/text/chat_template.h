@@ -6,6 +6,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -46,6 +47,11 @@ class ChatTemplate {
   // ERRORS: kInvalidArgument with the template's own message (raise_exception, wrong role order).
   Result<ChatPrompt> Render(const std::vector<ChatMessage>& messages,
                             const std::string& tools_json) const;
+
+  // A template of a thinking model drops the thoughts of earlier turns. If this one does: what an
+  // answer begins with of which the next turn will have nothing, as tokens; none if `prompt`, what
+  // Render made, has begun the thoughts itself, so that every answer is one.
+  std::optional<std::vector<TokenId>> BeginningOfDropped(const std::string& prompt) const;
 
  private:
   struct Impl;

@@ -207,6 +207,27 @@ TEST_F(ChatTemplateTest, AToolTemplateIsUsedForRequestsWithTools) {
             "tools f x");
 }
 
+// As Qwen 3's and DeepSeek's do.
+constexpr const char* kForgetful =
+    "{% for m in messages %}{% set text = m['content'] %}{% if m['role'] == 'assistant' and "
+    "'</think>' in text %}{% set text = text.split('</think>')[-1] %}{% endif %}{{ '<|im_start|>' "
+    "+ "
+    "m['role'] + '\\n' + text + '<|im_end|>\\n' }}{% endfor %}{{ '<|im_start|>assistant\\n' }}";
+
+TEST_F(ChatTemplateTest, SaysWhatTheNextTurnWillNotHave) {
+  const auto dropped = [&](const std::string& source) {
+    auto made = ChatTemplate::Create(*tokenizer_, source);
+    EXPECT_TRUE(made.ok());
+    const auto prompt = (*made)->Render({Message("user", "hi")}, "");
+    EXPECT_TRUE(prompt.ok());
+    return (*made)->BeginningOfDropped(prompt->text);
+  };
+  EXPECT_EQ(dropped(kChatMl), std::nullopt);
+  EXPECT_EQ(dropped(kForgetful),
+            tokenizer_->Encode("<think>", AddSpecial::kNo, SpecialTokens::kParse));
+  EXPECT_EQ(dropped(std::string(kForgetful) + "{{ '<think>\\n' }}"), std::vector<TokenId>());
+}
+
 TEST_F(ChatTemplateTest, TheTemplatesOwnComplaintComesThrough) {
   EXPECT_EQ(Refusal("{{ raise_exception('Roles must alternate') }}"),
             "the chat template refused the messages: Roles must alternate");

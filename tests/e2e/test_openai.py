@@ -141,7 +141,7 @@ def test_metrics_count_what_was_asked(fresh):
     after = fresh.metrics()
     grown = {name: after[name] - before[name] for name in after}
     assert grown["trellis_computed_tokens_total"] == 50
-    assert grown["trellis_generated_tokens_total"] == 4
+    assert grown["trellis_generation_tokens_total"] == 4
     assert grown["trellis_time_to_first_token_seconds_count"] == 1
-    assert grown["trellis_inter_token_seconds_count"] == 3
+    assert grown["trellis_inter_token_latency_seconds_count"] == 3
     assert grown['trellis_request_prompt_tokens_bucket{le="64"}'] == 1

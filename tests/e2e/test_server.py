@@ -10,7 +10,7 @@ import openai
 import pytest
 from conftest import MODEL, Server, read_until
 
-CAUSES = ["disabled", "cold", "evicted", "diverged", "new_tokens"]
+CAUSES = ["disabled", "cold", "evicted", "diverged", "new_tokens", "scope"]
 
 
 @pytest.fixture
@@ -158,10 +158,11 @@ def test_a_chat_computes_only_what_is_new(fresh):
 def test_cancelled_requests_leave_nothing_behind(fresh):
     def ended():
         now = fresh.metrics()
-        grown = {name: now[f"trellis_requests_{name}total"] - before[f"trellis_requests_{name}total"] for name in names}
-        return grown[""] == sum(grown[name] for name in names[1:]) and grown
+        grown = {reason: now[name] - before[name] for reason, name in names.items()}
+        return now["trellis_requests_total"] - before["trellis_requests_total"] == sum(grown.values()) and grown
 
-    names = ["", "finished_", "cancelled_", "failed_"]
+    reasons = ["stop", "length", "abort", "error"]
+    names = {reason: f'trellis_request_success_total{{finished_reason="{reason}"}}' for reason in reasons}
     before = fresh.metrics()
     choose, num_begun = random.Random(3), 0
     for i in range(200):
@@ -176,7 +177,7 @@ def test_cancelled_requests_leave_nothing_behind(fresh):
     fresh.settle()
     grown = fresh.wait_until("all answers have ended", ended)
     # Answering them all would leave nothing behind either. Some clients are gone before they are heard at all.
-    assert grown["cancelled_"] >= num_begun > 20 and grown["failed_"] == 0, (grown, num_begun)
+    assert grown["abort"] >= num_begun > 20 and grown["error"] == 0, (grown, num_begun)
     pages = fresh.pages()
     assert pages["pinned"] == 0
     assert pages["free"] + pages["private"] + pages["committed"] == pages["capacity"]

@@ -29,7 +29,8 @@ constexpr OpKind kFrequent[] = {
     OpKind::kAcquire, OpKind::kAcquire, OpKind::kFork,    OpKind::kFork,   OpKind::kRecall,
     OpKind::kReserve, OpKind::kReserve, OpKind::kCommit,  OpKind::kCommit, OpKind::kAppend,
     OpKind::kAppend,  OpKind::kAppend,  OpKind::kAppend,  OpKind::kAppend, OpKind::kRelease,
-    OpKind::kRelease, OpKind::kSqueeze, OpKind::kOverdraw};
+    OpKind::kRelease, OpKind::kGiveUp,  OpKind::kSqueeze, OpKind::kPin,    OpKind::kUnpin,
+    OpKind::kOverdraw};
 
 // --- Long histories from a seed ---
 
@@ -75,6 +76,7 @@ TEST(PageCacheModelTest, AgreesWithTheOracleOnLongHistories) {
   std::signal(SIGABRT, SayTheSeed);
   const uint64_t num_ops = FromEnvironment("TRELLIS_MODEL_TEST_OPS", 100000);
   PageCacheOracle::Rare rare;
+  size_t num_pins = 0, num_pins_given_up = 0;
   uint64_t done = 0;
   for (g_seed = FromEnvironment("TRELLIS_MODEL_TEST_SEED", 1); done < num_ops; g_seed++) {
     g_seed_set = 1;
@@ -91,20 +93,26 @@ TEST(PageCacheModelTest, AgreesWithTheOracleOnLongHistories) {
     rare.handed_back += result.rare.handed_back;
     rare.refused += result.rare.refused;
     rare.detached += result.rare.detached;
+    rare.unneeded += result.rare.unneeded;
+    num_pins += result.num_pins;
+    num_pins_given_up += result.num_pins_given_up;
   }
   g_seed_set = 0;
   std::signal(SIGABRT, SIG_DFL);
   fmt::print(
       "{} operations: {} pages evicted, {} borrowed pages' followers dropped, {} pages taken "
       "over, {} rows copied, {} pages deduplicated, {} handed back to their writer, {} "
-      "reservations refused, {} trees detached\n",
+      "reservations refused, {} trees detached, {} rows given up, {} pins, {} given up for "
+      "others\n",
       done, rare.evicted, rare.dropped_below, rare.taken_over, rare.rows_copied, rare.deduplicated,
-      rare.handed_back, rare.refused, rare.detached);
+      rare.handed_back, rare.refused, rare.detached, rare.unneeded, num_pins, num_pins_given_up);
   // The rarest of them too are tested often.
-  for (const size_t often : {rare.evicted, rare.dropped_below, rare.taken_over, rare.rows_copied,
-                             rare.deduplicated, rare.handed_back, rare.refused, rare.detached}) {
+  for (const size_t often :
+       {rare.evicted, rare.dropped_below, rare.taken_over, rare.rows_copied, rare.deduplicated,
+        rare.handed_back, rare.refused, rare.detached, rare.unneeded, num_pins}) {
     EXPECT_GT(often, done / 2000);
   }
+  EXPECT_GT(num_pins_given_up, done / 20000);
 }
 
 // --- Short histories from RapidCheck ---

@@ -271,13 +271,22 @@ void PageCacheOracle::Commit(Lease& lease, std::span<const TokenId> tokens) {
   Settle();
 }
 
-void PageCacheOracle::Release(Lease& lease) {
+void PageCacheOracle::Release(Lease& lease, size_t num_useful) {
   std::erase(lease.last->leases, &lease);
   if (lease.last->writer == &lease) lease.last->writer = nullptr;
   MarkPinned(lease.tree->root);
   clock_++;
   for (Row* row = lease.last; row != nullptr && !IsPinned(*row); row = row->parent) {
     row->last_used = clock_;
+  }
+  // What only it had, from the next page border on.
+  cold_clock_--;
+  const size_t border = PagesFor(num_useful) * kPageTokens;
+  for (Row* row = lease.last; row->depth > border && !IsPinned(*row) &&
+                              row->children.size() == (row == lease.last ? 0 : 1);
+       row = row->parent) {
+    row->last_used = cold_clock_;
+    rare_.unneeded++;
   }
   leases_.remove_if([&](const auto& other) { return other.get() == &lease; });
   Settle();

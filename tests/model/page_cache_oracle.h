@@ -6,7 +6,8 @@
 // marked anew after every step. So none of the ways in which the real one can be wrong is shared.
 //
 //   pages(rows)   rows that are the last of a page + rows without children that are not
-//   last_used     of a row: when the last lease that held it was released
+//   last_used     of a row: when the last lease that held it was released; before all others, if
+//                 that said that nobody will ask for it again
 //   victim        the leaf row used longest ago; with it go the rows above it in the same page, up
 //                 to one that is held or has other children
 //   together      rows of one page, unpinned and with no branch between them, are one unit of
@@ -60,13 +61,13 @@ class PageCacheOracle {
     std::map<TokenId, std::unique_ptr<Row>> children;
     std::vector<Lease*> leases;  // that end here
     Lease* writer = nullptr;
-    uint64_t last_used = 0;
+    int64_t last_used = 0;
     bool pinned = false;  // a lease ends here or below
   };
   // How often each of the rare things happened: a test that never gets there proves nothing.
   struct Rare {
     size_t evicted = 0, dropped_below = 0, taken_over = 0, rows_copied = 0, deduplicated = 0,
-           handed_back = 0, refused = 0, detached = 0;
+           handed_back = 0, refused = 0, detached = 0, unneeded = 0;
   };
 
   // How many of the tokens the cache under test has in that scope.
@@ -81,7 +82,7 @@ class PageCacheOracle {
   size_t PagesNeeded(const Lease& lease, size_t num_tokens) const;
   bool Reserve(Lease& lease, size_t num_tokens);
   void Commit(Lease& lease, std::span<const TokenId> tokens);
-  void Release(Lease& lease);
+  void Release(Lease& lease, size_t num_useful);
   void Reset();
 
   size_t num_committed() const;
@@ -115,7 +116,7 @@ class PageCacheOracle {
   const Resident resident_;
   std::list<std::unique_ptr<Tree>> trees_;
   std::list<std::unique_ptr<Lease>> leases_;
-  uint64_t clock_ = 0;
+  int64_t clock_ = 0, cold_clock_ = 0;
   Rare rare_;
   Lookups lookups_;
   std::string wrongly_evicted_;

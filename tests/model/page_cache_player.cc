@@ -10,7 +10,9 @@
 
 #include "base/check.h"
 #include "kv/page_cache.h"
+#include "kv/pin_table.h"
 #include "kv/test_session.h"
+#include "pin_oracle.h"
 
 namespace trellis {
 namespace {
@@ -50,6 +52,7 @@ class Player {
                                     .keep_finished = setup.keep_finished});
     TRELLIS_CHECK(cache.ok());
     cache_ = std::move(cache).value();
+    pins_.emplace(*cache_, setup.capacity / 2);
   }
 
   // What differs, if anything does.
@@ -69,6 +72,7 @@ class Player {
   // The last step: nothing is left behind.
   std::optional<std::string> Finish() {
     while (!held_.empty()) Release(held_.front());
+    EndPins();
     CompareCounts();
     Same("pages pinned in the end", cache_->Stats().pinned, 0);
     Same("private pages in the end", cache_->Stats().private_pages, 0);
@@ -76,6 +80,8 @@ class Player {
   }
 
   const PageCacheOracle::Rare& rare() const { return oracle_.rare(); }
+  size_t num_pins() const { return num_pins_; }
+  size_t num_pins_given_up() const { return oracle_pins_.num_given_up(); }
 
  private:
   struct Held {
@@ -99,6 +105,10 @@ class Player {
         return Acquire(op);
       case OpKind::kReset:
         return Reset();
+      case OpKind::kPin:
+        return Pin(op);
+      case OpKind::kUnpin:
+        return Unpin(op);
       default:
         break;
     }
@@ -120,6 +130,8 @@ class Player {
         return Reserve(
             held,
             (PagesFor(held.lease().num_reserved()) + cache_->AvailablePages()) * kPageTokens + 1);
+      case OpKind::kGiveUp:
+        return GiveUp(held, std::min(NastyLength(op.length), held.lease().num_rows()));
       default:
         return Release(held);
     }
@@ -195,15 +207,58 @@ class Player {
     if (held.epoch == epoch_) journal_.push_back({held.session.scope(), held.session.tokens()});
   }
 
-  void Release(Held& held) {
+  void Release(Held& held) { GiveUp(held, held.lease().num_rows()); }
+
+  void GiveUp(Held& held, size_t num_useful) {
     remembered_.push_back(held.session.tokens());
     if (remembered_.size() > kRemembered) remembered_.erase(remembered_.begin());
-    held.session.Release();
-    oracle_.Release(*held.oracle);
+    oracle_.Release(*held.oracle, num_useful);
+    held.session.Release(num_useful);
     held_.erase(held_.begin() + (&held - held_.data()));
   }
 
+  static std::string OwnerOf(const Op& op) { return op.which % 3 == 0 ? "a" : "b"; }
+  static PinTable::TimePoint At(int second) {
+    return PinTable::TimePoint(std::chrono::seconds(second));
+  }
+
+  void Pin(const Op& op) {
+    const char* scope = kScopes[op.which % 7 == 0 ? 1 : 0];
+    const Op tokens_op{.kind = op.stream % 3 == 0 ? OpKind::kRecall : OpKind::kFork,
+                       .which = op.which,
+                       .length = op.length,
+                       .stream = op.stream};
+    const Tokens tokens = TokensToAcquire(tokens_op);
+    const int expires = now_ + 1 + op.length % 40;
+    const PinTable::Added is = pins_->Add(OwnerOf(op), scope, tokens, At(expires));
+    const PinOracle::Added should = oracle_pins_.Add(OwnerOf(op), scope, tokens, expires);
+    Same("tokens pinned", is.num_tokens, should.num_tokens);
+    Same("the pin's id", is.id.value(), should.id);
+    if (is.num_tokens > 0) num_pins_++;
+  }
+
+  void Unpin(const Op& op) {
+    switch (op.which % 4) {
+      case 0:
+        pins_->ReleaseOne();
+        return oracle_pins_.ReleaseOne();
+      case 1:
+        pins_->RemoveAll(OwnerOf(op));
+        return oracle_pins_.RemoveAll(OwnerOf(op));
+      default:
+        now_ += op.length % 30;
+        pins_->Expire(At(now_));
+        return oracle_pins_.Expire(now_);
+    }
+  }
+
+  void EndPins() {
+    pins_->Clear();
+    oracle_pins_.Clear();
+  }
+
   void Reset() {
+    EndPins();
     const PageCacheStats stats = cache_->Stats();
     before_reset_.evicted += stats.pages_evicted;
     before_reset_.rows_copied += stats.rows_copied;
@@ -228,6 +283,8 @@ class Player {
     Same("committed pages", stats.committed, oracle_.num_committed());
     Same("private pages", stats.private_pages, oracle_.num_private());
     Same("pinned pages", stats.pinned, oracle_.num_pinned());
+    Same("pins", pins_->size(), oracle_pins_.size());
+    Same("pages of pins", pins_->num_pages(), oracle_pins_.num_pages());
     Same("available pages", cache_->AvailablePages(), oracle_.num_available());
     if (IsLru()) Same("nodes", stats.num_nodes, oracle_.num_nodes());
     if (!oracle_.wrongly_evicted().empty() && !difference_)
@@ -307,7 +364,11 @@ class Player {
 
   const PlaySetup setup_;
   std::unique_ptr<PageCache> cache_;
+  std::optional<PinTable> pins_;
   PageCacheOracle oracle_;
+  PinOracle oracle_pins_{oracle_, setup_.capacity / 2};
+  int now_ = 0;
+  size_t num_pins_ = 0;
   std::vector<Held> held_;  // before cache_ in death
   std::vector<Tokens> remembered_;
   std::vector<Committed> journal_;  // since the last reset
@@ -320,7 +381,8 @@ class Player {
 
 std::ostream& operator<<(std::ostream& out, const Op& op) {
   constexpr const char* kNames[] = {"acquire", "fork",    "recall",   "reserve", "commit",
-                                    "append",  "squeeze", "overdraw", "release", "reset"};
+                                    "append",  "squeeze", "overdraw", "release", "give up",
+                                    "pin",     "unpin",   "reset"};
   static_assert(std::size(kNames) == static_cast<size_t>(OpKind::kNumKinds));
   return out << fmt::format("{} {} {} {}", kNames[static_cast<size_t>(op.kind)], op.which,
                             op.length, op.stream);
@@ -340,7 +402,7 @@ PlayResult Play(const PlaySetup& setup, const std::vector<Op>& ops) {
     if (difference) difference = fmt::format("after operation {}, {}", i, *difference);
   }
   if (!difference) difference = player.Finish();
-  return {difference, player.rare()};
+  return {difference, player.rare(), player.num_pins(), player.num_pins_given_up()};
 }
 
 }  // namespace trellis

@@ -31,6 +31,9 @@ enum class OpKind : uint8_t {
   kSqueeze,   // reserve all there is, and commit some of it
   kOverdraw,  // ask for one page more than there is
   kRelease,
+  kGiveUp,  // release, with only some of the rows worth keeping
+  kPin,     // the tokens of a lease or of one that is gone, for a time
+  kUnpin,   // time passes, or one has to give pins up
   kReset,
   kNumKinds,
 };
@@ -54,6 +57,7 @@ std::ostream& operator<<(std::ostream& out, const PlaySetup& setup);
 struct PlayResult {
   std::optional<std::string> difference;
   PageCacheOracle::Rare rare;  // how often each rare thing happened
+  size_t num_pins = 0, num_pins_given_up = 0;
 };
 
 PlayResult Play(const PlaySetup& setup, const std::vector<Op>& ops);

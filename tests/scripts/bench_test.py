@@ -9,15 +9,18 @@ import unittest
 ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "bench"))
 
+import cache_workloads  # noqa: E402
 import goals  # noqa: E402
 import report  # noqa: E402
 import run  # noqa: E402
 import servers  # noqa: E402
 import stats  # noqa: E402
+from known_blocks import BLOCK_TOKENS, KnownBlocks  # noqa: E402
 from texts import Prompts, sample_text  # noqa: E402
-from tools import LLAMA, OPENVINO, OURS, Setting  # noqa: E402
+from tools import LLAMA, OPENVINO, OURS, UNCACHED, Setting  # noqa: E402
 from turns import Piece, Record, Runner, all_pieces, best_settings  # noqa: E402
-from workloads import FULL, QUICK, WORKLOADS, Sizes  # noqa: E402
+from workload import FULL, QUICK  # noqa: E402
+from workloads import WORKLOADS  # noqa: E402
 
 FACTS = {
     "cpu": "A CPU",
@@ -59,6 +62,13 @@ class StatsTest(unittest.TestCase):
         # Tokens without text of their own arrive with a later one.
         self.assertEqual(stats.decode_rate([(10, [0, 1, 2, 3, 4])]), 2)
 
+    def test_the_ideal_of_requests_that_share(self):
+        for percent, ideal in ((0, 1), (50, 1.88), (85, 4.92), (100, 16)):
+            self.assertAlmostEqual(stats.ideal_speedup(16, percent), ideal, 2)
+
+    def test_quartiles(self):
+        self.assertEqual(stats.quartiles([5, 1, 4, 2, 3]), [2, 3, 4])
+
     def test_streams_one_after_another_have_no_rate(self):
         self.assertIsNone(stats.decode_rate([(3, [0, 1, 2]), (3, [3, 4, 5])]))
         self.assertIsNone(stats.decode_rate([(9, [0, 1, 2, 3, 4, 5, 6, 7, 8]), (2, [7, 8])]))
@@ -68,15 +78,19 @@ class GridTest(unittest.TestCase):
     def test_names_tell_settings_and_figures_apart(self):
         for piece in all_pieces():
             workload = WORKLOADS[piece.workload]
-            for side in (OURS, LLAMA, OPENVINO):
+            for side in workload.sides:
                 names = [setting.name for setting in workload.settings(side, piece.variant)]
                 self.assertEqual(len(names), len(set(names)), (piece, side))
-            keys = [figure.key for figure in piece.figures(FULL)]
+            figures = piece.figures(workload.full)
+            keys = [figure.key for figure in figures]
             self.assertEqual(len(keys), len(set(keys)))
+            for i, figure in enumerate(figures):
+                if figure.beside:
+                    self.assertIn(figure.beside, [other.key for other in figures[:i] if not other.beside])
 
     def test_llama_is_tried_with_both_builds_and_flash_attention_on_and_off(self):
         for piece in all_pieces():
-            if piece.workload == "load":
+            if piece.workload == "load" or LLAMA not in WORKLOADS[piece.workload].sides:
                 continue  # attention plays no part
             grid = WORKLOADS[piece.workload].settings(LLAMA, piece.variant)
             seen = {(s.plain, s.args[s.args.index("-fa") + 1]) for s in grid if "-fa" in s.args}
@@ -88,6 +102,11 @@ class GridTest(unittest.TestCase):
         self.assertEqual(best_settings(trials, figures), {"speed": "a", "time": "b"})
         self.assertEqual(best_settings({"c": {"error": "no"}}, figures), {})
 
+    def test_a_figure_beside_another_has_its_best_setting(self):
+        figures = [{"key": "time", "unit": "s"}, {"key": "computed", "unit": "tokens", "beside": "time"}]
+        trials = {"a": {"time": 2, "computed": 1}, "b": {"time": 1, "computed": 9}}
+        self.assertEqual(best_settings(trials, figures), {"time": "b", "computed": "b"})
+
     def test_a_pattern_names_a_piece_or_all_below_it(self):
         names = lambda *patterns: [piece.name for piece in run.chosen(all_pieces(), patterns)]  # noqa: E731
         self.assertEqual(names("speed/smollm2/0"), ["speed/smollm2/0"])
@@ -96,12 +115,23 @@ class GridTest(unittest.TestCase):
         self.assertEqual(names("*/smollm2/shared-8"), ["streams/smollm2/shared-8"])
         self.assertEqual(names("nothing"), [])
 
-    def test_the_default_run_has_every_goal(self):
-        names = {piece.name: piece for piece in run.chosen(all_pieces(), run.DEFAULT)}
-        for goal in goals.GOALS:
-            self.assertIn(goal.piece, names)
-            self.assertIn(goal.figure, [figure.key for figure in names[goal.piece].figures(FULL)])
-        self.assertEqual(len(run.chosen(all_pieces(), run.QUICK_DEFAULT)), len(run.QUICK_DEFAULT))
+    def test_each_set_has_every_goal_of_its_own(self):
+        for of_set, of_goals in zip(run.SETS.values(), goals.GOALS.values(), strict=True):
+            names = {piece.name: piece for piece in run.chosen(all_pieces(), of_set.pieces)}
+            for goal in of_goals:
+                self.assertIn(goal.piece, names)
+                workload = WORKLOADS[names[goal.piece].workload]
+                self.assertIn(goal.figure, [f.key for f in names[goal.piece].figures(workload.full)])
+                self.assertLessEqual(set(goal.ratios), set(workload.sides) - {OURS})
+                self.assertNotEqual(bool(goal.ratios), goal.most is not None)
+            self.assertEqual(len(run.chosen(all_pieces(), of_set.quick)), len(of_set.quick))
+
+    def test_a_set_can_be_of_another_model(self):
+        patterns = run.patterns_of(run.SETS["cache"], False, ["qwen-1.5b"])
+        names = [piece.name for piece in run.chosen(all_pieces(), patterns)]
+        own = [piece.name for piece in run.chosen(all_pieces(), run.SETS["cache"].pieces)]
+        self.assertEqual(names, [name.replace("smollm2", "qwen-1.5b") for name in own])
+        self.assertIn("curve/qwen-0.5b/95", run.patterns_of(run.SETS["cache"], True, ["qwen-0.5b"]))
 
 
 PIECE = Piece("speed", "smollm2", "0")
@@ -173,6 +203,18 @@ class TurnsTest(unittest.TestCase):
         self.run_piece(self.record()[0], 3)
         self.assertEqual(len(self.calls), 3)
 
+    def test_the_defaults_run_in_turns_although_another_setting_is_better(self):
+        settings = {OURS: SETTINGS[OURS], LLAMA: [Setting("defaults", in_turns=True), Setting("fast prefill")]}
+        record, _ = self.record()
+        Runner(record, list(settings), settings, self.measure, lambda text: None).run({OURS: 2, LLAMA: 2})
+        seen = [(run["setting"], sorted(run["values"])) for run in record.data["runs"] if run["side"] == LLAMA]
+        self.assertEqual(seen, [("defaults", ["decode", "prefill"]), ("fast prefill", ["prefill"])] * 2)
+        rows = {row["key"]: row["sides"][LLAMA] for row in report.summarise(record.data)}
+        self.assertEqual((rows["prefill"]["setting"], rows["decode"]["setting"]), ("fast prefill", "defaults"))
+        self.assertEqual(rows["prefill"]["over_defaults"], 2 * rows["prefill"]["ratio"])
+        self.assertEqual(rows["prefill"]["defaults_runs"], 2)
+        self.assertNotIn("over_defaults", rows["decode"])
+
     def test_another_program_or_size_begins_anew_another_commit_does_not(self):
         self.run_piece(self.record()[0])
         self.assertEqual(self.record(FACTS | {"commit": "def"})[1], [])
@@ -221,6 +263,85 @@ class TurnsTest(unittest.TestCase):
         self.assertEqual(report.samples(record.data, LLAMA, "decode"), ("b", [2]))
 
 
+class GoalsTest(unittest.TestCase):
+    RATIO = {"low": 1, "high": 3, "verdict": stats.BETTER}
+
+    def lines(self, goal, sides, missing=None):
+        row = {"sides": sides, "missing": missing or {}}
+        return [line[-1] for line in report.goal_lines(goal, row)]
+
+    def test_a_ratio_is_reached_or_not(self):
+        goal = goals.Goal("", "", "", {UNCACHED: 2, LLAMA: 2, OPENVINO: 2})
+        sides = {UNCACHED: self.RATIO | {"ratio": 2}, LLAMA: self.RATIO | {"ratio": 1.9}}
+        self.assertEqual(self.lines(goal, sides, {OPENVINO: "not asked for"}), ["yes", "no", "not asked for"])
+        self.assertEqual([line[-1] for line in report.goal_lines(goal, None)], ["not measured"] * 3)
+
+    def test_a_limit_is_one_of_our_own(self):
+        goal = goals.Goal("", "", "", most=2560)
+        value = {"min": 2300, "max": 2700, "runs": 5}
+        self.assertEqual(self.lines(goal, {OURS: value | {"median": 2560}}), ["yes"])
+        self.assertEqual(self.lines(goal, {OURS: value | {"median": 2561}}), ["no"])
+        self.assertEqual(self.lines(goal, {}, {OURS: "not run yet"}), ["not run yet"])
+        self.assertEqual(report.goal_lines(goal, None)[0][-1], "not measured")
+
+    def test_the_curve_is_to_reach_nine_tenths_of_its_ideal(self):
+        least = {goal.piece: goal.ratios[UNCACHED] for goal in goals.CACHE_GOALS if "curve/" in goal.piece}
+        self.assertEqual(len(least), 7)
+        self.assertAlmostEqual(least["curve/smollm2/85"], 0.9 * 4.92, 2)
+
+    def test_only_goals_of_which_something_is_measured_are_shown(self):
+        row = {"piece": "agents/smollm2", "key": "wall_s", "sides": {}, "missing": {LLAMA: "not run yet"}}
+        self.assertEqual(report.goals_parts([row])[0], "**Goals of the cache**")
+        self.assertEqual(len(report.goals_parts([row])), 2)
+        self.assertEqual(report.goals_parts([row | {"piece": "streams/qwen-0.5b/alone-1"}]), [])
+
+
+class CacheTest(unittest.TestCase):
+    def test_a_page_of_each_branch_is_free(self):
+        # A trunk of 31 pages and 8 rows; two pages of each of 8 branches hold 47 tokens, and the 8 rows copied.
+        self.assertEqual(cache_workloads.over_unique(31 + 2 * 8, 8, 39 * 32), 1)
+        self.assertEqual(cache_workloads.over_unique(31 + 3 * 8, 8, 47 * 32), 1)
+
+    def test_what_llama_server_allocates_is_in_its_log(self):
+        log = "x: CPU KV buffer size =    45.50 MiB\ny: CPU KV buffer size = 4.00 MiB\n"
+        self.assertEqual(cache_workloads.kv_buffers_mib(log), 49.5)
+        with self.assertRaises(servers.BenchError):
+            cache_workloads.kv_buffers_mib("nothing")
+
+    def test_what_the_curve_shares(self):
+        curve, sizes = WORKLOADS["curve"], WORKLOADS["curve"].full
+        for variant in curve.variants:
+            shape, num_out = curve.shape(variant, sizes)
+            self.assertEqual(shape["shared"] + shape["own"], sizes.curve_prompt)
+            self.assertAlmostEqual(shape["shared"] / sizes.curve_prompt, int(variant) / 100, 3)
+            self.assertEqual(num_out, 1)
+
+    def test_groups_share_their_prefix_and_no_more(self):
+        prompts = Prompts(list(range(100))).grouped(groups=2, count=3, shared=10, own=4)
+        self.assertEqual(sorted(map(len, prompts)), [14] * 6)
+        self.assertEqual(len({tuple(prompt[:10]) for prompt in prompts}), 2)
+        own = sum((prompt[10:] for prompt in prompts), [])
+        self.assertEqual(len(own), len(set(own)))
+        self.assertNotEqual(prompts, sorted(prompts))
+        self.assertEqual(prompts, Prompts(list(range(100))).grouped(groups=2, count=3, shared=10, own=4))
+
+    def test_agents_share_their_harness_and_no_more(self):
+        agents = Prompts(list(range(100))).agents(2, 3, harness=10, task=4, result=5)
+        self.assertEqual([(len(prompt), list(map(len, results))) for prompt, results in agents], [(14, [5, 5])] * 2)
+        (first, _), (second, results) = agents
+        self.assertEqual((first[:10], set(first) & set(second)), (second[:10], set(first[:10])))
+        self.assertFalse(set(sum(results, [])) & set(first + second))
+
+    def test_whole_blocks_of_known_tokens_are_found(self):
+        known, tokens = KnownBlocks(), list(range(4 * BLOCK_TOKENS))
+        self.assertEqual(known.count(tokens), 0)
+        known.add(tokens[: 2 * BLOCK_TOKENS + 5])
+        self.assertEqual(known.count(tokens), 2 * BLOCK_TOKENS)
+        self.assertEqual(known.count(tokens[: 2 * BLOCK_TOKENS]), 2 * BLOCK_TOKENS - 1)
+        self.assertEqual(known.count(tokens[1:]), 0)
+        self.assertEqual(known.count([-1] + tokens[1:]), 0)
+
+
 class DocsTest(unittest.TestCase):
     EMPTY = "Before\n<!-- results -->\nnone yet\n<!-- end of results -->\nAfter\n"
 
@@ -259,19 +380,32 @@ class ClientTest(unittest.TestCase):
     def test_an_error_in_the_stream_is_one(self):
         with self.assertRaisesRegex(servers.BenchError, "too much"):
             servers.parse(0, [(1, self.event(error="too much"))])
-        with self.assertRaisesRegex(servers.BenchError, "without text"):
+        with self.assertRaisesRegex(servers.BenchError, "without a token"):
             servers.parse(0, [])
+
+    def test_a_token_without_text_is_seen_by_its_end(self):
+        end = b'data: {"choices": [{"text": "", "finish_reason": "length"}]}'
+        self.assertEqual(servers.parse(0, [(1, end)]).first, 1)
+        self.assertEqual(servers.parse(0, [(1, self.event("a")), (2, end)]).wall, 1)
+
+    def test_requests_at_once_take_from_the_first_to_the_last(self):
+        done = [servers.Completion(sent, arrivals, 1, 1) for sent, arrivals in ((2, [3, 4]), (1, [2]), (3, [9]))]
+        self.assertEqual(servers.wall_of(done), 8)
 
     def test_prompts_share_nothing_and_the_text_suffices(self):
         prompts = Prompts(list(range(5)))
         self.assertEqual((prompts.cut(2), prompts.cut(3)), ([0, 1], [2, 3, 4]))
         with self.assertRaises(ValueError):
             prompts.cut(1)
-        sizes = Sizes()
+        sizes, cache = FULL, WORKLOADS["curve"].full
         need = max(
             sizes.warm + sizes.own,
             sizes.trunk + 2 * sizes.branches * sizes.own,
             16 * sizes.alone,
+            cache.curve_requests * cache.curve_prompt,
+            cache.harness + cache.agents * (cache.task + cache.agent_turns * cache.tool_result),
+            cache.groups * (cache.group_shared + cache.group_prompts * cache.group_own),
+            cache.session_trunk + 128 * cache.session_own,
         )
         self.assertGreater(len(sample_text().split()), need)  # a word is a token at least
 
