@@ -89,6 +89,7 @@ Result<std::unique_ptr<Model>> LoadModel(const ModelOptions& options, const Kern
   if (options.kv_type == "f16") load.kv_type = KvType::kF16;
   if (options.kv_type == "bf16") load.kv_type = KvType::kBf16;
   if (options.kv_type == "i16") load.kv_type = KvType::kI16;
+  if (options.kv_type == "q8_0") load.kv_type = KvType::kQ8_0;
   load.progress = [&progress](size_t done, size_t total) {
     ShowProgress(done, total);
     if (progress) progress(done, total);

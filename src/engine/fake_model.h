@@ -86,26 +86,28 @@ class FakeModel : public Model {
 
   // The hash of a row lies in four elements of V and, transposed, of K, of the last layer.
   uint64_t ReadRow(const SequenceRows& rows, size_t position) const {
-    const auto* page = reinterpret_cast<const uint16_t*>(rows.pages[position / kPageTokens]);
+    const std::byte* page = rows.pages[position / kPageTokens];
     const size_t row = position % kPageTokens;
     const size_t layer = layout_.num_layers - 1;
+    const auto* keys = reinterpret_cast<const uint16_t*>(page + layout_.k_offset(layer, 0));
+    const auto* values = reinterpret_cast<const uint16_t*>(page + layout_.v_offset(layer, 0));
     uint64_t hash = 0;
     for (size_t d = 0; d < 4; d++) {
-      const uint16_t v = page[layout_.v_offset(layer, 0) + layout_.v_index(row, d)];
-      const uint16_t k = page[layout_.k_offset(layer, 0) + layout_.k_index(row, d)];
+      const uint16_t v = values[layout_.v_index(row, d)], k = keys[layout_.k_index(row, d)];
       if (k != v) return 0xbad;  // a row that was copied in part
       hash |= static_cast<uint64_t>(v) << (16 * d);
     }
     return hash;
   }
   void WriteRow(const SequenceRows& rows, size_t position, uint64_t hash) const {
-    auto* page = reinterpret_cast<uint16_t*>(rows.pages[position / kPageTokens]);
+    std::byte* page = rows.pages[position / kPageTokens];
     const size_t row = position % kPageTokens;
     const size_t layer = layout_.num_layers - 1;
+    auto* keys = reinterpret_cast<uint16_t*>(page + layout_.k_offset(layer, 0));
+    auto* values = reinterpret_cast<uint16_t*>(page + layout_.v_offset(layer, 0));
     for (size_t d = 0; d < 4; d++) {
       const auto part = static_cast<uint16_t>(hash >> (16 * d));
-      page[layout_.v_offset(layer, 0) + layout_.v_index(row, d)] = part;
-      page[layout_.k_offset(layer, 0) + layout_.k_index(row, d)] = part;
+      values[layout_.v_index(row, d)] = part, keys[layout_.k_index(row, d)] = part;
     }
   }
 

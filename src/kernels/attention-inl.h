@@ -14,7 +14,7 @@
 #include "base/check.h"
 #include "kernels/attention.h"
 #include "kernels/attention_tile.h"
-#include "kernels/attention_tile_i16.h"
+#include "kernels/attention_tile_integers.h"
 
 namespace trellis {
 
@@ -29,6 +29,7 @@ struct AttentionOf {
   using Tile = AttentionTile<S, kType>;
   using Query = AttentionQuery;
   static constexpr size_t kLanes = S::kLanes;
+  static constexpr bool kHasScales = PageLayout{.type = kType}.has_scales();
 
   // Softmax state of one query over some segments.
   template <typename Acc>
@@ -126,15 +127,13 @@ struct AttentionOf {
       visit->first_position = at_ * kVisitTokens;
       visit->LimitTo(begin, end);
       for (size_t i = visit->first_page; i < visit->num_pages; i++) {
-        const auto* elements = reinterpret_cast<const uint16_t*>(pages[i]);
-        visit->pages[i] = {.keys = elements + keys_,
-                           .values = elements + values_,
-                           .scales = reinterpret_cast<const float*>(elements + scales_)};
+        visit->pages[i] = {.keys = pages[i] + keys_,
+                           .values = pages[i] + values_,
+                           .scales = reinterpret_cast<const float*>(pages[i] + scales_)};
       }
-      if constexpr (kType == KvType::kI16) {  // read a visit later
-        constexpr size_t kElements = PageLayout{.type = kType}.scale_elements();
+      if constexpr (kHasScales) {  // read a visit later
         for (size_t i = visit->first_page; i < visit->num_pages; i++)
-          PrefetchElements<kElements>(reinterpret_cast<const uint16_t*>(visit->pages[i].scales));
+          PrefetchBytes<PageLayout{.type = kType}.scale_bytes()>(pages[i] + scales_);
       }
     }
 
@@ -175,7 +174,7 @@ struct AttentionOf {
     constexpr size_t kRows = S::kTileRows;
     const size_t num = visit->num_queries, num_tiles = (num + kRows - 1) / kRows;
     const size_t first_page = visit->first_page, num_pages = visit->num_pages;
-    if constexpr (kType == KvType::kI16) SetScales(visit);
+    if constexpr (kHasScales) SetScales(visit);
     PageView ahead[2 * kVisitPages];
     PageView* last = std::copy(visit->pages + first_page, visit->pages + num_pages, ahead);
     const size_t num_here = num_pages - first_page;
@@ -245,7 +244,7 @@ struct AttentionOf {
 
   // A zero's sign may tell of weights of 0 that another block did not multiply by: + 0 drops it.
   static void WriteOut(const Total& total, size_t head_dim, float* out) {
-    const float inverse = 1.0f / total.sum;
+    const float inverse = Tile::Finish(head_dim, total.acc) / total.sum;
     for (size_t d = 0; d < head_dim; d++) out[d] = total.acc[d] * inverse + 0.0f;
   }
 
@@ -261,7 +260,7 @@ struct AttentionOf {
       const float* from = row.q + (kv_head * group + g) * head_dim;
       for (size_t d = 0; d < head_dim; d++) q[d] = from[d] * scaling.query;
       queries[g].q = q;
-      Tile::Prepare(head_dim, integers, &queries[g]);
+      Tile::Prepare(head_dim, q, integers, &queries[g]);
       q += head_dim + kQueryPad, integers += head_dim + 2 * kQueryPad;
       queries[g].begin =
           task.window == 0 || row.position < task.window ? 0 : row.position + 1 - task.window;
@@ -368,7 +367,7 @@ struct AttentionOf {
     const PageLayout& layout = *kv.layout;
     for (size_t row = 0; row < num_rows; row++) {
       const size_t position = first_position + row, t = position % kPageTokens;
-      auto* page = reinterpret_cast<uint16_t*>(kv.pages[position / kPageTokens]);
+      std::byte* page = kv.pages[position / kPageTokens];
       for (size_t head = 0; head < layout.num_kv_heads; head++) {
         const size_t from = row * stride + head * layout.head_dim;
         Tile::Write(layout, t, k + from, v + from, page + layout.k_offset(layer, head),
@@ -387,7 +386,8 @@ struct AttentionTable {
   static void Pick(KvType type, const Use& use) {
     if (type == KvType::kF16) return use(AttentionOf<S, KvType::kF16>());
     if (type == KvType::kBf16) return use(AttentionOf<S, KvType::kBf16>());
-    use(AttentionOf<S, KvType::kI16>());
+    if (type == KvType::kI16) return use(AttentionOf<S, KvType::kI16>());
+    use(AttentionOf<S, KvType::kQ8_0>());
   }
 
   static void Attend(const AttentionTask& task, size_t kv_head, size_t row_begin, size_t row_end,
@@ -401,6 +401,11 @@ struct AttentionTable {
       of.AttendSegment(task, kv_head, row_begin, row_end, segment, partials, scratch);
     });
   }
+  static void MergeSegments(const AttentionTask& task, size_t kv_head, size_t row,
+                            const float* partials, size_t segment_stride) {
+    Pick(task.layout->type,
+         [&](auto of) { of.MergeSegments(task, kv_head, row, partials, segment_stride); });
+  }
   static void WriteRows(const PagedKv& kv, size_t layer, size_t first_position, size_t num_rows,
                         const float* k, const float* v, size_t stride) {
     Pick(kv.layout->type,
@@ -410,7 +415,7 @@ struct AttentionTable {
     return {.fastest_type = fastest_type,
             .attend = Attend,
             .attend_segment = AttendSegment,
-            .merge_segments = AttentionOf<S, KvType::kF16>::MergeSegments,  // states are f32
+            .merge_segments = MergeSegments,
             .write_rows = WriteRows};
   }
 };

@@ -17,6 +17,9 @@ namespace trellis {
 
 inline constexpr size_t kSegmentTokens = 512;
 
+// head_dim is a multiple of 8 and at most this.
+inline constexpr size_t kMaxHeadDim = 1024;
+
 // One sequence's pages, as kernels see them. Position p is row p % kPageTokens of page p /
 // kPageTokens.
 struct PagedKv {
@@ -58,7 +61,8 @@ struct AttentionKernels {
                  std::byte* scratch);
 
   // The same cut along the context, for decode over long contexts with few heads: the partial
-  // states of segment `segment` into `partials`, [rows][group][2 + head_dim] f32: max, sum, acc.
+  // states of segment `segment` into `partials`, [rows][group][2 + head_dim] f32: max, sum, acc
+  // (rotated as the values are).
   // Those of rows that see nothing of the segment mean nothing.
   void (*attend_segment)(const AttentionTask& task, size_t kv_head, size_t row_begin,
                          size_t row_end, size_t segment, float* partials, std::byte* scratch);
@@ -71,8 +75,8 @@ struct AttentionKernels {
   // Writes k and v rows ([num_rows, stride] f32, kv head h at h * head_dim) as the layout's type
   // (round to nearest even) into the pages at positions first_position .. + num_rows - 1 of
   // `layer`, all kv heads. Pages hold finite numbers only: what is beyond +-65504 (bf16: +-2^60)
-  // becomes that, NaN becomes 0: a query meets the values of later rows of its block with weight 0,
-  // and 0 * Inf is NaN.
+  // becomes that, before rows are rotated, and NaN becomes 0: a query meets the values of later
+  // rows of its block with weight 0, and 0 * Inf is NaN.
   void (*write_rows)(const PagedKv& kv, size_t layer, size_t first_position, size_t num_rows,
                      const float* k, const float* v, size_t stride);
 };

@@ -27,20 +27,20 @@ constexpr Shape kShapes[] = {
     {"Qwen2.5-1.5B", 2, 6, 128, 0}, {"head-dim-80", 4, 8, 80, 0},
     {"Gemma3-270M", 1, 4, 256, 0},  {"Gemma3-270M-window", 1, 4, 256, 512}};
 
-// Pages, all halves of 0.5, or integers of 128 and scales of 1 / 256: timing needs no more. As in a
-// pool of many layers, no two pages of a sequence are neighbours.
+// Pages, all halves of 0.5, or integers of 128 (or a byte's 64) and scales of 1 / 256: timing needs
+// no more. As in a pool of many layers, no two pages of a sequence are neighbours.
 class Pages {
  public:
   Pages(const Shape& shape, KvType type, size_t num)
       : layout_{kLayers, shape.num_kv_heads, shape.head_dim, type},
-        storage_(static_cast<uint16_t*>(std::aligned_alloc(kHugePage, Bytes(num))), &std::free),
-        next_(reinterpret_cast<std::byte*>(storage_.get())) {
+        storage_(static_cast<std::byte*>(std::aligned_alloc(kHugePage, Bytes(num))), &std::free),
+        next_(storage_.get()) {
     madvise(storage_.get(), Bytes(num), MADV_HUGEPAGE);  // as a pool
-    std::fill_n(storage_.get(), Bytes(num) / sizeof(uint16_t), type == KvType::kI16 ? 128 : 0x3800);
-    if (type != KvType::kI16) return;
+    const uint16_t filling = type == KvType::kI16 ? 128 : type == KvType::kQ8_0 ? 0xc0c0 : 0x3800;
+    std::fill_n(reinterpret_cast<uint16_t*>(storage_.get()), Bytes(num) / 2, filling);
+    if (!layout_.has_scales()) return;
     for (size_t head = 0; head < num * kLayers * shape.num_kv_heads; head++) {
-      uint16_t* scales =
-          storage_.get() + head * layout_.head_elements() + layout_.scale_offset(0, 0);
+      std::byte* scales = storage_.get() + head * layout_.head_bytes() + layout_.scale_offset(0, 0);
       std::fill_n(reinterpret_cast<float*>(scales), 2 * kPageTokens, 1.0f / 256);
     }
   }
@@ -56,7 +56,7 @@ class Pages {
   size_t Bytes(size_t num) const {
     return (num * layout_.page_bytes() + kHugePage - 1) / kHugePage * kHugePage;
   }
-  std::unique_ptr<uint16_t, decltype(&std::free)> storage_;
+  std::unique_ptr<std::byte, decltype(&std::free)> storage_;
   std::byte* next_;
 };
 
@@ -175,7 +175,8 @@ void Register(const KernelTable* kernels, const Shape& shape, KvType type,
 void RegisterAll() {
   for (const KernelTable* kernels : AvailableKernels()) {
     for (const Shape& shape : kShapes) {
-      for (const auto& [type, label] : {std::pair{KvType::kF16, "f16"}, {KvType::kI16, "i16"}})
+      for (const auto& [type, label] :
+           {std::pair{KvType::kF16, "f16"}, {KvType::kI16, "i16"}, {KvType::kQ8_0, "q8_0"}})
         Register(kernels, shape, type,
                  std::string(kernels->name) + "/" + shape.model + "/" + label);
     }

@@ -1,11 +1,12 @@
 // The oracle: attention as its definition says, one query at a time, in the order that attention.h
-// states.
+// states. Where pages hold rotated rows, queries are rotated and the sum of values is rotated back.
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
 #include "base/half.h"
 #include "kernels/kernels_internal.h"
+#include "kernels/rotation.h"
 
 namespace trellis {
 namespace {
@@ -18,27 +19,45 @@ struct State {
   std::vector<float> acc;
 };
 
+// x [head_dim] rotated, or as it is; times `factor`.
+std::vector<float> Rotated(const PageLayout& layout, const float* x, float factor) {
+  const size_t n = layout.type == KvType::kQ8_0 ? RotationBlock(layout.head_dim) : 1;
+  std::vector<float> rotated(layout.head_dim);
+  for (size_t i = 0; i < layout.head_dim; i++) {
+    float sum = 0;
+    for (size_t j = 0; j < n; j++) sum += RotationSign(i % n, j) * x[i / n * n + j];
+    rotated[i] = sum * factor;
+  }
+  return rotated;
+}
+float InverseRotation(const PageLayout& layout) {
+  return layout.type == KvType::kQ8_0 ? 1 / static_cast<float>(RotationBlock(layout.head_dim)) : 1;
+}
+
 // One kv head of a page.
 struct Head {
   Head(const PageLayout& layout, const std::byte* page, size_t layer, size_t kv_head)
       : layout(layout),
-        k(reinterpret_cast<const uint16_t*>(page) + layout.k_offset(layer, kv_head)),
-        v(k + layout.matrix_elements()),
-        scales(reinterpret_cast<const float*>(v + layout.matrix_elements())) {}
+        k(page + layout.k_offset(layer, kv_head)),
+        v(page + layout.v_offset(layer, kv_head)),
+        scales(reinterpret_cast<const float*>(page + layout.scale_offset(layer, kv_head))) {}
 
-  float Key(size_t t, size_t d) const { return ToFloat(k[layout.k_index(t, d)], t); }
+  float Key(size_t t, size_t d) const { return ToFloat(k, layout.k_index(t, d), t); }
   float Value(size_t t, size_t d) const {
-    return ToFloat(v[layout.v_index(t, d)], kPageTokens + t);
+    return ToFloat(v, layout.v_index(t, d), kPageTokens + t);
   }
-  float ToFloat(uint16_t bits, size_t scale) const {
+  float ToFloat(const std::byte* matrix, size_t i, size_t scale) const {
+    if (layout.type == KvType::kQ8_0)
+      return scales[scale] * static_cast<float>(static_cast<int>(matrix[i]) - Q8Rows::kZero);
+    const uint16_t bits = reinterpret_cast<const uint16_t*>(matrix)[i];
     if (layout.type == KvType::kF16) return HalfToFloat(bits);
     if (layout.type == KvType::kBf16) return Bf16ToFloat(bits);
     return scales[scale] * static_cast<int16_t>(bits);
   }
 
   const PageLayout& layout;
-  const uint16_t* k;
-  const uint16_t* v;
+  const std::byte* k;
+  const std::byte* v;
   const float* scales;
 };
 
@@ -85,11 +104,13 @@ State AttendOneSegment(const AttentionTask& task, size_t kv_head, size_t head,
       task.window == 0 || row.position < task.window ? 0 : row.position + 1 - task.window;
   const size_t from = std::max(begin, segment * kSegmentTokens);
   const size_t to = std::min(row.position + 1, (segment + 1) * kSegmentTokens);
+  const std::vector<float> q =
+      Rotated(*task.layout, row.q + head * head_dim, InverseRotation(*task.layout));
   State state;
   state.acc.resize(head_dim);
   for (size_t p = from; p < to;) {
     const size_t page_end = std::min(to, (p / kPageTokens + 1) * kPageTokens);
-    AttendPage(task, kv_head, row, row.q + head * head_dim, p, page_end, &state);
+    AttendPage(task, kv_head, row, q.data(), p, page_end, &state);
     p = page_end;
   }
   return state;
@@ -104,9 +125,10 @@ void Merge(float max, float sum, const float* acc, State* total) {
     total->acc[d] = std::fma(total->acc[d], a, acc[d] * b);
 }
 
-void WriteOut(const State& total, float* out) {
-  const float inverse = 1.0f / total.sum;
-  for (size_t d = 0; d < total.acc.size(); d++) out[d] = total.acc[d] * inverse;
+void WriteOut(const PageLayout& layout, const State& total, float* out) {
+  const std::vector<float> acc =
+      Rotated(layout, total.acc.data(), InverseRotation(layout) / total.sum);
+  std::copy(acc.begin(), acc.end(), out);
 }
 
 size_t GroupOf(const AttentionTask& task) {
@@ -127,7 +149,7 @@ void Attend(const AttentionTask& task, size_t kv_head, size_t row_begin, size_t 
         const State state = AttendOneSegment(task, kv_head, head, row, segment);
         Merge(state.max, state.sum, state.acc.data(), &total);
       }
-      WriteOut(total, row.out + head * head_dim);
+      WriteOut(*task.layout, total, row.out + head * head_dim);
     }
   }
 }
@@ -156,7 +178,7 @@ void MergeSegments(const AttentionTask& task, size_t kv_head, size_t row, const 
       const float* p = partials + i * segment_stride + g * (2 + head_dim);
       Merge(p[0], p[1], p + 2, &total);
     }
-    WriteOut(total, task.rows[row].out + (kv_head * GroupOf(task) + g) * head_dim);
+    WriteOut(*task.layout, total, task.rows[row].out + (kv_head * GroupOf(task) + g) * head_dim);
   }
 }
 
@@ -165,36 +187,51 @@ float Finite(KvType type, float x) {
   return std::isnan(x) ? 0 : std::clamp(x, -most, most);
 }
 
-uint16_t FromFloat(KvType type, float x, float scale) {
-  if (type == KvType::kF16) return FloatToHalf(x);
-  if (type == KvType::kBf16) return FloatToBf16(x);
-  return static_cast<uint16_t>(static_cast<int16_t>(std::nearbyint(x / scale)));
+void WriteElement(KvType type, float x, float scale, std::byte* matrix, size_t i) {
+  const auto integer = [&] { return static_cast<int>(std::nearbyint(x / scale)); };
+  auto* halves = reinterpret_cast<uint16_t*>(matrix);
+  switch (type) {
+    case KvType::kF16:
+      halves[i] = FloatToHalf(x);
+      return;
+    case KvType::kBf16:
+      halves[i] = FloatToBf16(x);
+      return;
+    case KvType::kI16:
+      halves[i] = static_cast<uint16_t>(integer());
+      return;
+    case KvType::kQ8_0:
+      matrix[i] = static_cast<std::byte>(integer() + Q8Rows::kZero);
+      return;
+  }
 }
 
-// What integers of a key or a value are multiplied by.
-float ScaleOf(const float* x, size_t head_dim, bool is_key) {
+// What the integers of a key or a value are multiplied by.
+float ScaleOf(KvType type, const std::vector<float>& x, bool is_key) {
   float most = 0, squares = 0;
-  for (size_t d = 0; d < head_dim; d++) {
-    const float kept = Finite(KvType::kI16, x[d]);
-    most = std::max(most, std::abs(kept));
-    squares += kept * kept;
-  }
-  if (!is_key) return std::max(most / I16Rows::kValueMost, I16Rows::kLeastScale);
+  for (const float element : x)
+    most = std::max(most, std::abs(element)), squares += element * element;
+  if (type == KvType::kQ8_0) return std::max(most / Q8Rows::kMost, kLeastKvScale);
+  if (!is_key) return std::max(most / I16Rows::kValueMost, kLeastKvScale);
   return std::max(
-      {most / I16Rows::kKeyMost, std::sqrt(squares) / I16Rows::kKeyNorm, I16Rows::kLeastScale});
+      {most / I16Rows::kKeyMost, std::sqrt(squares) / I16Rows::kKeyNorm, kLeastKvScale});
 }
 
-void WriteHead(const PageLayout& layout, size_t t, const float* k, const float* v, uint16_t* head) {
-  uint16_t* values = head + layout.matrix_elements();
-  float k_scale = 1, v_scale = 1;
-  if (layout.type == KvType::kI16) {
-    auto* scales = reinterpret_cast<float*>(values + layout.matrix_elements());
-    k_scale = scales[t] = ScaleOf(k, layout.head_dim, true);
-    v_scale = scales[kPageTokens + t] = ScaleOf(v, layout.head_dim, false);
-  }
+std::vector<float> Kept(const PageLayout& layout, const float* x) {
+  std::vector<float> kept(x, x + layout.head_dim);
+  for (float& element : kept) element = Finite(layout.type, element);
+  return Rotated(layout, kept.data(), 1);
+}
+
+void WriteHead(const PageLayout& layout, size_t t, const float* k, const float* v, std::byte* keys,
+               std::byte* values, float* scales) {
+  const std::vector<float> key = Kept(layout, k), value = Kept(layout, v);
+  const float k_scale = ScaleOf(layout.type, key, true),
+              v_scale = ScaleOf(layout.type, value, false);
+  if (layout.has_scales()) scales[t] = k_scale, scales[kPageTokens + t] = v_scale;
   for (size_t d = 0; d < layout.head_dim; d++) {
-    head[layout.k_index(t, d)] = FromFloat(layout.type, Finite(layout.type, k[d]), k_scale);
-    values[layout.v_index(t, d)] = FromFloat(layout.type, Finite(layout.type, v[d]), v_scale);
+    WriteElement(layout.type, key[d], k_scale, keys, layout.k_index(t, d));
+    WriteElement(layout.type, value[d], v_scale, values, layout.v_index(t, d));
   }
 }
 
@@ -203,11 +240,12 @@ void WriteRows(const PagedKv& kv, size_t layer, size_t first_position, size_t nu
   const PageLayout& layout = *kv.layout;
   for (size_t row = 0; row < num_rows; row++) {
     const size_t position = first_position + row;
-    auto* page = reinterpret_cast<uint16_t*>(kv.pages[position / kPageTokens]);
+    std::byte* page = kv.pages[position / kPageTokens];
     for (size_t head = 0; head < layout.num_kv_heads; head++) {
       const size_t from = row * stride + head * layout.head_dim;
       WriteHead(layout, position % kPageTokens, k + from, v + from,
-                page + layout.k_offset(layer, head));
+                page + layout.k_offset(layer, head), page + layout.v_offset(layer, head),
+                reinterpret_cast<float*>(page + layout.scale_offset(layer, head)));
     }
   }
 }

@@ -27,6 +27,7 @@ struct AttentionQuery {
   const float* q;           // [head_dim], times AttentionScaling::query
   const int16_t* integers;  // [head_dim], for pages of integers: q in units of `unit`
   float unit;
+  int32_t offset;     // what sums of products with them begin with
   size_t begin, end;  // positions it sees
   float max, sum;     // softmax state of the segment at hand
   float* acc;         // [head_dim]
@@ -34,8 +35,8 @@ struct AttentionQuery {
 
 // Keys and values of one kv head in one page; base/page_layout.h has their order.
 struct PageView {
-  const uint16_t* keys;
-  const uint16_t* values;
+  const std::byte* keys;
+  const std::byte* values;
   const float* scales;  // [2, kPageTokens], where the type has them
 };
 
@@ -82,10 +83,10 @@ inline typename S::F FiniteWithin(typename S::F x, float most) {
 
 // A tile prefetches as much in a step as it reads, to L2, as L1 may be full of the pages at hand,
 // and in the order of memory: hardware goes on from there.
-template <size_t kElements>
-inline void PrefetchElements(const uint16_t* p) {
+template <size_t kBytes>
+inline void PrefetchBytes(const std::byte* p) {
   TRELLIS_UNROLL
-  for (size_t i = 0; i < kElements; i += 32) __builtin_prefetch(p + i, 0, 2);
+  for (size_t i = 0; i < kBytes; i += 64) __builtin_prefetch(p + i, 0, 2);
 }
 
 // Vectors of accumulators beside each of `rows` queries: as many as registers hold, a power of 2.
@@ -145,11 +146,12 @@ struct AttentionSoftmax {
     }
   }
 
- private:
   template <size_t kN>
   static void SumOfEach(const F (&v)[kN], Each& to) {
     S::Store(to, S::OfEach(v, [](F a, F b) { return S::Add(a, b); }));
   }
+
+ private:
   template <size_t kN>
   static void MaxOfEach(const F (&v)[kN], Each& to) {
     S::Store(to, S::OfEach(v, [](F a, F b) { return S::Max(a, b); }));

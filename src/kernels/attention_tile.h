@@ -14,13 +14,16 @@
 
 namespace trellis {
 
-template <typename S, KvType kType>  // kI16: attention_tile_i16.h
+template <typename S, KvType kType>  // of integers: attention_tile_integers.h
 struct AttentionTile {
   using F = typename S::F;
   static constexpr size_t kLanes = S::kLanes;
   static_assert(kPageTokens % kLanes == 0 && S::kTileRows <= kMaxTileRows);
 
-  static void Prepare(size_t, int16_t*, AttentionQuery*) {}
+  // What head_dim numbers of a query, at its q, become; `to` has room for as many integers.
+  static void Prepare(size_t, float*, int16_t*, AttentionQuery*) {}
+  // What the sum of values [head_dim] becomes; returns a factor that is still missing.
+  static float Finish(size_t, float*) { return 1; }
 
   // kN queries, all of which see something of the visit. scores: [kN, kVisitTokens].
   template <size_t kN>
@@ -34,15 +37,23 @@ struct AttentionTile {
 
   // Row t of the page's K and V, [head_dim] each.
   static void Write(const PageLayout& layout, size_t t, const float* k, const float* v,
-                    uint16_t* keys, uint16_t* values, float*) {
+                    std::byte* keys, std::byte* values, float*) {
+    const auto at = [](std::byte* p, size_t i) { return reinterpret_cast<uint16_t*>(p) + i; };
     for (size_t d = 0; d < layout.head_dim; d += kLanes) {
       const size_t n = layout.head_dim - d < kLanes ? layout.head_dim - d : kLanes;
-      Narrow(k + d, n, [&](size_t i, uint16_t bits) { keys[layout.k_index(t, d + i)] = bits; });
-      Narrow(v + d, n, [&](size_t i, uint16_t bits) { values[layout.v_index(t, d + i)] = bits; });
+      Narrow(k + d, n,
+             [&](size_t i, uint16_t bits) { *at(keys, layout.k_index(t, d + i)) = bits; });
+      Narrow(v + d, n,
+             [&](size_t i, uint16_t bits) { *at(values, layout.v_index(t, d + i)) = bits; });
     }
   }
 
  private:
+  static constexpr size_t kBytes = sizeof(uint16_t);  // of an element
+
+  static const uint16_t* Elements(const std::byte* p) {
+    return reinterpret_cast<const uint16_t*>(p);
+  }
   static F Load(const uint16_t* p) {
     return kType == KvType::kF16 ? S::LoadHalf(p) : S::LoadBf16(p);
   }
@@ -91,10 +102,11 @@ struct AttentionTile {
         TRELLIS_UNROLL
         for (size_t v = 0; v < kV; v++) acc[r][v] = S::Set(0);
       }
-      const uint16_t* keys = visit.pages[key / kPageTokens].keys + key % kPageTokens;
-      const uint16_t* next = visit.next[key / kPageTokens].keys + key % kPageTokens * head_dim;
-      for (size_t d = 0; d < head_dim; d++, next += kV * kLanes) {
-        PrefetchElements<kV * kLanes>(next);
+      const uint16_t* keys = Elements(visit.pages[key / kPageTokens].keys) + key % kPageTokens;
+      const std::byte* next =
+          visit.next[key / kPageTokens].keys + key % kPageTokens * head_dim * kBytes;
+      for (size_t d = 0; d < head_dim; d++, next += kV * kLanes * kBytes) {
+        PrefetchBytes<kV * kLanes * kBytes>(next);
         Step(
             acc, [&](size_t r) { return S::Set(q[r][d]); },
             [&](size_t v) { return Load(keys + d * kPageTokens + v * kLanes); });
@@ -122,11 +134,11 @@ struct AttentionTile {
           acc[r][v] = S::Mul(S::Load(queries[r]->acc + *d + v * kLanes), alpha);
       }
       for (size_t page = visit.first_page; page < visit.num_pages; page++) {
-        const uint16_t* values = visit.pages[page].values + *d;
-        const uint16_t* next = visit.next[page].values + *d * kPageTokens;
+        const uint16_t* values = Elements(visit.pages[page].values) + *d;
+        const std::byte* next = visit.next[page].values + *d * kPageTokens * kBytes;
         const float* from = weights + page * kPageTokens;
-        for (size_t t = 0; t < visit.num_valid_of(page); t++, next += kV * kLanes) {
-          PrefetchElements<kV * kLanes>(next);
+        for (size_t t = 0; t < visit.num_valid_of(page); t++, next += kV * kLanes * kBytes) {
+          PrefetchBytes<kV * kLanes * kBytes>(next);
           Step(
               acc, [&](size_t r) { return S::Set(from[r * kVisitTokens + t]); },
               [&](size_t v) { return Load(values + t * head_dim + v * kLanes); });
@@ -153,7 +165,7 @@ struct AttentionTile {
       for (size_t r = 0; r < kN; r++) {
         float acc = queries[r]->acc[d] * alphas[r];
         for (size_t t = visit.first_page * kPageTokens; t < visit.num_valid; t++) {
-          const uint16_t* values = visit.pages[t / kPageTokens].values;
+          const uint16_t* values = Elements(visit.pages[t / kPageTokens].values);
           acc = std::fma(weights[r * kVisitTokens + t],
                          LoadOne(values[t % kPageTokens * head_dim + d]), acc);
         }

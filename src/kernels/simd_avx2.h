@@ -46,7 +46,7 @@ struct SimdAvx2 {
     return _mm256_and_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ), v);
   }
   static I ZeroI() { return _mm256_setzero_si256(); }
-  static Pairs LoadPairs(const uint16_t* p) {
+  static Pairs LoadPairs(const std::byte* p) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   }
   // Assembly because order counts, as in matmul_avx2.cc: g++ spills what it does not keep apart,
@@ -66,11 +66,37 @@ struct SimdAvx2 {
     std::memcpy(&pair, a, sizeof(pair));
     sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_set1_epi32(pair), b));
   }
+  // A part is the even elements of a, or the odd ones: pairs of 16 bits, as b's are made.
+  using ByteSum = I;
+  static ByteSum StartBytes(int32_t sum) { return _mm256_set1_epi32(sum); }
+  static I Total(ByteSum sum) { return sum; }
+  template <int kPart>
+  static Pairs LoadBytes(const std::byte* b) {
+    const Pairs bytes = LoadPairs(b);
+    return kPart == 0 ? _mm256_and_si256(bytes, _mm256_set1_epi16(0xff))
+                      : _mm256_srli_epi16(bytes, 8);
+  }
+  template <int kPart>
+  static void AddBytes(const int16_t* part, Pairs b, ByteSum& sum) {
+    AddPairs(part, b, sum);
+  }
+  template <int kPart>
+  static void AddBytes(const int16_t* part, Pairs b0, Pairs b1, ByteSum& sum0, ByteSum& sum1) {
+    AddPairs(part, b0, b1, sum0, sum1);
+  }
+  static void StoreParts(int16_t* to, size_t part_bytes, size_t i, F v) {
+    auto* at = reinterpret_cast<std::byte*>(to) + i;
+    const __m128i evens_odds = _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
+    const __m128i parts = _mm_shuffle_epi8(ToInt16(v), evens_odds);
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(at), parts);
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(at + part_bytes), _mm_unpackhi_epi64(parts, parts));
+  }
+  static int32_t PartsAt(const int16_t* a, size_t part_bytes, size_t i) {
+    return a[i % 2 * part_bytes / sizeof(int16_t) + i / 2];
+  }
   static F ToFloat(I v) { return _mm256_cvtepi32_ps(v); }
   static void StoreInt16(int16_t* p, F v) {
-    const __m256i n = _mm256_cvtps_epi32(v);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
-                     _mm_packs_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256(n, 1)));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), ToInt16(v));
   }
   static float Sum(F v) {
     __m128 x = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
@@ -98,6 +124,10 @@ struct SimdAvx2 {
   }
 
  private:
+  static __m128i ToInt16(F v) {
+    const __m256i n = _mm256_cvtps_epi32(v);
+    return _mm_packs_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256(n, 1));
+  }
   struct [[gnu::may_alias]] Pair {
     int16_t values[2];
   };

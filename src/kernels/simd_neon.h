@@ -41,7 +41,9 @@ struct SimdNeon {
     return vreinterpretq_f32_u32(vandq_u32(vcgeq_f32(a, b), vreinterpretq_u32_f32(v)));
   }
   static I ZeroI() { return vdupq_n_s32(0); }
-  static Pairs LoadPairs(const uint16_t* p) { return vreinterpretq_s16_u16(vld1q_u16(p)); }
+  static Pairs LoadPairs(const std::byte* p) {
+    return vreinterpretq_s16_u8(vld1q_u8(reinterpret_cast<const uint8_t*>(p)));
+  }
   static void AddPairs(const int16_t* a, Pairs b, I& sum) {
     int32_t pair;
     std::memcpy(&pair, a, sizeof(pair));
@@ -52,6 +54,33 @@ struct SimdNeon {
   static void AddPairs(const int16_t* a, Pairs b0, Pairs b1, I& sum0, I& sum1) {
     AddPairs(a, b0, sum0);
     AddPairs(a, b1, sum1);
+  }
+  // A part is the even elements of a, or the odd ones: pairs of 16 bits, as b's are made.
+  using ByteSum = I;
+  static ByteSum StartBytes(int32_t sum) { return vdupq_n_s32(sum); }
+  static I Total(ByteSum sum) { return sum; }
+  template <int kPart>
+  static Pairs LoadBytes(const std::byte* b) {
+    const uint16x8_t bytes = vreinterpretq_u16_s16(LoadPairs(b));
+    return vreinterpretq_s16_u16(kPart == 0 ? vandq_u16(bytes, vdupq_n_u16(0xff))
+                                            : vshrq_n_u16(bytes, 8));
+  }
+  template <int kPart>
+  static void AddBytes(const int16_t* part, Pairs b, ByteSum& sum) {
+    AddPairs(part, b, sum);
+  }
+  template <int kPart>
+  static void AddBytes(const int16_t* part, Pairs b0, Pairs b1, ByteSum& sum0, ByteSum& sum1) {
+    AddPairs(part, b0, b1, sum0, sum1);
+  }
+  static void StoreParts(int16_t* to, size_t part_bytes, size_t i, F v) {
+    auto* at = reinterpret_cast<std::byte*>(to) + i;
+    const int16x4_t n = vqmovn_s32(vcvtnq_s32_f32(v));
+    const int16x4_t evens = vuzp1_s16(n, n), odds = vuzp2_s16(n, n);
+    std::memcpy(at, &evens, 4), std::memcpy(at + part_bytes, &odds, 4);
+  }
+  static int32_t PartsAt(const int16_t* a, size_t part_bytes, size_t i) {
+    return a[i % 2 * part_bytes / sizeof(int16_t) + i / 2];
   }
   static F ToFloat(I v) { return vcvtq_f32_s32(v); }
   static void StoreInt16(int16_t* p, F v) { vst1_s16(p, vqmovn_s32(vcvtnq_s32_f32(v))); }

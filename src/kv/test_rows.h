@@ -32,20 +32,22 @@ inline RowHash NextRowHash(RowHash previous, TokenId token) {
   return MixRow(previous, static_cast<uint32_t>(token) + 1000u);
 }
 
-// Calls visit(element, value) for each element of the row, K and V, that belongs to `hash`.
+// Calls visit(byte, value) for each byte of the row's elements, K and V, that belongs to `hash`.
 template <typename Visit>
-void ForEachElement(const PageLayout& layout, std::span<std::byte* const> pages, size_t row,
-                    RowHash hash, Visit visit) {
-  auto* page = reinterpret_cast<uint16_t*>(pages[row / kPageTokens]);
-  const size_t in_page = row % kPageTokens;
+void ForEachByte(const PageLayout& layout, std::span<std::byte* const> pages, size_t row,
+                 RowHash hash, Visit visit) {
+  std::byte* page = pages[row / kPageTokens];
+  const size_t in_page = row % kPageTokens, size = layout.element_bytes();
   for (size_t layer = 0; layer < layout.num_layers; layer++) {
     for (size_t head = 0; head < layout.num_kv_heads; head++) {
       for (size_t d = 0; d < layout.head_dim; d++) {
         const uint64_t value = MixRow(hash, (layer * layout.num_kv_heads + head) * 64 + d);
-        visit(page[layout.k_offset(layer, head) + layout.k_index(in_page, d)],
-              static_cast<uint16_t>(value));
-        visit(page[layout.v_offset(layer, head) + layout.v_index(in_page, d)],
-              static_cast<uint16_t>(value >> 16));
+        std::byte* k = page + layout.k_offset(layer, head) + layout.k_index(in_page, d) * size;
+        std::byte* v = page + layout.v_offset(layer, head) + layout.v_index(in_page, d) * size;
+        for (size_t i = 0; i < size; i++) {
+          visit(k[i], static_cast<std::byte>(value >> (8 * i)));
+          visit(v[i], static_cast<std::byte>(value >> (16 + 8 * i)));
+        }
       }
     }
   }
@@ -53,15 +55,14 @@ void ForEachElement(const PageLayout& layout, std::span<std::byte* const> pages,
 
 inline void WriteTestRow(const PageLayout& layout, std::span<std::byte* const> pages, size_t row,
                          RowHash hash) {
-  ForEachElement(layout, pages, row, hash,
-                 [](uint16_t& element, uint16_t value) { element = value; });
+  ForEachByte(layout, pages, row, hash, [](std::byte& byte, std::byte value) { byte = value; });
 }
 
 inline bool HoldsTestRow(const PageLayout& layout, std::span<std::byte* const> pages, size_t row,
                          RowHash hash) {
   bool same = true;
-  ForEachElement(layout, pages, row, hash,
-                 [&](uint16_t element, uint16_t value) { same &= element == value; });
+  ForEachByte(layout, pages, row, hash,
+              [&](std::byte byte, std::byte value) { same &= byte == value; });
   return same;
 }
 

@@ -359,7 +359,7 @@ StepWork Transformer::WorkOfAttention(const AttentionPlan& plan, size_t window) 
     before = &row;
   }
   return {.macs = static_cast<double>(2 * pairs * s.num_heads * s.head_dim),
-          .arithmetic = layout_.type == KvType::kI16 ? Arithmetic::kInt16 : Arithmetic::kF32,
+          .arithmetic = layout_.has_scales() ? Arithmetic::kInt16 : Arithmetic::kF32,
           .bytes = static_cast<double>(pages * layout_.page_bytes() / s.num_layers)};
 }
 

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/attention.h"
+
 namespace trellis {
 namespace {
 
@@ -138,7 +140,7 @@ Status ReadHeads(const GgufFile& gguf, const KeyReader& keys, ModelSpec* spec) {
         fmt::format("{}: keys and values of different length are not supported", gguf.path()));
   }
   spec->rope_dim = keys.Or("rope.dimension_count", spec->head_dim);
-  if (spec->head_dim == 0 || spec->head_dim % 8 != 0 || spec->head_dim > 1024 ||
+  if (spec->head_dim == 0 || spec->head_dim % 8 != 0 || spec->head_dim > kMaxHeadDim ||
       spec->rope_dim % 2 != 0 || spec->rope_dim > spec->head_dim ||
       spec->num_heads * spec->head_dim % 32 != 0) {
     return Status(StatusCode::kUnsupported,

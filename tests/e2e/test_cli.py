@@ -81,11 +81,13 @@ def test_sizes():
 
 
 def test_types_of_keys_and_values():
-    told = {kv: trellis("run", "-m", model_path(), "-n", "8", "--temp", "0", "--kv-type", kv, "Once upon a time")
-            for kv in ("auto", "f16", "bf16", "i16")}
+    told = {kv: run("-n", "8", "--temp", "0", "--kv-type", kv, "Once upon a time")
+            for kv in ("auto", "f16", "bf16", "i16", "q8_0")}
     assert all(done.returncode == 0 and len(done.stdout) > 8 for done in told.values())
     auto = "i16" if INTEGERS else "f16"
     assert told["auto"].stdout == told[auto].stdout
+    tokens = {kv: int(re.search(r"= (\d+) tokens", done.stderr)[1]) for kv, done in told.items()}
+    assert tokens["f16"] * 1.8 < tokens["q8_0"] <= tokens["f16"] * 2
     wrong = trellis("run", "-m", model_path(), "--kv-type", "f8", "x")
     assert wrong.returncode == 2 and "bf16" in wrong.stderr
 

@@ -70,10 +70,12 @@ TinyGguf MakeTinyKTypes() {
 std::vector<SubjectId> AllSubjects() {
   std::vector<SubjectId> ids;
   for (const KernelTable* kernels : AvailableKernels()) {
-    ids.push_back({ModelKind::kTinyGemma3, kernels});
+    ids.push_back({ModelKind::kTinyGemma3, kernels, KvType::kI16});
+    ids.push_back({ModelKind::kTinyGemma3, kernels, KvType::kQ8_0});
     if (kernels->isa == Isa::kScalar) continue;
-    ids.push_back({ModelKind::kTinyKTypes, kernels});
+    ids.push_back({ModelKind::kTinyKTypes, kernels, KvType::kBf16});
     ids.push_back({ModelKind::kSmolLm2, kernels});
+    ids.push_back({ModelKind::kSmolLm2, kernels, KvType::kQ8_0});
   }
   return ids;
 }
@@ -82,7 +84,7 @@ std::string SubjectName(const SubjectId& id) {
   const char* name = id.kind == ModelKind::kSmolLm2      ? "SmolLM2_"
                      : id.kind == ModelKind::kTinyGemma3 ? "TinyGemma3_"
                                                          : "TinyKTypes_";
-  return std::string(name) + id.kernels->name;
+  return std::string(name) + id.kernels->name + (id.kv_type == KvType::kQ8_0 ? "_q8_0" : "");
 }
 
 void PrintTo(const SubjectId& id, std::ostream* out) {
@@ -99,18 +101,18 @@ Tokens Subject::Turned(size_t index, size_t length) const {
 Result<Subject> LoadSubject(const SubjectId& id, size_t num_threads) {
   Subject subject;
   TRELLIS_ASSIGN_OR_RETURN(subject.pool, ComputePool::Create(num_threads));
+  LoadOptions options;
+  options.kv_type = id.kv_type;
   if (id.kind == ModelKind::kSmolLm2) {
     const std::string path = RealModelPath("SmolLM2-135M-Instruct.Q4_1.gguf");
     TRELLIS_ASSIGN_OR_RETURN(subject.text, RealText(path));
-    TRELLIS_ASSIGN_OR_RETURN(subject.model, Model::Load(path, *id.kernels, *subject.pool, {}));
+    TRELLIS_ASSIGN_OR_RETURN(subject.model, Model::Load(path, *id.kernels, *subject.pool, options));
     return subject;
   }
   const bool is_gemma3 = id.kind == ModelKind::kTinyGemma3;
   const auto path = std::filesystem::temp_directory_path() /
                     ("trellis_equality_" + std::to_string(getpid()) + ".gguf");
   WriteGguf(is_gemma3 ? MakeTinyModel(TinyGemma3()) : MakeTinyKTypes(), path.string());
-  LoadOptions options;
-  options.kv_type = is_gemma3 ? KvType::kI16 : KvType::kBf16;
   TRELLIS_ASSIGN_OR_RETURN(subject.model,
                            Model::Load(path.string(), *id.kernels, *subject.pool, options));
   std::filesystem::remove(path);  // it stays mapped

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <ostream>
 #include <span>
 #include <string>
@@ -19,15 +20,16 @@ namespace trellis {
 enum class ModelKind {
   kSmolLm2,     // the real thing, 4-bit weights
   kTinyGemma3,  // random weights, layers with a window of 70 positions and without
-  kTinyKTypes,  // random weights in blocks of 256, two types of them; keys and values in bf16
+  kTinyKTypes,  // random weights in blocks of 256, two types of them
 };
 
 struct SubjectId {
   ModelKind kind;
   const KernelTable* kernels;
+  std::optional<KvType> kv_type = {};  // nothing: as LoadOptions
 };
-// All models on all instruction sets; on the scalar kernels, which would take minutes, the
-// smallest.
+// All models on all instruction sets, with every type of keys and values; on the scalar kernels,
+// which would take minutes, the smallest.
 std::vector<SubjectId> AllSubjects();
 std::string SubjectName(const SubjectId& id);
 void PrintTo(const SubjectId& id, std::ostream* out);

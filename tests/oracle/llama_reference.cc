@@ -8,8 +8,8 @@
 //       teacher-forces the token ids in the text file TOKENS and writes the logits of every
 //       position to OUT: [tokens, vocab] f32, native byte order
 //
-//   --flash-attention on|off   off     --kv f16|f32   f16      --repack on|off   on
-//   --batch N                  128     --ubatch N     batch    --threads N       2
+//   --flash-attention on|off   off     --kv f16|f32|q8_0  f16   --repack on|off   on
+//   --batch N                  128     --ubatch N         batch --threads N       2
 #include <ggml-backend.h>
 #include <llama.h>
 
@@ -50,6 +50,13 @@ bool ParseChoice(const std::string& flag, const std::string& text, const char* y
   return text == yes;
 }
 
+ggml_type ParseType(const std::string& flag, const std::string& text) {
+  for (const ggml_type type : {GGML_TYPE_F16, GGML_TYPE_F32, GGML_TYPE_Q8_0}) {
+    if (text == ggml_type_name(type)) return type;
+  }
+  throw std::runtime_error(flag + ": '" + text + "' is neither f16 nor f32 nor q8_0");
+}
+
 Options ParseOptions(int argc, char** argv, int first) {
   Options options;
   for (int i = first; i < argc; i += 2) {
@@ -61,7 +68,7 @@ Options ParseOptions(int argc, char** argv, int first) {
     } else if (flag == "--repack") {
       options.repack = ParseChoice(flag, value, "on", "off");
     } else if (flag == "--kv") {
-      options.kv = ParseChoice(flag, value, "f16", "f32") ? GGML_TYPE_F16 : GGML_TYPE_F32;
+      options.kv = ParseType(flag, value);
     } else if (flag == "--batch") {
       options.batch = ParseNumber(flag, value);
     } else if (flag == "--ubatch") {

@@ -10,11 +10,14 @@
 // Ours is as large at most. Limits:
 //   mean KL  1.25 x libllama's + kKlFloor. Two noises of one size, summed over many rows, differ by
 //            less; another scheme (say, 7 bits where there were 8) is four times as far off.
+//            With keys and values in 8 bits 1.5 x: libllama has a scale for each 32 of a row, but
+//            rounds queries to 8 bits as well; which of the two costs more depends on the model.
 //   max KL   5 x libllama's + 100 x kKlFloor. The largest of some hundred draws scatters widely;
 //            what is wrong at one position alone (a page's border, a window's end) is beyond it.
 //   top 1    as many disagreements as chance explains (MaxDisagreements).
-// libllama is run in two settings that differ in its kernels, batch and attention; the noisier one
-// counts, and the distance between the two is printed beside.
+// libllama is run in two settings that differ in its kernels, batch and, unless keys and values
+// have 8 bits, attention; the noisier one counts, and the distance between the two is printed
+// beside.
 //
 // kKlFloor is the noise that is left when the weights are floats: keys and values are f16, with a
 // relative error of 2^-11 / sqrt(3) = 2.8e-4. Some ten such errors in a row, added, on logits that
@@ -36,9 +39,13 @@ struct Subject {
   std::string path;
   std::vector<TokenId> tokens;
   std::vector<const KernelTable*> kernels;
-  enum class Truth { kFresh, kCached } truth = Truth::kFresh;
+  std::string cached_truth = {};  // what it is kept as; empty: it is not
   // With float weights there is only kKlFloor between us and the truth, whatever libllama does.
   enum class Weights { kFloat, kQuantized } weights = Weights::kQuantized;
+  // Keys and values: of both as they keep them where nobody says otherwise, or of both in 8 bits.
+  // Then both rotate them, and libllama, which has a scale for each 32, rounds queries to 8 bits,
+  // too.
+  enum class Kv { kDefault, kQ8_0 } kv = Kv::kDefault;
 };
 
 // Prints a table of what was measured; EXPECTs that it is within the tolerance.

@@ -1,4 +1,5 @@
-// Perplexity of a fixed text, beside libllama's on the same file: within half a percent.
+// Perplexity of a fixed text, beside libllama's on the same file: within half a percent. With keys
+// and values of 8 bits it may be lower by more: libllama loses more of Qwen's keys.
 //
 // The text is 8,192 tokens: the license, then the header of the pinned libllama, in windows of
 // 2,048 that each start from nothing; every token of a window but its first is predicted.
@@ -8,6 +9,8 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <optional>
+#include <ostream>
 #include <sstream>
 
 #include "kernels/kernels.h"
@@ -41,10 +44,21 @@ double Surprise(const float* logits, size_t vocab_size, TokenId token) {
   return std::log(sum) + max - logits[token];
 }
 
-class Perplexity : public testing::TestWithParam<std::pair<const char*, const char*>> {};
+struct PerplexityCase {
+  const char* name;
+  const char* file;
+  // Of both; nothing: as each keeps keys and values where nobody says otherwise.
+  std::optional<KvType> kv_type = {};
+};
+
+void PrintTo(const PerplexityCase& c, std::ostream* out) {
+  *out << c.name;
+}
+
+class Perplexity : public testing::TestWithParam<PerplexityCase> {};
 
 TEST_P(Perplexity, IsLibllamas) {
-  const std::string path = RealModelPath(GetParam().second);
+  const std::string path = RealModelPath(GetParam().file);
   const auto tokenizer = Tokenizer::Load(path);
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().message()
                               << "\n(scripts/fetch.py model NAME fetches it)";
@@ -56,7 +70,9 @@ TEST_P(Perplexity, IsLibllamas) {
   const auto kernels = SelectKernelsFromEnvironment();
   const auto pool = ComputePool::Create(AvailablePhysicalCores());
   ASSERT_TRUE(kernels.ok() && pool.ok());
-  const auto model = Model::Load(path, **kernels, **pool, {});
+  LoadOptions options;
+  options.kv_type = GetParam().kv_type;
+  const auto model = Model::Load(path, **kernels, **pool, options);
   ASSERT_TRUE(model.ok()) << model.status().message();
 
   double ours = 0, theirs = 0;
@@ -68,9 +84,13 @@ TEST_P(Perplexity, IsLibllamas) {
       *sum += Surprise(logits, (*model)->spec().vocab_size, window[row + 1]);
     };
     const Reference reference(path, window,
-                              std::string(ORACLE_WORK_DIR "/perplexity_") + GetParam().first);
-    const auto logits =
-        reference.Logits("plain", {"--threads", std::to_string((*pool)->num_threads())});
+                              std::string(ORACLE_WORK_DIR "/perplexity_") + GetParam().name);
+    std::vector<std::string> reference_options = {"--threads",
+                                                  std::to_string((*pool)->num_threads())};
+    if (GetParam().kv_type == KvType::kQ8_0)
+      reference_options.insert(reference_options.end(),
+                               {"--kv", "q8_0", "--flash-attention", "on"});
+    const auto logits = reference.Logits("plain", reference_options);
     ASSERT_TRUE(logits.ok()) << logits.status().message();
     for (size_t row = 0; row < kWindow; row++) add(logits->row(row), row, &theirs);
     const auto cache = MakeCacheFor(**model, PagesFor(kWindow));
@@ -84,19 +104,26 @@ TEST_P(Perplexity, IsLibllamas) {
   const double our_perplexity = std::exp(ours / kPredicted),
                their_perplexity = std::exp(theirs / kPredicted);
   fmt::print("{} on {}: perplexity {:.4f}, libllama {:.4f} ({:+.3f} %), {} tokens\n",
-             GetParam().first, (*kernels)->name, our_perplexity, their_perplexity,
+             GetParam().name, (*kernels)->name, our_perplexity, their_perplexity,
              100 * (our_perplexity / their_perplexity - 1), kWindow * kNumWindows);
-  EXPECT_NEAR(our_perplexity / their_perplexity, 1, kTolerance);
+  EXPECT_LE(our_perplexity / their_perplexity, 1 + kTolerance);
+  EXPECT_GE(our_perplexity / their_perplexity, 1 - (GetParam().kv_type ? 0.02 : kTolerance));
 }
+
+constexpr char kSmolLm2[] = "SmolLM2-135M-Instruct.Q4_1.gguf";
+constexpr char kGemma3[] = "gemma-3-270m-q4_k_m.gguf";
+constexpr char kQwen05[] = "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf";
+constexpr char kQwen15[] = "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf";
 
 INSTANTIATE_TEST_SUITE_P(
     Oracle, Perplexity,
-    testing::Values(std::pair("SmolLM2_135M_Q4_1", "SmolLM2-135M-Instruct.Q4_1.gguf"),
-                    std::pair("Gemma3_270M_Q4_K_M", "gemma-3-270m-q4_k_m.gguf"),
-                    std::pair("Qwen25_Coder_05B_Q4_K_M", "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"),
-                    std::pair("Qwen25_Coder_15B_Q4_K_M",
-                              "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf")),
-    [](const auto& info) { return std::string(info.param.first); });
+    testing::Values(PerplexityCase{"SmolLM2_135M_Q4_1", kSmolLm2},
+                    PerplexityCase{"Gemma3_270M_Q4_K_M", kGemma3},
+                    PerplexityCase{"Qwen25_Coder_05B_Q4_K_M", kQwen05},
+                    PerplexityCase{"Qwen25_Coder_15B_Q4_K_M", kQwen15},
+                    PerplexityCase{"SmolLM2_135M_Q4_1_kv_q8_0", kSmolLm2, KvType::kQ8_0},
+                    PerplexityCase{"Qwen25_Coder_05B_Q4_K_M_kv_q8_0", kQwen05, KvType::kQ8_0}),
+    [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace
 }  // namespace trellis

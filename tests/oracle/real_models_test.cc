@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <ostream>
 #include <sstream>
 
 #include "oracle_check.h"
@@ -33,13 +34,28 @@ std::vector<TokenId> RealText(const Tokenizer& tokenizer) {
   return tokens;
 }
 
-class RealModels : public testing::TestWithParam<std::pair<const char*, const char*>> {};
+struct RealCase {
+  const char* name;  // of the model
+  const char* file;
+  Subject::Kv kv = Subject::Kv::kDefault;
+};
+
+std::string NameOf(const RealCase& real) {
+  return std::string(real.name) + (real.kv == Subject::Kv::kQ8_0 ? "_kv_q8_0" : "");
+}
+
+void PrintTo(const RealCase& real, std::ostream* out) {
+  *out << NameOf(real);
+}
+
+class RealModels : public testing::TestWithParam<RealCase> {};
 
 TEST_P(RealModels, AreAsCloseToTheTruthAsLibllama) {
   Subject subject;
-  subject.name = GetParam().first;
-  subject.path = RealModelPath(GetParam().second);
-  subject.truth = Subject::Truth::kCached;
+  subject.name = NameOf(GetParam());
+  subject.path = RealModelPath(GetParam().file);
+  subject.cached_truth = GetParam().name;
+  subject.kv = GetParam().kv;
   const auto tokenizer = Tokenizer::Load(subject.path);
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().message()
                               << "\n(scripts/fetch.py model NAME fetches it)";
@@ -52,12 +68,19 @@ TEST_P(RealModels, AreAsCloseToTheTruthAsLibllama) {
   CheckAgainstLlama(subject);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Oracle, RealModels,
-    testing::Values(std::pair("SmolLM2_135M_Q4_1", "SmolLM2-135M-Instruct.Q4_1.gguf"),
-                    std::pair("Qwen25_Coder_05B_Q4_K_M", "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"),
-                    std::pair("Gemma3_270M_Q4_K_M", "gemma-3-270m-q4_k_m.gguf")),
-    [](const auto& info) { return std::string(info.param.first); });
+constexpr RealCase kSmolLm2 = {"SmolLM2_135M_Q4_1", "SmolLM2-135M-Instruct.Q4_1.gguf"};
+constexpr RealCase kQwen = {"Qwen25_Coder_05B_Q4_K_M", "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"};
+constexpr RealCase kGemma3 = {"Gemma3_270M_Q4_K_M", "gemma-3-270m-q4_k_m.gguf"};
+
+RealCase InBytes(RealCase real) {
+  real.kv = Subject::Kv::kQ8_0;
+  return real;
+}
+
+INSTANTIATE_TEST_SUITE_P(Oracle, RealModels,
+                         testing::Values(kSmolLm2, kQwen, kGemma3, InBytes(kSmolLm2),
+                                         InBytes(kQwen), InBytes(kGemma3)),
+                         [](const auto& info) { return NameOf(info.param); });
 
 }  // namespace
 }  // namespace trellis

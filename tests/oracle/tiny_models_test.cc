@@ -19,10 +19,20 @@ struct TinyCase {
   std::string name;
   TinyShape shape;
   size_t num_files = 1;
+  // Keys and values in 8 bits; keys with two large biases, as Qwen's.
+  enum class Kv { kDefault, kQ8_0, kQ8_0BiasedKeys } kv = Kv::kDefault;
 };
 
 void PrintTo(const TinyCase& tiny, std::ostream* out) {
   *out << tiny.name;
+}
+
+void BiasKeys(const TinyShape& shape, TinyGguf* gguf) {
+  for (size_t layer = 0; layer < shape.num_layers; layer++) {
+    std::vector<float>& bias = gguf->Find(fmt::format("blk.{}.attn_k.bias", layer)).values;
+    for (size_t head = 0; head < bias.size(); head += shape.head_dim)
+      bias[head + shape.head_dim - 1] += 60, bias[head + shape.head_dim - 3] -= 25;
+  }
 }
 
 class TinyModels : public testing::TestWithParam<TinyCase> {};
@@ -31,7 +41,8 @@ TEST_P(TinyModels, AreAsCloseToTheTruthAsLibllama) {
   const TinyCase& tiny = GetParam();
   const std::filesystem::path folder = ORACLE_WORK_DIR "/tiny";
   std::filesystem::create_directories(folder);
-  const TinyGguf gguf = MakeTinyModel(tiny.shape);
+  TinyGguf gguf = MakeTinyModel(tiny.shape);
+  if (tiny.kv == TinyCase::Kv::kQ8_0BiasedKeys) BiasKeys(tiny.shape, &gguf);
   std::vector<std::string> files = {(folder / (tiny.name + ".gguf")).string()};
   if (tiny.num_files == 1) {
     WriteGguf(gguf, files[0]);
@@ -49,6 +60,7 @@ TEST_P(TinyModels, AreAsCloseToTheTruthAsLibllama) {
   subject.kernels = AvailableKernels();
   const bool is_float = !ggml_is_quantized(tiny.shape.type);
   subject.weights = is_float ? Subject::Weights::kFloat : Subject::Weights::kQuantized;
+  if (tiny.kv != TinyCase::Kv::kDefault) subject.kv = Subject::Kv::kQ8_0;
   CheckAgainstLlama(subject);
   for (const std::string& file : files) std::filesystem::remove(file);
 }
@@ -114,6 +126,19 @@ std::vector<TinyCase> Architectures() {
   pattern.keys["final_logit_softcapping"] = 5.0f;
   pattern.seed = 3;
   cases.push_back({"gemma3_every_third_softcap", pattern});
+  // Float weights: what is left is the noise of keys and values. libllama rotates heads of
+  // multiples of 64.
+  const auto bytes = [](const char* architecture, size_t head_dim) {
+    return TinyShape{.architecture = architecture,
+                     .num_layers = 4,
+                     .embedding_length = 4 * head_dim,
+                     .head_dim = head_dim};
+  };
+  using Kv = TinyCase::Kv;
+  cases.push_back({"llama_kv_q8_0_heads_of_64", bytes("llama", 64), 1, Kv::kQ8_0});
+  cases.push_back({"qwen2_kv_q8_0_heads_of_128", bytes("qwen2", 128), 1, Kv::kQ8_0});
+  cases.push_back({"qwen2_kv_q8_0_biased_keys", bytes("qwen2", 64), 1, Kv::kQ8_0BiasedKeys});
+  cases.push_back({"gemma3_kv_q8_0_window", gemma, 1, Kv::kQ8_0});
   return cases;
 }
 
