@@ -67,11 +67,11 @@ struct Node {
   // First what matching reads, in one line of memory.
   Node* parent = nullptr;
   std::unique_ptr<Node> next_in_bucket;  // the EdgeTable's
+  Node* first_child = nullptr;  // of those that are unpinned, the one used last; then the next one
   size_t num_children = 0;
   size_t begin = 0;            // row of label[0]
   std::vector<TokenId> label;  // empty in a root only
 
-  Node* first_child = nullptr;  // of those that are unpinned, the one used last; then the next one
   Node* next_sibling = nullptr;
   Node* previous_sibling = nullptr;
   std::vector<FrameId> frames;  // of pages first_page() ..: whole pages, and a leaf's open tail
