@@ -94,33 +94,43 @@ class Bench {
   std::vector<float> logits_;
 };
 
-void PrintMarkdown(const ModelSpec& spec, const char* isa, size_t threads,
-                   const std::vector<Row>& rows, const Ceilings& ceilings) {
+// What all rows have in common.
+struct Setup {
+  const ModelSpec& spec;
+  const char* isa;
+  const char* kv_type;
+  size_t threads;
+};
+
+void PrintMarkdown(const Setup& setup, const std::vector<Row>& rows, const Ceilings& ceilings) {
+  const ModelSpec& spec = setup.spec;
   fmt::print(
-      "| model | size | params | isa | threads | test | t/s |\n| --- | --: | --: | --- | --: | --: "
-      "| --: |\n");
+      "| model | size | params | isa | threads | kv | test | t/s |\n| --- | --: | --: | --- | --: "
+      "| --- | --: | --: |\n");
   for (const Row& row : rows) {
-    fmt::print("| {} {} | {} | {:.2f} M | {} | {} | {} | {:.2f} ± {:.2f} |\n", spec.architecture,
-               spec.file_type, FormatBytes(spec.file_bytes),
-               static_cast<double>(spec.num_parameters) / 1e6, isa, threads, row.test_at_depth(),
-               row.mean, row.deviation);
+    fmt::print("| {} {} | {} | {:.2f} M | {} | {} | {} | {} | {:.2f} ± {:.2f} |\n",
+               spec.architecture, spec.file_type, FormatBytes(spec.file_bytes),
+               static_cast<double>(spec.num_parameters) / 1e6, setup.isa, setup.threads,
+               setup.kv_type, row.test_at_depth(), row.mean, row.deviation);
   }
-  if (!rows.empty() && rows[0].profile) PrintCeilings(ceilings, threads);
+  if (!rows.empty() && rows[0].profile) PrintCeilings(ceilings, setup.threads);
   for (const Row& row : rows) {
     if (row.profile) PrintProfile(row.test_at_depth(), *row.profile, ceilings);
   }
 }
 
 // With llama-bench's names where it has one.
-void PrintJson(const ModelSpec& spec, const char* isa, size_t threads, const std::vector<Row>& rows,
-               const Ceilings& ceilings) {
+void PrintJson(const Setup& setup, const std::vector<Row>& rows, const Ceilings& ceilings) {
+  const ModelSpec& spec = setup.spec;
   const char* before = "[\n  ";
   for (const Row& row : rows) {
     OrderedJson json = {{"model_type", spec.architecture + " " + spec.file_type},
                         {"model_size", spec.file_bytes},
                         {"model_n_params", spec.num_parameters},
-                        {"isa", isa},
-                        {"n_threads", threads},
+                        {"isa", setup.isa},
+                        {"n_threads", setup.threads},
+                        {"type_k", setup.kv_type},
+                        {"type_v", setup.kv_type},
                         {"test", row.test()},
                         {"n_prompt", row.prompt},
                         {"n_gen", row.generate},
@@ -196,8 +206,11 @@ Status Run(const Flags& flags) {
     }
     TRELLIS_RETURN_IF_ERROR(MeasureCeilings(*kernels, *pool, &ceilings));
   }
-  (flags.output == "json" ? PrintJson : PrintMarkdown)(model->spec(), kernels->name, threads, rows,
-                                                       ceilings);
+  const Setup setup{.spec = model->spec(),
+                    .isa = kernels->name,
+                    .kv_type = KvTypeName(model->page_layout().type),
+                    .threads = threads};
+  (flags.output == "json" ? PrintJson : PrintMarkdown)(setup, rows, ceilings);
   return Status::Ok();
 }
 

@@ -99,12 +99,14 @@ void AddCacheFlags(CLI::App* app, ModelOptions* options) {
 }
 
 void AddKvTypeFlag(CLI::App* app, ModelOptions* options) {
+  std::vector<std::string> names = {"auto"};
+  for (const KvType type : kKvTypes) names.emplace_back(KvTypeName(type));
   app->add_option(
          "--kv-type", options->kv_type,
          "What keys and values are kept as: f16, bf16 (more range, fewer digits), i16 (integers "
          "and a scale for each row: faster on x86), q8_0 (8 bits: half the memory), or auto: i16 "
          "with AVX2 or AVX-512, else f16")
-      ->check(CLI::IsMember({"auto", "f16", "bf16", "i16", "q8_0"}))
+      ->check(CLI::IsMember(names))
       ->type_name("TYPE");
 }
 

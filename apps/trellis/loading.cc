@@ -86,10 +86,9 @@ Result<std::unique_ptr<Model>> LoadModel(const ModelOptions& options, const Kern
                                          ComputePool& pool,
                                          std::function<void(size_t, size_t)> progress) {
   LoadOptions load;
-  if (options.kv_type == "f16") load.kv_type = KvType::kF16;
-  if (options.kv_type == "bf16") load.kv_type = KvType::kBf16;
-  if (options.kv_type == "i16") load.kv_type = KvType::kI16;
-  if (options.kv_type == "q8_0") load.kv_type = KvType::kQ8_0;
+  for (const KvType type : kKvTypes) {
+    if (options.kv_type == KvTypeName(type)) load.kv_type = type;
+  }
   load.progress = [&progress](size_t done, size_t total) {
     ShowProgress(done, total);
     if (progress) progress(done, total);

@@ -23,7 +23,7 @@ struct ModelOptions {
   size_t threads = 0;            // 0: physical cores
   size_t context_size = 0;       // 0: the model's
   std::string kv_cache;          // empty: derived from free memory
-  std::string kv_type = "auto";  // or f16, bf16, i16, q8_0
+  std::string kv_type = "auto";  // or a KvTypeName()
   bool prefix_cache = true;
   EvictionPolicyKind eviction = EvictionPolicyKind::kLru;
   bool pack_cache = true;

@@ -19,6 +19,7 @@
 // Offsets are in bytes, indices in elements.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -28,6 +29,10 @@ namespace trellis {
 
 // What an element is.
 enum class KvType { kF16, kBf16, kI16, kQ8_0 };
+inline constexpr std::array kKvTypes = {KvType::kF16, KvType::kBf16, KvType::kI16, KvType::kQ8_0};
+constexpr const char* KvTypeName(KvType type) {
+  return std::array{"f16", "bf16", "i16", "q8_0"}[static_cast<size_t>(type)];
+}
 
 // Rows of integers: the smallest scale.
 inline constexpr float kLeastKvScale = 1e-15f;

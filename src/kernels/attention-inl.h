@@ -20,7 +20,8 @@ namespace trellis {
 
 // Rows of a block: queries (rows x heads of the group) fill about this many.
 inline constexpr size_t kBlockQueries = 96;
-// Keeps rows of queries, which are read side by side, out of each other's cache sets.
+// Keeps rows of queries, which are read side by side, out of each other's cache sets, and is where
+// integers of a query end that take whole vectors.
 inline constexpr size_t kQueryPad = 8;
 
 template <typename S, KvType kType>
@@ -29,6 +30,7 @@ struct AttentionOf {
   using Tile = AttentionTile<S, kType>;
   using Query = AttentionQuery;
   static constexpr size_t kLanes = S::kLanes;
+  static_assert(2 * kQueryPad >= kLanes);
   static constexpr bool kHasScales = PageLayout{.type = kType}.has_scales();
 
   // Softmax state of one query over some segments.

@@ -6,7 +6,6 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -125,7 +124,7 @@ struct AttentionProducts<S, KvType::kQ8_0> {
   // Both bytes of what S splits in bytes are signed: 127 * 256 + 127.
   static constexpr float kMost = 32639;
 
-  // Whole vectors of bytes, whatever S.
+  // Whole vectors of bytes, whatever S. Two parts take up to 8 integers more than there are.
   static constexpr size_t PartBytes(size_t n) { return (n + 15) / 16 * 16; }
 
   template <int kPart, size_t kN, size_t kV>

@@ -24,13 +24,13 @@ inline constexpr float kNoScore = -1e30f;
 inline constexpr size_t kMaxTileRows = 6;
 
 struct AttentionQuery {
-  const float* q;           // [head_dim], times AttentionScaling::query
-  const int16_t* integers;  // [head_dim], for pages of integers: q in units of `unit`
-  float unit;
-  int32_t offset;     // what sums of products with them begin with
-  size_t begin, end;  // positions it sees
-  float max, sum;     // softmax state of the segment at hand
-  float* acc;         // [head_dim]
+  const float* q;           // [head_dim], times AttentionScaling::query; rotated as keys are
+  const int16_t* integers;  // for pages of integers: q as AttentionProducts::Store leaves it
+  float unit;               // what a score is a multiple of, but for the scale of its key
+  int32_t offset;           // what sums of products with them begin with
+  size_t begin, end;        // positions it sees
+  float max, sum;           // softmax state of the segment at hand
+  float* acc;               // [head_dim]
 };
 
 // Keys and values of one kv head in one page; base/page_layout.h has their order.

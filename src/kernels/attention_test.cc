@@ -130,6 +130,8 @@ class Sequence {
   }
 
   const Shape& shape() const { return shape_; }
+  const GuardedVector<float>& keys() const { return k_; }
+  const GuardedVector<float>& values() const { return v_; }
   size_t length() const { return length_; }
 
  private:
@@ -263,10 +265,11 @@ std::vector<Shape> Shapes() {
                                   {1, 5, 80, 0, 0, KvType::kI16},
                                   {1, 2, 8, 0, 0, KvType::kQ8_0},
                                   {2, 3, 64, 0, 0, KvType::kQ8_0},
-                                  {1, 7, 64, 100, 0, KvType::kQ8_0},
                                   {1, 6, 128, 0, 5.0f, KvType::kQ8_0},
+                                  {1, 7, 64, 100, 0, KvType::kQ8_0},
                                   {1, 4, 256, 40, 0, KvType::kQ8_0},
                                   {2, 1, 24, 0, 0, KvType::kQ8_0},
+                                  {2, 2, 96, 33, 0, KvType::kQ8_0},
                                   {1, 5, 80, 0, 0, KvType::kQ8_0}};
   const char* stride = std::getenv("TRELLIS_TEST_STRIDE");
   const size_t step = stride != nullptr ? std::max(1ul, std::strtoul(stride, nullptr, 10)) : 1;
@@ -347,7 +350,7 @@ TEST_P(AttentionTest, TheLargestSumsOfIntegersDoNotOverflow) {
 TEST_P(AttentionTest, BytesKeepSevenBits) {
   // f16 keeps five more. Without rotation two large components would take the digits of all others:
   // 80 to 210 times f16's error.
-  for (const size_t head_dim : {24, 64, 128, 256}) {
+  for (const size_t head_dim : {8, 24, 64, 80, 96, 128, 256}) {
     for (const Values values : {Values::kModest, Values::kBiased}) {
       const Shape shape{1, 2, head_dim, 0};
       const double f16 = Error(*GetParam(), shape, KvType::kF16, values);
@@ -355,6 +358,33 @@ TEST_P(AttentionTest, BytesKeepSevenBits) {
       EXPECT_LT(q8_0, 48 * f16) << GetParam()->name << " head_dim " << head_dim;
       EXPECT_GT(q8_0, 4 * f16) << GetParam()->name << " head_dim " << head_dim;
     }
+  }
+}
+
+// `held`: what pages hold of rows x of head_dim.
+void ExpectWithinBounds(const GuardedVector<float>& x, const GuardedVector<float>& held,
+                        size_t head_dim) {
+  const auto bounded = [&](size_t i) {
+    return std::isnan(x[i]) ? 0 : std::clamp(x[i], -65504.0f, 65504.0f);
+  };
+  for (size_t row = 0; row < x.size(); row += head_dim) {
+    double sum = 0;
+    for (size_t i = row; i < row + head_dim; i++) sum += std::abs(double{bounded(i)});
+    // No rotated element is larger than the sum, and rounding changes none by more than half of
+    // what the largest is in units of 127.
+    for (size_t i = row; i < row + head_dim; i++)
+      ASSERT_NEAR(held[i], bounded(i), sum / 253) << "head_dim " << head_dim << " element " << i;
+  }
+}
+
+TEST_P(AttentionTest, BytesOfARowThatOverflowsAreThoseOfItsBounds) {
+  for (const size_t head_dim : {8, 64, 80}) {
+    const Shape shape{2, 1, head_dim, 0, 0, KvType::kQ8_0};
+    Sequence sequence(*GetParam(), shape, 100, Values::kSomeOverflow);
+    const GuardedVector<float> keys = sequence.keys(), values = sequence.values();
+    sequence.ReadPages();
+    ExpectWithinBounds(keys, sequence.keys(), head_dim);
+    ExpectWithinBounds(values, sequence.values(), head_dim);
   }
 }
 

@@ -20,7 +20,8 @@ struct AttentionTile {
   static constexpr size_t kLanes = S::kLanes;
   static_assert(kPageTokens % kLanes == 0 && S::kTileRows <= kMaxTileRows);
 
-  // What head_dim numbers of a query, at its q, become; `to` has room for as many integers.
+  // What head_dim numbers of a query, at its q, become; `to` has room for as many integers, and for
+  // those that fill the last vector.
   static void Prepare(size_t, float*, int16_t*, AttentionQuery*) {}
   // What the sum of values [head_dim] becomes; returns a factor that is still missing.
   static float Finish(size_t, float*) { return 1; }

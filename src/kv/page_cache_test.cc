@@ -23,7 +23,8 @@ Tokens Concat(Tokens a, const Tokens& b) {
 
 class PageCacheTest : public testing::Test {
  protected:
-  static constexpr PageLayout kLayout{.num_layers = 2, .num_kv_heads = 2, .head_dim = 4};
+  static constexpr PageLayout kLayout{
+      .num_layers = 2, .num_kv_heads = 2, .head_dim = 4, .type = KvType::kQ8_0};
 
   void Start(size_t num_pages) {
     Start(

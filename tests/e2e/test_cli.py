@@ -225,9 +225,9 @@ def test_inspect_says_what_is_in_the_file():
     text = trellis("inspect", model_path()).stdout
     for word in ("llama, 30 layers", "9 heads over 3 kv heads of 64", "8192 tokens, vocabulary 49152", "q4_1"):
         assert word in text
-    # 30 layers x 3 heads x (K and V) x (64 of 2 bytes, and maybe a scale of 4) x 1,000 tokens
-    expected = "22.7 MiB" if INTEGERS else "22.0 MiB"
-    assert expected + " per 1,000 tokens" in text
+    # 30 layers x 3 heads x (K and V) x (64 of 2 bytes, and maybe a scale of 4, or of 1 and a scale) x 1,000 tokens
+    expected = "22.7 MiB per 1,000 tokens as i16" if INTEGERS else "22.0 MiB per 1,000 tokens as f16"
+    assert expected + ", 11.7 MiB as q8_0" in text
     assert re.search(r"this machine .* free: weights and \d+ tokens of KV cache fit", text)
 
 

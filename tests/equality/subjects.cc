@@ -73,6 +73,7 @@ std::vector<SubjectId> AllSubjects() {
     ids.push_back({ModelKind::kTinyGemma3, kernels, KvType::kI16});
     ids.push_back({ModelKind::kTinyGemma3, kernels, KvType::kQ8_0});
     if (kernels->isa == Isa::kScalar) continue;
+    ids.push_back({ModelKind::kTinyKTypes, kernels, KvType::kF16});
     ids.push_back({ModelKind::kTinyKTypes, kernels, KvType::kBf16});
     ids.push_back({ModelKind::kSmolLm2, kernels});
     ids.push_back({ModelKind::kSmolLm2, kernels, KvType::kQ8_0});
@@ -84,7 +85,8 @@ std::string SubjectName(const SubjectId& id) {
   const char* name = id.kind == ModelKind::kSmolLm2      ? "SmolLM2_"
                      : id.kind == ModelKind::kTinyGemma3 ? "TinyGemma3_"
                                                          : "TinyKTypes_";
-  return std::string(name) + id.kernels->name + (id.kv_type == KvType::kQ8_0 ? "_q8_0" : "");
+  return std::string(name) + id.kernels->name +
+         (id.kv_type ? std::string("_") + KvTypeName(*id.kv_type) : "");
 }
 
 void PrintTo(const SubjectId& id, std::ostream* out) {

@@ -49,6 +49,7 @@ struct PerplexityCase {
   const char* file;
   // Of both; nothing: as each keeps keys and values where nobody says otherwise.
   std::optional<KvType> kv_type = {};
+  double may_be_better = kTolerance;
 };
 
 void PrintTo(const PerplexityCase& c, std::ostream* out) {
@@ -107,7 +108,7 @@ TEST_P(Perplexity, IsLibllamas) {
              GetParam().name, (*kernels)->name, our_perplexity, their_perplexity,
              100 * (our_perplexity / their_perplexity - 1), kWindow * kNumWindows);
   EXPECT_LE(our_perplexity / their_perplexity, 1 + kTolerance);
-  EXPECT_GE(our_perplexity / their_perplexity, 1 - (GetParam().kv_type ? 0.02 : kTolerance));
+  EXPECT_GE(our_perplexity / their_perplexity, 1 - GetParam().may_be_better);
 }
 
 constexpr char kSmolLm2[] = "SmolLM2-135M-Instruct.Q4_1.gguf";
@@ -115,15 +116,16 @@ constexpr char kGemma3[] = "gemma-3-270m-q4_k_m.gguf";
 constexpr char kQwen05[] = "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf";
 constexpr char kQwen15[] = "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf";
 
-INSTANTIATE_TEST_SUITE_P(
-    Oracle, Perplexity,
-    testing::Values(PerplexityCase{"SmolLM2_135M_Q4_1", kSmolLm2},
-                    PerplexityCase{"Gemma3_270M_Q4_K_M", kGemma3},
-                    PerplexityCase{"Qwen25_Coder_05B_Q4_K_M", kQwen05},
-                    PerplexityCase{"Qwen25_Coder_15B_Q4_K_M", kQwen15},
-                    PerplexityCase{"SmolLM2_135M_Q4_1_kv_q8_0", kSmolLm2, KvType::kQ8_0},
-                    PerplexityCase{"Qwen25_Coder_05B_Q4_K_M_kv_q8_0", kQwen05, KvType::kQ8_0}),
-    [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(Oracle, Perplexity,
+                         testing::Values(PerplexityCase{"SmolLM2_135M_Q4_1", kSmolLm2},
+                                         PerplexityCase{"Gemma3_270M_Q4_K_M", kGemma3},
+                                         PerplexityCase{"Qwen25_Coder_05B_Q4_K_M", kQwen05},
+                                         PerplexityCase{"Qwen25_Coder_15B_Q4_K_M", kQwen15},
+                                         PerplexityCase{"SmolLM2_135M_Q4_1_kv_q8_0", kSmolLm2,
+                                                        KvType::kQ8_0},
+                                         PerplexityCase{"Qwen25_Coder_05B_Q4_K_M_kv_q8_0", kQwen05,
+                                                        KvType::kQ8_0, 0.02}),
+                         [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace
 }  // namespace trellis
