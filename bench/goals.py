@@ -50,7 +50,7 @@ OF_IDEAL = 0.9
 CACHE_GOALS = [
     Goal("8 cold branches, tokens computed", f"branches/{SMALL}", "cold_computed", most=2560),
     Goal("8 cold branches, all done", f"branches/{SMALL}", "cold_wall_s", both(10, 5)),
-    Goal("8 interleaved agents, all done", f"agents/{SMALL}", "wall_s", {LLAMA: 5}),
+    Goal("8 interleaved agents, all done", f"agents/{SMALL}", "wall_s", both(5, 5)),
     *(
         Goal(
             f"16 at once, {percent} % shared: {OF_IDEAL:.0%} of the ideal",
