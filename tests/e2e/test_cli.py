@@ -174,16 +174,17 @@ def test_run_ends_cleanly_when_interrupted():
 
 
 def test_bench_has_llama_benchs_rows():
-    flags = ["bench", "-m", model_path(), "-p", "8,16", "-n", "2", "-d", "0,40", "-r", "2", "-t", "1"]
+    flags = ["bench", "-m", model_path(), "-p", "8,16", "-n", "2", "-d", "0,40", "-r", "2", "-t", "1", "--kv-type", "bf16"]
     rows = json.loads(trellis(*flags, "-o", "json").stdout)
     assert [(r["n_prompt"], r["n_gen"], r["n_depth"]) for r in rows] == [
         (8, 0, 0), (16, 0, 0), (0, 2, 0), (8, 0, 40), (16, 0, 40), (0, 2, 40)
     ]  # fmt: skip
     assert all(r["avg_ts"] > 0 and len(r["samples_ts"]) == 2 and r["n_threads"] == 1 for r in rows)
+    assert all(r["type_k"] == r["type_v"] == "bf16" for r in rows)
     table = trellis(*flags, "-o", "md").stdout.splitlines()
-    assert [line.split("|")[6].strip() for line in table[2:]] == [
-        "pp8", "pp16", "tg2", "pp8 @ d40", "pp16 @ d40", "tg2 @ d40"
-    ]  # fmt: skip
+    assert [tuple(cell.strip() for cell in line.split("|")[6:8]) for line in table[2:]] == [
+        ("bf16", test) for test in ("pp8", "pp16", "tg2", "pp8 @ d40", "pp16 @ d40", "tg2 @ d40")
+    ]
 
 
 def test_the_profile_accounts_for_the_whole_step():
