@@ -41,7 +41,8 @@ Result<Budget> ReadBudget(const std::string& text, size_t token_bytes, size_t wo
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size() - 1, percent);
     if (error == std::errc() && end + 1 == text.data() + text.size() && percent > 0 &&
         percent <= 1e6)
-      budget.tokens = static_cast<size_t>(percent / 100 * static_cast<double>(working_set));
+      budget.tokens = std::max(
+          size_t{1}, static_cast<size_t>(percent / 100 * static_cast<double>(working_set)));
   } else {
     TRELLIS_ASSIGN_OR_RETURN(const size_t bytes, ParseBytes(text));
     budget.tokens = bytes / token_bytes;

@@ -13,7 +13,6 @@ using std::chrono::hours;
 using std::chrono::minutes;
 using std::chrono::seconds;
 
-constexpr seconds kDefaultLifetime = minutes(5);
 constexpr seconds kLongestPin = hours(24 * 7);
 
 // "90s", "5m", "1h"; nothing if it is none of these.
@@ -77,21 +76,21 @@ ApiResult<PinFields> ParsePinFields(std::string_view text) {
   ApiResult<Json> json = ParseJson(text);
   if (!json.ok()) return json.error();
   FieldReader body(json.value(), "");
-  PinFields fields{.is_chat = body.Find("messages") != nullptr, .lifetime = kDefaultLifetime};
-  if (const Json* ttl = body.Find("ttl"); ttl != nullptr && ttl->is_number()) {
-    int64_t count = 0;
-    body.IntegerValue(*ttl, "ttl", 1, kLongestPin.count(), &count);
-    fields.lifetime = seconds(count);
-  } else if (ttl != nullptr) {
-    std::string duration;
-    body.StringValue(*ttl, "ttl", &duration);
-    const std::optional<seconds> parsed = ParseDuration(duration);
-    if (!parsed) {
-      body.Fail(InvalidField("ttl",
-                             "ttl must be seconds, or like \"90s\", \"5m\", \"1h\"; at most "
-                             "7 days"));
+  PinFields fields{.is_chat = body.Find("messages") != nullptr, .lifetime = {}};
+  if (fields.is_chat && body.Find("prompt") != nullptr) {
+    body.Fail(InvalidField("prompt", "either messages or prompt must be given, not both"));
+  }
+  if (const Json* ttl = body.Find("ttl"); ttl != nullptr && body.ok()) {
+    if (ttl->is_number()) {
+      int64_t count = 1;
+      body.IntegerValue(*ttl, "ttl", 1, kLongestPin.count(), &count);
+      fields.lifetime = seconds(count);
+    } else if (!ttl->is_string()) {
+      body.FailType("ttl", "a number of seconds, or a string like \"5m\"", *ttl);
+    } else if (!(fields.lifetime = ParseDuration(ttl->get_ref<const std::string&>()))) {
+      body.Fail(InvalidField(
+          "ttl", "ttl must be seconds, or like \"90s\", \"5m\", \"1h\"; at most 7 days"));
     }
-    fields.lifetime = parsed.value_or(kDefaultLifetime);
   }
   if (!body.ok()) return body.error();
   return fields;

@@ -43,6 +43,8 @@ struct SamplingFields {
 // Up to here the prompt stays cached for a time, whatever else comes: as many messages, and what
 // the template writes before them.
 inline constexpr size_t kWholePrompt = std::numeric_limits<size_t>::max();
+inline constexpr std::chrono::seconds kDefaultLifetime = std::chrono::minutes(5);
+
 struct CacheBreakpoint {
   size_t num_messages = kWholePrompt;
   std::chrono::seconds lifetime{0};
@@ -96,8 +98,8 @@ ApiResult<CompletionRequest> ParseCompletionRequest(std::string_view body);
 
 // What POST /v1/cache/pin and /v1/cache/warm say beside a request for an answer.
 struct PinFields {
-  bool is_chat = false;  // it has messages, not a prompt
-  std::chrono::seconds lifetime{0};
+  bool is_chat = false;                          // it has messages, not a prompt
+  std::optional<std::chrono::seconds> lifetime;  // ttl, which only pin takes
 };
 ApiResult<PinFields> ParsePinFields(std::string_view body);
 

@@ -188,7 +188,7 @@ TEST(CacheFieldsTest, FourAtMost) {
 TEST(CacheFieldsTest, LifetimesOfPins) {
   const auto seconds = [](const std::string& ttl) -> int64_t {
     auto parsed = ParsePinFields(R"({"prompt":"a","ttl":)" + ttl + "}");
-    if (parsed.ok()) return parsed.value().lifetime.count();
+    if (parsed.ok()) return parsed.value().lifetime.value_or(kDefaultLifetime).count();
     EXPECT_EQ(parsed.error().param, "ttl");
     return -1;
   };

@@ -208,14 +208,16 @@ std::string UsageChunk(const AnswerHead& head, const Usage& usage, const Timings
 }
 
 std::string WarmJson(const WarmResult& result) {
-  OrderedJson json = {{"object", result.pin ? "cache.pin" : "cache.warm"},
+  OrderedJson json = {{"object", result.is_pin ? "cache.pin" : "cache.warm"},
                       {"prompt_tokens", result.usage.prompt_tokens},
                       {"cached_tokens", result.usage.cached_tokens},
                       {"computed_tokens", result.computed_tokens},
                       {"pinned_tokens", result.pinned_tokens}};
-  if (result.pin) {
-    json["pin"] = fmt::format("pin-{}", *result.pin);
-    json["expires_at"] = result.expires_at;
+  OrderedJson& pins = json["pins"] = OrderedJson::array();
+  for (const WarmResult::Pin& pin : result.pins) {
+    pins.push_back({{"pin", fmt::format("pin-{}", pin.id)},
+                    {"tokens", pin.num_tokens},
+                    {"expires_at", pin.expires_at}});
   }
   return ToText(json);
 }

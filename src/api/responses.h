@@ -98,11 +98,16 @@ std::string UsageChunk(const AnswerHead& head, const Usage& usage, const Timings
 
 // What POST /v1/cache/warm and /v1/cache/pin have come to.
 struct WarmResult {
+  bool is_pin = false;
   Usage usage;
   size_t computed_tokens = 0;
   size_t pinned_tokens = 0;
-  std::optional<uint64_t> pin;  // pin-...
-  int64_t expires_at = 0;       // of the pin, seconds since 1970
+  struct Pin {
+    uint64_t id = 0;  // pin-...
+    size_t num_tokens = 0;
+    int64_t expires_at = 0;  // seconds since 1970
+  };
+  std::vector<Pin> pins = {};  // of prompts that have a whole page, as far as there was room
 };
 std::string WarmJson(const WarmResult& result);
 

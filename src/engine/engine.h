@@ -94,8 +94,7 @@ struct GenerateTimings {
   size_t recomputed_tokens = 0;
   MissCounts missed;  // they are `computed` together
   std::optional<Divergence> divergence = {};
-  size_t pinned_tokens = 0;     // that its retentions hold, the longest of them
-  PinId pin;                    // which that is, if it is not 0 tokens
+  PinTable::Added pin;          // the longest of its retentions
   size_t generated_tokens = 0;  // sampled; an end token counts, though the sink never sees it
   // Submit to first admission; from there to the first sampled token; from there to the end.
   std::chrono::duration<double, std::milli> queued{}, prompt{}, predicted{};

@@ -31,7 +31,7 @@ TEST_F(RetentionTest, WhatIsKeptOutlivesAFloodUntilItsTimeIsUp) {
   Start(32);
   const Tokens prompt = MakeTokens(200, 1);
   const Job job = SubmitKept(prompt, 150, seconds(3600));
-  EXPECT_EQ(job.sink->timings().pinned_tokens, 128u);
+  EXPECT_EQ(job.sink->timings().pin.num_tokens, 128u);
   Flood(100);
   EXPECT_EQ(Resident(prompt), 128u);
   EXPECT_EQ(loop_->Stats().pins, 1u);
@@ -51,7 +51,7 @@ TEST_F(RetentionTest, TheLongestOfSeveralIsReported) {
   request.retentions = {{96, seconds(3600)}, {10000, seconds(300)}};
   const Job job = Submit(request, 3);
   RunUntilIdle();
-  EXPECT_EQ(job.sink->timings().pinned_tokens, 192u);
+  EXPECT_EQ(job.sink->timings().pin.num_tokens, 192u);
   EXPECT_EQ(loop_->Stats().pins, 2u);
   EXPECT_EQ(loop_->Stats().pinned_pages, 6u);
 }
@@ -91,7 +91,7 @@ TEST_F(RetentionTest, GrowingIntoWhatIsKeptTakesItBack) {
 
 TEST_F(RetentionTest, EndsByItsTenantOnlyAndByAReset) {
   Start(64);
-  const PinId id = SubmitKept(MakeTokens(100, 1), 100, seconds(3600), "a").sink->timings().pin;
+  const PinId id = SubmitKept(MakeTokens(100, 1), 100, seconds(3600), "a").sink->timings().pin.id;
   EXPECT_EQ(loop_->Unpin("b", id), 0u);
   EXPECT_EQ(loop_->Unpin("a", id), 1u);
   SubmitKept(MakeTokens(100, 1), 100, seconds(3600), "a");
@@ -106,7 +106,7 @@ TEST_F(RetentionTest, EndsByItsTenantOnlyAndByAReset) {
 TEST_F(RetentionTest, WithoutACacheNothingIsKept) {
   Start(64, kLimits, Finished::kGo);
   const Job job = SubmitKept(MakeTokens(100, 1), 100, seconds(3600));
-  EXPECT_EQ(job.sink->timings().pinned_tokens, 0u);
+  EXPECT_EQ(job.sink->timings().pin.num_tokens, 0u);
   EXPECT_EQ(loop_->CacheStats().free, 64u);
 }
 

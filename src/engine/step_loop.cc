@@ -377,9 +377,7 @@ void StepLoop::Pin(Request& request) {
         pins_.Add(request.params.client.tenant, request.params.scope,
                   prompt.first(std::min(retention.num_tokens, prompt.size())),
                   step_began_ + retention.lifetime);
-    if (added.num_tokens <= request.timings.pinned_tokens) continue;
-    request.timings.pinned_tokens = added.num_tokens;
-    request.timings.pin = added.id;
+    if (added.num_tokens > request.timings.pin.num_tokens) request.timings.pin = added;
   }
 }
 

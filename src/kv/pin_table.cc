@@ -31,26 +31,33 @@ PinTable::Added PinTable::Add(const std::string& owner, const ScopeKey& scope,
   if (num_pages == 0) return {};
   tokens = tokens.first(num_pages * kPageTokens);
   std::vector<PageKey> keys = KeysOf(scope, tokens, num_pages);
+  PinId id;
+  size_t num_replaced = 0;
   for (Place pin = pins_.begin(); pin != pins_.end();) {
     if (pin->owner == owner && pin->expires >= expires && BeginsWith(pin->keys, keys)) {
-      return {pin->id, tokens.size()};  // it holds all of it, for as long
+      return {pin->id, tokens.size(), pin->expires};
     }
     const bool is_replaced =
         pin->owner == owner && pin->expires <= expires && BeginsWith(keys, pin->keys);
+    if (is_replaced && pin->keys.size() > num_replaced) {
+      id = pin->id;
+      num_replaced = pin->keys.size();
+    }
     pin = is_replaced ? Erase(pin) : std::next(pin);
   }
   keys.resize(MakeRoom(owner, keys));
   if (keys.empty()) return {};
   tokens = tokens.first(keys.size() * kPageTokens);
+  if (num_replaced == 0) id = PinId(next_id_++);
   for (const PageKey& key : keys) holders_[key]++;
   Place place = pins_.end();
   while (place != pins_.begin() && std::prev(place)->expires > expires) --place;
-  place = pins_.insert(place, Pin{.id = PinId(next_id_++),
+  place = pins_.insert(place, Pin{.id = id,
                                   .owner = owner,
                                   .keys = keys,
                                   .expires = expires,
                                   .lease = cache_.Acquire(scope, tokens)});
-  return {place->id, tokens.size()};
+  return {id, tokens.size(), expires};
 }
 
 size_t PinTable::CountNewPages(std::span<const PageKey> keys) const {

@@ -5,8 +5,8 @@
 // hold no more than a share of the cache (max_pages; pages that several hold count once), so nobody
 // can freeze it: where a new pin does not fit, the owner that holds most, counting the new one,
 // gives up the pin that would have ended first; if it has no other, the new one is shorter. A
-// prompt that goes on from one that its owner has pinned takes its place, as long as it does not
-// end earlier, so a conversation is one pin however many turns it has.
+// prompt that goes on from one that its owner has pinned, and does not end earlier, takes its place
+// and its id, so a conversation is one pin however many turns it has.
 //
 // Whoever needs the memory to run at all may take pins back (ReleaseOne).
 //
@@ -43,9 +43,11 @@ class PinTable {
   struct Added {
     PinId id;
     size_t num_tokens = 0;  // that it holds; 0: nothing of it is resident, and there is no pin
+    TimePoint expires;
   };
   // Pins what is resident of the whole pages of `tokens`, or as much of that as fits max_pages,
-  // until `expires`. COST: a hash for each page, and O(pins).
+  // until `expires`; if a pin of the owner holds them for longer, it is that one. COST: a hash for
+  // each page, and O(pins).
   Added Add(const std::string& owner, const ScopeKey& scope, std::span<const TokenId> tokens,
             TimePoint expires);
   // Ends one of `owner`'s; false: it has none of that id.

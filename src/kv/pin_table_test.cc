@@ -43,14 +43,15 @@ class PinTableTest : public testing::Test {
   }
   size_t Resident(const Tokens& tokens) const { return cache_->MatchLength("", tokens); }
   size_t Add(const std::string& owner, const Tokens& tokens, int expires) {
-    const size_t n = pins_->Add(owner, "", tokens, At(expires)).num_tokens;
+    last_ = pins_->Add(owner, "", tokens, At(expires));
     cache_->Validate();
     EXPECT_LE(pins_->num_pages(), pins_->max_pages());
-    return n;
+    return last_.num_tokens;
   }
 
   std::unique_ptr<PageCache> cache_;
   std::optional<PinTable> pins_;
+  PinTable::Added last_;
 };
 
 TEST_F(PinTableTest, HoldsWholePagesUntilItsTimeIsUp) {
@@ -85,8 +86,12 @@ TEST_F(PinTableTest, AConversationIsOnePin) {
     EXPECT_EQ(Add("a", Prompt(1, 60 * turn), 300 + static_cast<int>(turn)),
               60 * turn / kPageTokens * kPageTokens);
     EXPECT_EQ(pins_->size(), 1u);
+    EXPECT_EQ(last_.id.value(), 1u);
+    EXPECT_EQ(last_.expires, At(300 + static_cast<int>(turn)));
   }
   EXPECT_EQ(Add("a", Prompt(1, 60), 200), 32u) << "the longer one holds it";
+  EXPECT_EQ(last_.id.value(), 1u);
+  EXPECT_EQ(last_.expires, At(305)) << "and for longer";
   EXPECT_EQ(pins_->size(), 1u);
   Add("a", Prompt(1, 60), 900);
   EXPECT_EQ(pins_->size(), 2u) << "but not for so long";

@@ -75,6 +75,13 @@ Result<bool> Append(const std::string& where, std::span<const uint64_t> names, s
   throw Json::other_error::create(501, what, &json);
 }
 
+// Without the library's name and number for it.
+std::string WhatIsWrong(const Json::exception& error) {
+  const std::string_view what = error.what();
+  const size_t end = what.find("] ");
+  return std::string(end == what.npos ? what : what.substr(end + 2));
+}
+
 // Members of a file's objects. THROW Json::exception, naming the member, if it is not what it
 // should be.
 double NumberAt(const Json& json, const char* name) {
@@ -154,7 +161,7 @@ Result<Session> ReadSession(const std::string& path) {
                      [](const auto& a, const auto& b) { return a.start < b.start; });
     return session;
   } catch (const Json::exception& error) {
-    return Invalid(path, error.what());
+    return Invalid(path, WhatIsWrong(error));
   }
 }
 
@@ -262,7 +269,7 @@ Result<Trace> ReadLines(const std::string& path) {
     try {
       TRELLIS_RETURN_IF_ERROR(ReadLine(where, line, sessions, ids, trace));
     } catch (const Json::exception& error) {
-      return Invalid(where, error.what());
+      return Invalid(where, WhatIsWrong(error));
     }
   }
   if (file.bad()) return Status(StatusCode::kIo, fmt::format("{}: cannot be read", path));
@@ -276,8 +283,13 @@ Result<Trace> ReadTrace(const std::string& path, const TraceOptions& options) {
   std::error_code error;
   const bool is_folder = std::filesystem::is_directory(path, error);
   TRELLIS_ASSIGN_OR_RETURN(Trace trace, is_folder ? ReadFolder(path, options) : ReadLines(path));
-  if (trace.requests.empty())
-    return Invalid(path, "there is no request in it that has a whole block");
+  if (trace.requests.empty()) {
+    return Invalid(path, trace.block_tokens == 1
+                             ? "there is no request in it"
+                             : fmt::format("there is no request in it that has a whole block, {} "
+                                           "tokens",
+                                           trace.block_tokens));
+  }
   std::stable_sort(trace.requests.begin(), trace.requests.end(),
                    [](const auto& a, const auto& b) { return a.seconds < b.seconds; });
   return trace;

@@ -198,6 +198,7 @@ class Generation {
     if (choice % NumSamples() == 0) {
       usage_.prompt_tokens += t.prompt_tokens;
       usage_.cached_tokens += t.cached_tokens;
+      if (t.pin.num_tokens > 0) pins_.push_back(t.pin);
     }
     timings_.Add({.cached_tokens = t.cached_tokens,
                   .computed_tokens = t.computed_tokens,
@@ -207,10 +208,8 @@ class Generation {
                   .predicted_ms = t.predicted.count()});
     usage_.completion_tokens = completion_tokens_;
     if (!job_.fields.breakpoints.empty()) {
-      timings_.pinned_tokens = timings_.pinned_tokens.value_or(0) + t.pinned_tokens;
+      timings_.pinned_tokens = PinnedTokens();
     }
-    pinned_tokens_ += t.pinned_tokens;
-    if (t.pinned_tokens > 0) pin_ = t.pin;
     missed_.Add(t.missed);
     if (!divergence_) divergence_ = t.divergence;
     if (left_ == 0 && job_.fields.cache_report) timings_.cache_report = Report();
@@ -310,17 +309,26 @@ class Generation {
   }
 
   WarmResult Warmed() const {
-    WarmResult result{.usage = usage_,
+    WarmResult result{.is_pin = job_.purpose == Job::Purpose::kPin,
+                      .usage = usage_,
                       .computed_tokens = timings_.computed_tokens,
-                      .pinned_tokens = pinned_tokens_,
-                      .pin = std::nullopt};
-    if (pinned_tokens_ == 0) return result;
-    result.pin = pin_.value();
-    const auto expires =
-        std::chrono::system_clock::now() + job_.prompts.front().retentions.front().lifetime;
-    result.expires_at =
-        std::chrono::duration_cast<std::chrono::seconds>(expires.time_since_epoch()).count();
+                      .pinned_tokens = PinnedTokens()};
+    for (const PinTable::Added& pin : pins_) {
+      const auto expires =
+          std::chrono::system_clock::now() + (pin.expires - std::chrono::steady_clock::now());
+      result.pins.push_back({.id = pin.id.value(),
+                             .num_tokens = pin.num_tokens,
+                             .expires_at = std::chrono::duration_cast<std::chrono::seconds>(
+                                               expires.time_since_epoch())
+                                               .count()});
+    }
     return result;
+  }
+
+  size_t PinnedTokens() const {
+    size_t sum = 0;
+    for (const PinTable::Added& pin : pins_) sum += pin.num_tokens;
+    return sum;
   }
 
   net::awaitable<bool> WriteStream() {
@@ -421,8 +429,7 @@ class Generation {
   size_t completion_tokens_ = 0;
   Usage usage_;
   Timings timings_;
-  size_t pinned_tokens_ = 0;
-  PinId pin_;  // the last one, if there are pinned tokens
+  std::vector<PinTable::Added> pins_;  // of the prompts that have one
   MissCounts missed_;
   std::optional<Divergence> divergence_;  // the first of them
 };

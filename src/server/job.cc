@@ -38,7 +38,8 @@ ApiResult<Job> StartJob(const Service& service, GenerationFields fields, AnswerF
 }
 
 // What cannot fit is refused before time and memory go into templates and tokens.
-std::optional<ApiError> ErrorOfLength(size_t num_bytes, const Service& service, const char* field) {
+std::optional<ApiError> ErrorOfLength(size_t num_bytes, const Service& service,
+                                      const std::string& field) {
   const size_t at_least = num_bytes / service.tokenizer->longest_piece();
   const size_t context_size = service.engine->context_size();
   if (at_least <= context_size) return std::nullopt;
@@ -94,20 +95,23 @@ ApiResult<Job> CompletionJob(const std::string& body, const Service& service) {
   ApiResult<Job> job =
       StartJob(service, std::move(request.value().generation), AnswerForm::kCompletion);
   if (!job.ok()) return job;
-  for (Prompt& prompt : request.value().prompts) {
+  std::vector<Prompt>& prompts = request.value().prompts;
+  for (Prompt& prompt : prompts) {
+    const std::string param =
+        prompts.size() == 1 ? "prompt" : fmt::format("prompt[{}]", &prompt - prompts.data());
     std::string echo;
     std::vector<TokenId> tokens;
     if (auto* text = std::get_if<std::string>(&prompt)) {
-      if (const auto error = ErrorOfLength(text->size(), service, "prompt")) return *error;
+      if (const auto error = ErrorOfLength(text->size(), service, param)) return *error;
       tokens = service.tokenizer->Encode(*text, AddSpecial::kByVocabulary, SpecialTokens::kParse);
       echo = std::move(*text);
     } else {
       tokens = std::move(std::get<std::vector<TokenId>>(prompt));
     }
-    if (tokens.empty()) return InvalidField("prompt", "the prompt is empty");
+    if (tokens.empty()) return InvalidField(param, "the prompt is empty");
     for (TokenId token : tokens) {
       if (token < 0 || static_cast<size_t>(token) >= service.tokenizer->vocab_size()) {
-        return InvalidField("prompt", fmt::format("token {} is not in the vocabulary", token));
+        return InvalidField(param, fmt::format("token {} is not in the vocabulary", token));
       }
     }
     if (request.value().echo && echo.empty()) {
@@ -134,13 +138,18 @@ ApiResult<Job> MakeJob(std::string_view path, const std::string& body, const Ser
   if (!made.ok()) return made;
   Job& job = made.value();
   job.purpose = path == "/v1/cache/pin" ? Job::Purpose::kPin : Job::Purpose::kWarm;
+  if (job.purpose == Job::Purpose::kWarm && pin.value().lifetime) {
+    return InvalidField("ttl", "ttl is for /v1/cache/pin; warming alone keeps nothing");
+  }
   job.fields.stream = false;
   job.fields.max_tokens = 1;  // the engine knows no prompt without an answer
   job.fields.num_choices = job.fields.best_of = 1;
   if (job.purpose == Job::Purpose::kPin) {
-    for (JobPrompt& prompt : job.prompts) {
-      prompt.retentions = {{prompt.tokens.size(), pin.value().lifetime}};
-    }
+    std::chrono::seconds lifetime = kDefaultLifetime;
+    for (const CacheBreakpoint& mark : job.fields.breakpoints)
+      lifetime = std::max(lifetime, mark.lifetime);
+    lifetime = pin.value().lifetime.value_or(lifetime);
+    for (JobPrompt& prompt : job.prompts) prompt.retentions = {{prompt.tokens.size(), lifetime}};
   }
   return made;
 }

@@ -50,7 +50,7 @@ TEST_F(RetentionApiTest, WarmingComputesAPromptAheadOfTime) {
   EXPECT_EQ(warmed["object"], "cache.warm");
   EXPECT_EQ(warmed["computed_tokens"], warmed["prompt_tokens"]);
   EXPECT_EQ(warmed["pinned_tokens"], 0);
-  EXPECT_FALSE(warmed.contains("pin"));
+  EXPECT_TRUE(warmed["pins"].empty());
   EXPECT_EQ(Cached(body), warmed["prompt_tokens"].get<int>() - 1);
   const Json again = Send("/v1/cache/warm", body).json();
   EXPECT_EQ(again["computed_tokens"], 1);
@@ -62,6 +62,8 @@ TEST_F(RetentionApiTest, WarmingComputesAPromptAheadOfTime) {
                         .json();
   EXPECT_EQ(chat["object"], "cache.warm");
   EXPECT_EQ(Send("/v1/cache/warm", {{"prompt", 3}}).status, 400u);
+  EXPECT_EQ(Send("/v1/cache/warm", {{"prompt", "a"}, {"ttl", 5}}).status, 400u)
+      << "it keeps nothing";
   EXPECT_EQ(Send("/v1/cache/warm", {{"model", "other"}, {"prompt", "a"}}).status, 404u);
 }
 
@@ -73,12 +75,13 @@ TEST_F(RetentionApiTest, APinOutlivesAFloodUntilItIsUnpinned) {
   EXPECT_EQ(pinned["object"], "cache.pin");
   EXPECT_EQ(pinned["pinned_tokens"], 96);
   const auto now = std::chrono::system_clock::now().time_since_epoch() / std::chrono::seconds(1);
-  EXPECT_NEAR(pinned["expires_at"].get<double>(), static_cast<double>(now + 3600), 60);
+  EXPECT_EQ(pinned["pins"][0]["tokens"], 96);
+  EXPECT_NEAR(pinned["pins"][0]["expires_at"].get<double>(), static_cast<double>(now + 3600), 60);
   EXPECT_EQ(Pins(), (Json{{"count", 1}, {"pages", 3}, {"max_pages", 10}}));
   Flood();
   EXPECT_EQ(Cached(body), 96);
 
-  const Json unpin = {{"pin", pinned["pin"]}};
+  const Json unpin = {{"pin", pinned["pins"][0]["pin"]}};
   EXPECT_EQ(Send("/v1/cache/unpin", unpin, "b").status, 404u) << "it is not b's";
   EXPECT_EQ(Send("/v1/cache/unpin", unpin).json()["unpinned"], 1);
   EXPECT_EQ(Send("/v1/cache/unpin", unpin).status, 404u);
@@ -88,6 +91,39 @@ TEST_F(RetentionApiTest, APinOutlivesAFloodUntilItIsUnpinned) {
   Send("/v1/cache/pin", request);
   EXPECT_EQ(Send("/v1/cache/unpin", {{"all", true}}, "b").json()["unpinned"], 0);
   EXPECT_EQ(Send("/v1/cache/unpin", {{"all", true}}).json()["unpinned"], 1);
+}
+
+TEST_F(RetentionApiTest, APinSaysWhatItHoldsAndUntilWhen) {
+  const auto pin = [&](Json prompt, Json ttl) {
+    return Send("/v1/cache/pin", {{"prompt", prompt}, {"ttl", ttl}}).json();
+  };
+  const Json both = pin({std::string(40, 'p'), std::string(70, 'q')}, 600)["pins"];
+  ASSERT_EQ(both.size(), 2u) << "one of each prompt";
+  EXPECT_EQ(both[0]["tokens"], 32);
+  EXPECT_EQ(both[1]["tokens"], 64);
+  EXPECT_NE(both[0]["pin"], both[1]["pin"]);
+  const Json sooner = pin(std::string(70, 'q'), 1)["pins"][0];
+  EXPECT_EQ(sooner["pin"], both[1]["pin"]);
+  EXPECT_NEAR(sooner["expires_at"].get<double>(), both[1]["expires_at"].get<double>(), 2)
+      << "it stays for as long as it was to";
+  const Json later = pin(std::string(100, 'q'), "1h")["pins"][0];
+  EXPECT_EQ(later["pin"], both[1]["pin"]) << "one that goes on is the same";
+  EXPECT_GT(later["expires_at"], both[1]["expires_at"]);
+  EXPECT_EQ(Send("/v1/cache/unpin", {{"pin", later["pin"]}}).json()["unpinned"], 1);
+  EXPECT_EQ(Pins()["count"], 1);
+
+  const Json none = pin("a", 600);
+  EXPECT_EQ(none["object"], "cache.pin");
+  EXPECT_TRUE(none["pins"].empty()) << "no whole page";
+  const Json day =
+      Send("/v1/cache/pin", {{"prompt", std::string(40, 'd')}, {"prompt_cache_retention", "24h"}})
+          .json()["pins"][0];
+  const auto now = std::chrono::system_clock::now().time_since_epoch() / std::chrono::seconds(1);
+  EXPECT_NEAR(day["expires_at"].get<double>(), static_cast<double>(now + 24 * 3600), 60);
+  EXPECT_EQ(Send("/v1/cache/pin", {{"prompt", "a"}, {"messages", Json::array()}}).status, 400u);
+  const Json wrong = Send("/v1/cache/pin", {{"prompt", "a"}, {"ttl", true}}).json()["error"];
+  EXPECT_EQ(wrong["param"], "ttl");
+  EXPECT_NE(wrong["message"].get<std::string>().find("seconds"), std::string::npos);
 }
 
 TEST_F(RetentionApiTest, ARequestsOwnMarksAreKept) {

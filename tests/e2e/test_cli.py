@@ -366,7 +366,11 @@ def test_replay_says_what_is_wrong(tmp_path):
     trace = tmp_path / "trace.jsonl"
     trace.write_text('{"tokens": [1]}\n{"tokens": 1}\n')
     done = trellis("replay", trace)
-    assert done.returncode == 2 and "trace.jsonl:2" in done.stderr
+    assert done.returncode == 2 and "trace.jsonl:2: tokens is not an array" in done.stderr
+    trace.write_text("")
+    assert "there is no request in it\n" in trellis("replay", trace).stderr
+    trace.write_text(json.dumps({"tokens": [1, 2]}))
+    assert trellis("replay", trace).returncode == 0, "shares of it are less than a token"
     trace.write_text(json.dumps({"tokens": [1] * 100}))
     for args, said in [
         (["-b", "0%"], "0%"),

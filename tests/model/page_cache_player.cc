@@ -234,6 +234,7 @@ class Player {
     const PinOracle::Added should = oracle_pins_.Add(OwnerOf(op), scope, tokens, expires);
     Same("tokens pinned", is.num_tokens, should.num_tokens);
     Same("the pin's id", is.id.value(), should.id);
+    if (is.num_tokens > 0) Same("until when", is.expires == At(should.expires), true);
     if (is.num_tokens > 0) num_pins_++;
   }
 

@@ -23,17 +23,21 @@ class PinOracle {
   struct Added {
     uint64_t id = 0;
     size_t num_tokens = 0;
+    int expires = 0;
   };
   Added Add(const std::string& owner, const std::string& scope, Tokens tokens, int expires) {
     const size_t num_pages = std::min(cache_.MatchLength(scope, tokens) / kPageTokens, max_pages_);
     if (num_pages == 0) return {};
     tokens.resize(num_pages * kPageTokens);
+    uint64_t id = 0;
+    size_t longest = 0;  // of those that are replaced
     for (auto pin = pins_.begin(); pin != pins_.end();) {
       const bool same = pin->owner == owner && pin->scope == scope;
       if (same && pin->expires >= expires && BeginsWith(pin->tokens, tokens)) {
-        return {pin->id, tokens.size()};
+        return {pin->id, tokens.size(), pin->expires};
       }
       const bool replaced = same && pin->expires <= expires && BeginsWith(tokens, pin->tokens);
+      if (replaced && pin->tokens.size() > longest) id = pin->id, longest = pin->tokens.size();
       pin = replaced ? End(pin) : std::next(pin);
     }
     while (PagesWith(scope, tokens) > max_pages_) {
@@ -56,9 +60,9 @@ class PinOracle {
     if (tokens.empty()) return {};
     auto place = pins_.begin();
     while (place != pins_.end() && place->expires <= expires) ++place;
-    pins_.insert(place,
-                 Pin{next_id_, owner, scope, tokens, expires, cache_.Acquire(scope, tokens)});
-    return {next_id_++, tokens.size()};
+    if (longest == 0) id = next_id_++;
+    pins_.insert(place, Pin{id, owner, scope, tokens, expires, cache_.Acquire(scope, tokens)});
+    return {id, tokens.size(), expires};
   }
   // `owner`: of whom all are ended.
   void RemoveAll(const std::string& owner) {
