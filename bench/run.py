@@ -126,8 +126,8 @@ def run_piece(piece, tools, facts, folder, args, say):
         record,
         sides,
         {side: workload.settings(side, piece.variant) for side in sides},
-        lambda side, setting, sizes, keys: workload.measure(
-            tools, side, setting, model, piece.variant, sizes, keys
+        lambda side, setting, sizes, keys, limit_s: workload.measure(
+            dataclasses.replace(tools, limit_s=limit_s), side, setting, model, piece.variant, sizes, keys
         ),
         say,
     )

@@ -67,14 +67,16 @@ def peak_mib(pid):
 
 
 class Server:
-    """One server process on a port of its own; a context manager that stops it."""
+    """One server process on a port of its own; a context manager that stops it. One that is still needed after
+    `limit_s` is stopped then, which is a BenchError."""
 
-    def __init__(self, command, environment=None):
+    def __init__(self, command, environment=None, limit_s=None):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.command = [str(part) for part in (*command, "--host", "127.0.0.1", "--port", self.port)]
         self.environment = environment
+        self.limit_s, self.reached_limit = limit_s, False
 
     def __enter__(self):
         self.log = tempfile.TemporaryFile()
@@ -82,6 +84,9 @@ class Server:
         self.process = subprocess.Popen(
             self.command, stdout=self.log, stderr=self.log, env=self.environment
         )
+        if self.limit_s is not None:
+            self.timer = threading.Timer(self.limit_s, self.stop_at_limit)
+            self.timer.start()
         try:
             while not self.healthy():
                 if self.process.poll() is not None or time.monotonic() - self.start > 300:
@@ -92,7 +97,13 @@ class Server:
             raise
         return self
 
+    def stop_at_limit(self):
+        self.reached_limit = True
+        self.process.kill()
+
     def __exit__(self, *_):
+        if self.limit_s is not None:
+            self.timer.cancel()
         self.process.terminate()
         try:
             self.process.wait(20)
@@ -100,6 +111,8 @@ class Server:
             self.process.kill()
             self.process.wait()
         self.log.close()
+        if self.reached_limit:
+            raise BenchError(f"{' '.join(self.command)} was stopped after {self.limit_s:.0f} s")
 
     def log_text(self):
         self.log.seek(0)

@@ -57,6 +57,7 @@ class Tools:
     threads: int
     models: pathlib.Path  # where fetched files lie
     made: pathlib.Path  # where requantised ones are kept
+    limit_s: float | None = None  # a program that runs longer is stopped: BenchError
 
     def sides(self):
         return [OURS, UNCACHED, LLAMA] + ([OPENVINO] if self.openvino else [])
@@ -89,12 +90,13 @@ class Tools:
         else:
             program = self.llama_program("llama-server", setting)
             command = [program, "-m", model, "-t", self.threads, "-c", context, *setting.args]
-        return Server(command, environment)
+        return Server(command, environment, self.limit_s)
 
     def ask_openvino(self, setting, model, job, environment=None):
         """What bench/openvino_peer.py answers to a job."""
         job = job | {"model": str(model), "threads": self.threads, "options": dict(setting.options)}
-        answer = call([self.openvino, ROOT / "bench/openvino_peer.py", json.dumps(job)], environment)
+        peer = ROOT / "bench/openvino_peer.py"
+        answer = call([self.openvino, peer, json.dumps(job)], environment, self.limit_s)
         return json.loads(answer.splitlines()[-1])
 
     @functools.cache
@@ -104,10 +106,13 @@ class Tools:
         return call([self.openvino, "-c", "import openvino_genai as g; print(g.__version__)"]).strip()
 
 
-def call(command, environment=None):
+def call(command, environment=None, limit_s=None):
     """Standard output of a program that has to succeed."""
     command = [str(part) for part in command]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        raise BenchError(f"{' '.join(command)} was stopped after {limit_s:.0f} s") from None
     if done.returncode != 0:
         raise BenchError(f"{' '.join(command)} failed ({done.returncode}): {done.stderr.strip()[-1500:]}")
     return done.stdout

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import time
@@ -9,6 +10,9 @@ import time
 from servers import BenchError
 from tools import MODELS, OURS
 from workloads import WORKLOADS
+
+
+GIVEN_UP_AFTER = 3  # times what the fastest setting of the same side took
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +105,8 @@ def plan_of(best):
 
 
 class Runner:
-    """Runs one piece. `measure(side, setting, sizes, keys)` returns values, or raises BenchError."""
+    """Runs one piece. `measure(side, setting, sizes, keys, limit_s)` returns values, or raises BenchError, at the latest
+    after `limit_s`, unless that is None."""
 
     def __init__(self, record, sides, settings, measure, say):
         self.record, self.sides, self.settings = record, sides, settings
@@ -114,12 +119,16 @@ class Runner:
         keys = [figure["key"] for figure in data["figures"]]
         for side in self.sides:
             settings, tried = self.settings[side], data["trials"].setdefault(side, {})
+            limit_s = None
             for i, setting in enumerate(settings):
                 if len(settings) == 1 or setting.name in tried:
                     continue
                 self.say(f"{side}, trying setting {i + 1} of {len(settings)}: {setting.name}")
+                start = time.monotonic()
                 try:
-                    tried[setting.name] = self.measure(side, setting, sizes, keys)
+                    tried[setting.name] = self.measure(side, setting, sizes, keys, limit_s)
+                    # One that takes so much longer than another is not the best, whatever it does meanwhile.
+                    limit_s = min(limit_s or math.inf, GIVEN_UP_AFTER * (time.monotonic() - start) + 10)
                 except BenchError as error:
                     self.say(f"{side} with {setting.name}: {str(error).splitlines()[-1]}")
                     tried[setting.name] = {"error": str(error)}
@@ -162,7 +171,7 @@ class Runner:
                 continue
             self.say(f"turn {turn + 1}, {side}, {setting.name}")
             start = time.monotonic()
-            values = self.measure(side, setting, sizes, plan[setting.name])
+            values = self.measure(side, setting, sizes, plan[setting.name], None)
             run = {"turn": turn, "side": side, "setting": setting.name, "values": values}
             self.record.data["runs"].append(run | {"took_s": time.monotonic() - start})
             self.record.save()

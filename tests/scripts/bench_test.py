@@ -17,7 +17,7 @@ import servers  # noqa: E402
 import stats  # noqa: E402
 from known_blocks import BLOCK_TOKENS, KnownBlocks  # noqa: E402
 from texts import Prompts, sample_text  # noqa: E402
-from tools import LLAMA, OPENVINO, OURS, UNCACHED, Setting  # noqa: E402
+from tools import LLAMA, OPENVINO, OURS, UNCACHED, Setting, call  # noqa: E402
 from turns import Piece, Record, Runner, all_pieces, best_settings  # noqa: E402
 from workload import FULL, QUICK  # noqa: E402
 from workloads import WORKLOADS  # noqa: E402
@@ -147,11 +147,12 @@ class TurnsTest(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
-        self.calls = []
+        self.calls, self.limits = [], []
         self.stop_after = None
         self.fails = lambda side, setting: "broken" in setting.name
 
-    def measure(self, side, setting, sizes, keys):
+    def measure(self, side, setting, sizes, keys, limit_s):
+        self.limits.append(limit_s)
         if self.stop_after is not None and len(self.calls) >= self.stop_after:
             raise KeyboardInterrupt
         self.calls.append((side, setting.name, tuple(keys), sizes.decode))
@@ -178,6 +179,21 @@ class TurnsTest(unittest.TestCase):
         ours = [(OURS, "defaults", both, long)]
         theirs = [(LLAMA, "fast prefill", ("prefill",), long), (LLAMA, "fast decode", ("decode",), long)]
         self.assertEqual(self.calls, tried + ours + theirs + theirs + ours)
+
+    def test_a_setting_that_takes_much_longer_than_another_is_given_up(self):
+        self.run_piece(self.record()[0], 2)
+        trials = self.limits[:5]
+        self.assertIsNone(trials[0], "nothing is known yet")
+        self.assertTrue(all(limit >= 10 for limit in trials[1:3]), trials)
+        self.assertEqual(trials[3:], [None, None], "of that side nothing has worked")
+        self.assertEqual(set(self.limits[5:]), {None}, "what counts has the time it takes")
+
+    def test_a_server_that_takes_too_long_is_stopped(self):
+        with self.assertRaisesRegex(servers.BenchError, "was stopped after 0 s"):
+            with servers.Server([sys.executable, "-c", "import time; time.sleep(60)"], limit_s=0.2):
+                pass
+        with self.assertRaisesRegex(servers.BenchError, "was stopped after 0 s"):
+            call([sys.executable, "-c", "import time; time.sleep(60)"], limit_s=0.2)
 
     def test_an_interrupted_piece_goes_on_and_repeats_nothing(self):
         record, _ = self.record()
