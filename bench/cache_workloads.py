@@ -43,7 +43,10 @@ class CacheSizes:
     def trial(self):
         """Enough to tell settings apart."""
         return dataclasses.replace(
-            self, curve_prompt=min(self.curve_prompt, 256), group_shared=min(self.group_shared, 512)
+            self,
+            agent_turns=min(self.agent_turns, 2),
+            curve_prompt=min(self.curve_prompt, 256),
+            group_shared=min(self.group_shared, 512),
         )
 
 
