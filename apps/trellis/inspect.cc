@@ -42,13 +42,17 @@ Status Inspect(const std::string& path) {
   for (const auto& [type, count] : types) {
     fmt::print("  tensors {:<8} {:>5}  {}\n", type, count.tensors, FormatBytes(count.bytes));
   }
-  PageLayout layout{s.num_layers, s.num_kv_heads, s.head_dim, KvType::kQ8_0};
-  const double per_token_q8_0 = static_cast<double>(layout.page_bytes()) / kPageTokens;
-  layout.type = kernels->attention.fastest_type;
-  const double per_token = static_cast<double>(layout.page_bytes()) / kPageTokens;
-  fmt::print("  KV cache         {} per 1,000 tokens as {}, {} as q8_0\n",
-             FormatBytes(static_cast<size_t>(per_token * 1000)), KvTypeName(layout.type),
-             FormatBytes(static_cast<size_t>(per_token_q8_0 * 1000)));
+  const auto bytes_per_token = [&s](KvType type) {
+    const PageLayout layout{s.num_layers, s.num_kv_heads, s.head_dim, type};
+    return static_cast<double>(layout.page_bytes()) / kPageTokens;
+  };
+  const auto per_thousand = [&](KvType type) {
+    return FormatBytes(static_cast<size_t>(bytes_per_token(type) * 1000));
+  };
+  const KvType type_here = kernels->attention.fastest_type;
+  const double per_token = bytes_per_token(type_here);
+  fmt::print("  KV cache         {} per 1,000 tokens as {}, {} as {}\n", per_thousand(type_here),
+             KvTypeName(type_here), per_thousand(KvType::kQ8_0), KvTypeName(KvType::kQ8_0));
   const size_t available = AvailableMemoryBytes();
   const size_t left = available > s.file_bytes ? available - s.file_bytes : 0;
   if (left == 0) {
