@@ -13,7 +13,7 @@ import time
 import urllib.request
 
 import pytest
-from conftest import DEADLINE, MODEL, Server, model_path, program
+from server_process import DEADLINE, MODEL, Server, model_path, program
 
 # Whether --kv-type auto is i16 here.
 INTEGERS = platform.machine() == "x86_64" and os.environ.get("TRELLIS_ISA") != "scalar"

@@ -2,7 +2,7 @@
 
 import openai
 import pytest
-from conftest import MODEL, Server
+from server_process import MODEL, Server
 
 # A cache of about 3,000 tokens.
 FLAGS = ("--kv-cache", "64MiB")

@@ -2,7 +2,7 @@
 
 import openai
 import pytest
-from conftest import MODEL, Server
+from server_process import MODEL, Server
 
 
 @pytest.fixture

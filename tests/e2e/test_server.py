@@ -8,7 +8,8 @@ import time
 
 import openai
 import pytest
-from conftest import MODEL, Server, complete, read_until, some_tokens
+from conftest import complete, some_tokens
+from server_process import MODEL, Server, read_until
 
 CAUSES = ["disabled", "cold", "evicted", "diverged", "new_tokens", "scope"]
 
