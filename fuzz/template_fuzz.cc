@@ -40,7 +40,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!chat_template.ok()) return 0;
   auto request = ParseChatRequest(end < size ? input.substr(end + 1) : kBody);
   if (!request.ok()) return 0;
-  auto prompt = (*chat_template)->Render(request.value().messages, request.value().tools_json);
+  auto prompt = (*chat_template)
+                    ->Render(request.value().messages, {.tools_json = request.value().tools_json});
   if (!prompt.ok()) {
     TRELLIS_CHECK(!prompt.status().message().empty());
     return 0;

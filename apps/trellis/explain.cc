@@ -70,7 +70,7 @@ Result<Body> ReadBody(const std::string& path, const Tokenizer& tokenizer,
     if (!request.ok()) return invalid(request.error());
     body.chat = std::move(request.value());
     body.generation = body.chat.generation;
-    auto prompt = chat_template.Render(body.chat.messages, body.chat.tools_json);
+    auto prompt = chat_template.Render(body.chat.messages, {.tools_json = body.chat.tools_json});
     if (!prompt.ok())
       return Status(prompt.status().code(), fmt::format("{}: {}", path, prompt.status().message()));
     body.tokens = std::move(prompt->tokens);

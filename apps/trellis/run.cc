@@ -111,7 +111,7 @@ Status Answer(Flags flags) {
     ChatMessage message;
     message.role = "user";
     message.content = text;
-    TRELLIS_ASSIGN_OR_RETURN(ChatPrompt prompt, service->chat_template->Render({message}, ""));
+    TRELLIS_ASSIGN_OR_RETURN(ChatPrompt prompt, service->chat_template->Render({message}));
     request.prompt = std::move(prompt.tokens);
   } else {
     request.prompt =

@@ -24,6 +24,7 @@ struct Flags {
   std::string api_key_file;
   int drain_seconds = 30;
   bool no_prefix_cache = false;
+  bool no_auth = false;
   std::string eviction_policy{EvictionPolicyName(EvictionPolicyKind::kLru)};
 };
 
@@ -47,6 +48,14 @@ int Serve(Flags flags) {
     }
     flags.server.keys = std::move(*keys);
   }
+  const bool is_open = flags.server.keys.empty() && !IsLoopback(flags.server.host);
+  if (is_open && !flags.no_auth) {
+    Say("trellis: --host {}: whoever reaches this address could use the model. Give keys "
+        "(--api-key-file), or say that this is wanted (--no-auth)\n",
+        flags.server.host);
+    return kExitUsage;
+  }
+  flags.server.origins.needs_local_host = flags.server.keys.empty() && !is_open;
   auto created = Server::Create(flags.server);
   if (!created.ok()) {
     Say("trellis: {}\n", created.status().message());
@@ -56,13 +65,6 @@ int Serve(Flags flags) {
   const bool is_ipv6 = flags.server.host.find(':') != std::string::npos;
   const std::string address = is_ipv6 ? "[" + flags.server.host + "]" : flags.server.host;
   const std::string url = fmt::format("http://{}:{}", address, server.port());
-  if (flags.server.keys.empty() && flags.server.host != "127.0.0.1" &&
-      flags.server.host != "localhost" && flags.server.host != "::1") {
-    spdlog::warn(
-        "listening on {} without authentication: whoever reaches this address can use the model "
-        "(--api-key-file)",
-        flags.server.host);
-  }
   // Whoever reads the log may go away; that is no reason to die.
   std::signal(SIGPIPE, SIG_IGN);
   std::atomic<int> status{0};
@@ -138,6 +140,16 @@ void AddServe(CLI::App& app, int* exit_status) {
                    "Keys that clients must send, one a line; each has a share of the machine and a "
                    "cache of its own (docs/api.md)")
       ->type_name("FILE");
+  serve->add_flag("--no-auth", flags->no_auth,
+                  "Listen on an address that others reach without keys");
+  serve
+      ->add_option("--cors", flags->server.origins.allowed,
+                   "Web pages that may use the server: their origin, like https://chat.example, or "
+                   "* for all; several times for several")
+      ->type_name("ORIGIN")
+      ->allow_extra_args(false);
+  serve->add_flag("--log-prompts", flags->server.log_prompts,
+                  "Write the prompts that clients send to the log");
   serve
       ->add_option("--max-itl-ms", flags->model.max_itl_ms,
                    "Longest pause between two tokens of an answer that prompts beside it should "

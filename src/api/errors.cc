@@ -51,6 +51,23 @@ OrderedJson TextOrNull(const std::string& text) {
   return text.empty() ? OrderedJson(nullptr) : OrderedJson(text);
 }
 
+const char* AnthropicType(const ApiError& error) {
+  switch (error.http_status) {
+    case 401:
+      return "authentication_error";
+    case 403:
+      return "permission_error";
+    case 404:
+      return "not_found_error";
+    case 413:
+      return "request_too_large";
+    case 503:
+      return "overloaded_error";
+    default:
+      return error.http_status < 500 ? "invalid_request_error" : "api_error";
+  }
+}
+
 }  // namespace
 
 std::string Excerpt(std::string_view text, size_t max_bytes) {
@@ -100,7 +117,12 @@ ApiError TransportError(int http_status, std::string code, std::string message) 
           .message = std::move(message)};
 }
 
-std::string ErrorBody(const ApiError& error) {
+std::string ErrorBody(const ApiError& error, ErrorForm form) {
+  if (form == ErrorForm::kOllama) return ToText({{"error", error.message}});
+  if (form == ErrorForm::kAnthropic) {
+    return ToText({{"type", "error"},
+                   {"error", {{"type", AnthropicType(error)}, {"message", error.message}}}});
+  }
   return ToText({{"error",
                   {{"message", error.message},
                    {"type", error.type},

@@ -72,7 +72,12 @@ ApiError UnsupportedField(std::string param, std::string message);
 // Any other: an error of the transport (404 for a path, 405, 413, 431, ...).
 ApiError TransportError(int http_status, std::string code, std::string message);
 
-// {"error": {...}} as JSON text. Always valid UTF-8.
-std::string ErrorBody(const ApiError& error);
+// How an API says what went wrong:
+//   kOpenAi     {"error": {message, type, param, code}}
+//   kAnthropic  {"type": "error", "error": {type, message}}, with Anthropic's types
+//   kOllama     {"error": message}
+enum class ErrorForm { kOpenAi, kAnthropic, kOllama };
+// As JSON text. Always valid UTF-8.
+std::string ErrorBody(const ApiError& error, ErrorForm form = ErrorForm::kOpenAi);
 
 }  // namespace trellis

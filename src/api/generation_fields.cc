@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "api/cache_fields.h"
+#include "api/format_fields.h"
 
 namespace trellis {
 namespace {
@@ -21,34 +22,6 @@ constexpr int64_t kMaxLogprobs = 20;
 constexpr size_t kMaxBiases = 4096;
 
 // --- Sampling ---
-
-void ReadSampling(FieldReader& reader, SamplingFields* out) {
-  reader.Number("temperature", 0, 100, &out->temperature);
-  reader.Number("top_p", 0, 1, &out->top_p);
-  reader.Number("min_p", 0, 1, &out->min_p);
-  reader.Number("typ_p", 0, 1, &out->typical_p);
-  reader.Number("typical_p", 0, 1, &out->typical_p);
-  reader.Number("repeat_penalty", 0.01, 100, &out->repetition_penalty);
-  reader.Number("repetition_penalty", 0.01, 100, &out->repetition_penalty);
-  reader.Number("presence_penalty", -2, 2, &out->presence_penalty);
-  reader.Number("frequency_penalty", -2, 2, &out->frequency_penalty);
-
-  int64_t top_k = out->top_k;
-  reader.Integer("top_k", -1, kInt32Max, &top_k);
-  out->top_k = static_cast<int32_t>(std::max<int64_t>(top_k, 0));
-
-  int64_t last_n = out->penalty_last_n;
-  reader.Integer("repeat_last_n", -1, kInt32Max, &last_n);
-  reader.Integer("penalty_last_n", -1, kInt32Max, &last_n);
-  out->penalty_last_n = static_cast<int32_t>(last_n);
-}
-
-void ReadSeed(FieldReader& reader, std::optional<int64_t>* out) {
-  int64_t seed = -1;
-  reader.Integer("seed", std::numeric_limits<int64_t>::min(), std::numeric_limits<int64_t>::max(),
-                 &seed);
-  if (seed != -1) *out = seed;
-}
 
 std::optional<TokenId> ParseTokenKey(std::string_view key) {
   TokenId id = 0;
@@ -127,36 +100,6 @@ void ReadLogprobs(FieldReader& reader, LogprobsForm form, SamplingFields* out) {
 
 // --- When it ends ---
 
-void ReadStop(FieldReader& reader, std::vector<std::string>* out) {
-  const Json* value = reader.Find("stop");
-  if (value == nullptr) return;
-  if (!value->is_string() && !value->is_array()) {
-    return reader.FailType("stop", "a string or an array of strings", *value);
-  }
-  const size_t count = value->is_array() ? value->size() : 1;
-  if (count > kMaxStops) {
-    return reader.Fail(InvalidField(
-        "stop", fmt::format("stop has {} strings; at most {} are taken", count, kMaxStops)));
-  }
-  for (size_t i = 0; i < count; i++) {
-    const std::string param = value->is_array() ? fmt::format("stop[{}]", i) : "stop";
-    std::string text;
-    reader.StringValue(value->is_array() ? (*value)[i] : *value, param, &text);
-    if (text.size() > kMaxStopBytes) {
-      return reader.Fail(InvalidField(param, fmt::format("{} has {} bytes; at most {} are taken",
-                                                         param, text.size(), kMaxStopBytes)));
-    }
-    if (!text.empty()) out->push_back(std::move(text));  // some clients send "" for none
-  }
-}
-
-void ReadName(FieldReader& reader, const char* name, std::string* out) {
-  reader.String(name, out);
-  if (out->size() <= kMaxNameBytes) return;
-  reader.Fail(InvalidField(name, fmt::format("{} has {} bytes; at most {} are taken", name,
-                                             out->size(), kMaxNameBytes)));
-}
-
 // -1 asks for no limit, as llama-server's n_predict does. The newest name wins.
 void ReadMaxTokens(FieldReader& reader, size_t* out) {
   for (const char* name : {"n_predict", "max_tokens", "max_completion_tokens"}) {
@@ -196,15 +139,12 @@ struct Unsupported {
 };
 
 const std::vector<Unsupported>& UnsupportedFields() {
-  static const char kConstrained[] = "answers cannot be constrained to a grammar or schema yet";
+  static const char kConstrained[] = "use response_format, json_schema or grammar";
   static const char kSampler[] = "this sampler is not available";
   static const char kTemplate[] = "the model's own chat template is always used";
   static const std::vector<Unsupported> fields = {
       {"functions", "use tools, which took their place", {Json::array()}},
       {"function_call", "use tool_choice, which took its place", {"none", "auto"}},
-      {"response_format", kConstrained, {{{"type", "text"}}}},
-      {"grammar", kConstrained, {""}},
-      {"json_schema", kConstrained, {Json::object()}},
       {"guided_json", kConstrained, {}},
       {"guided_regex", kConstrained, {""}},
       {"guided_choice", kConstrained, {Json::array()}},
@@ -240,7 +180,6 @@ const std::vector<Unsupported>& UnsupportedFields() {
       {"use_beam_search", kSampler, {false}},
       {"min_tokens", "an answer ends where the model ends it", {0}},
       {"prompt_logprobs", "there are no logprobs of the prompt", {0}},
-      {"suffix", "filling in before a suffix is not available", {""}},
       {"stop_token_ids", "use stop with text", {Json::array()}},
       {"lora", "there are no adapters here", {Json::array()}},
       {"lora_request", "there are no adapters here", {Json::object()}},
@@ -280,19 +219,80 @@ void ReadNumChoices(FieldReader& reader, LogprobsForm form, GenerationFields* ou
 
 }  // namespace
 
-void ReadGenerationFields(FieldReader& reader, LogprobsForm form, GenerationFields* out) {
+void ReadSampling(FieldReader& reader, SamplingFields* out) {
+  reader.Number("temperature", 0, 100, &out->temperature);
+  reader.Number("top_p", 0, 1, &out->top_p);
+  reader.Number("min_p", 0, 1, &out->min_p);
+  reader.Number("typ_p", 0, 1, &out->typical_p);
+  reader.Number("typical_p", 0, 1, &out->typical_p);
+  reader.Number("repeat_penalty", 0.01, 100, &out->repetition_penalty);
+  reader.Number("repetition_penalty", 0.01, 100, &out->repetition_penalty);
+  reader.Number("presence_penalty", -2, 2, &out->presence_penalty);
+  reader.Number("frequency_penalty", -2, 2, &out->frequency_penalty);
+
+  int64_t top_k = out->top_k;
+  reader.Integer("top_k", -1, kInt32Max, &top_k);
+  out->top_k = static_cast<int32_t>(std::max<int64_t>(top_k, 0));
+
+  int64_t last_n = out->penalty_last_n;
+  reader.Integer("repeat_last_n", -1, kInt32Max, &last_n);
+  reader.Integer("penalty_last_n", -1, kInt32Max, &last_n);
+  out->penalty_last_n = static_cast<int32_t>(last_n);
+}
+
+void ReadSeed(FieldReader& reader, std::optional<int64_t>* out) {
+  int64_t seed = -1;
+  reader.Integer("seed", std::numeric_limits<int64_t>::min(), std::numeric_limits<int64_t>::max(),
+                 &seed);
+  if (seed != -1) *out = seed;
+}
+
+void ReadStop(FieldReader& reader, const char* name, std::vector<std::string>* out) {
+  const Json* value = reader.Find(name);
+  if (value == nullptr) return;
+  if (!value->is_string() && !value->is_array()) {
+    return reader.FailType(name, "a string or an array of strings", *value);
+  }
+  const size_t count = value->is_array() ? value->size() : 1;
+  if (count > kMaxStops) {
+    return reader.Fail(InvalidField(
+        name, fmt::format("{} has {} strings; at most {} are taken", name, count, kMaxStops)));
+  }
+  for (size_t i = 0; i < count; i++) {
+    const std::string param = value->is_array() ? fmt::format("{}[{}]", name, i) : name;
+    std::string text;
+    reader.StringValue(value->is_array() ? (*value)[i] : *value, param, &text);
+    if (text.size() > kMaxStopBytes) {
+      return reader.Fail(InvalidField(param, fmt::format("{} has {} bytes; at most {} are taken",
+                                                         param, text.size(), kMaxStopBytes)));
+    }
+    if (!text.empty()) out->push_back(std::move(text));  // some clients send "" for none
+  }
+}
+
+void ReadName(FieldReader& reader, const char* name, std::string* out) {
+  reader.String(name, out);
+  if (out->size() <= kMaxNameBytes) return;
+  reader.Fail(InvalidField(name, fmt::format("{} has {} bytes; at most {} are taken", name,
+                                             out->size(), kMaxNameBytes)));
+}
+
+void ReadGenerationFields(FieldReader& reader, std::string_view body, LogprobsForm form,
+                          GenerationFields* out) {
   reader.String("model", &out->model);
   ReadSampling(reader, &out->sampling);
   ReadSeed(reader, &out->sampling.seed);
   ReadLogitBias(reader, &out->sampling);
   ReadLogprobs(reader, form, &out->sampling);
-  ReadStop(reader, &out->stop);
+  ReadStop(reader, "stop", &out->stop);
+  ReadFormat(reader, body, &out->format);
   ReadMaxTokens(reader, &out->max_tokens);
   ReadStream(reader, out);
   ReadNumChoices(reader, form, out);
   reader.Bool("ignore_eos", &out->ignore_eos);
   reader.Bool("cache_prompt", &out->cache_prompt);
   reader.Bool("cache_report", &out->cache_report);
+  reader.Bool("return_progress", &out->return_progress);
   ReadName(reader, "cache_salt", &out->cache_salt);
   ReadName(reader, "user", &out->user);
   ReadName(reader, "prompt_cache_key", &out->prompt_cache_key);

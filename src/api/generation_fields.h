@@ -8,6 +8,16 @@ namespace trellis {
 
 enum class LogprobsForm { kChat, kCompletion };  // bool + top_logprobs, or one number
 
-void ReadGenerationFields(FieldReader& reader, LogprobsForm form, GenerationFields* out);
+// Parts of it that other APIs have too.
+void ReadSampling(FieldReader& reader, SamplingFields* out);
+void ReadSeed(FieldReader& reader, std::optional<int64_t>* out);
+// Stop strings are in `name`.
+void ReadStop(FieldReader& reader, const char* name, std::vector<std::string>* out);
+// Up to 256 bytes, which stay in memory with what is kept under them.
+void ReadName(FieldReader& reader, const char* name, std::string* out);
+
+// `body` is the text that `reader` reads.
+void ReadGenerationFields(FieldReader& reader, std::string_view body, LogprobsForm form,
+                          GenerationFields* out);
 
 }  // namespace trellis

@@ -42,24 +42,41 @@ size_t EndOfValue(std::string_view text, size_t begin) {
   return text.size();
 }
 
+size_t SkipSpace(std::string_view text, size_t i) {
+  return std::min(text.find_first_not_of(kJsonSpace, i), text.size());
+}
+
+// Where the next member or element begins, behind one that ends at `end`.
+size_t NextOne(std::string_view text, size_t end) {
+  end = SkipSpace(text, end);
+  return end < text.size() && text[end] == ',' ? SkipSpace(text, end + 1) : end;
+}
+
 }  // namespace
 
 std::string_view RawMember(std::string_view text, std::string_view name) {
   std::string_view found;
-  const auto skip_space = [&](size_t i) {
-    return std::min(text.find_first_not_of(kJsonSpace, i), text.size());
-  };
-  size_t i = skip_space(text.find('{') + 1);
+  size_t i = SkipSpace(text, text.find('{') + 1);
   while (i < text.size() && text[i] == '"') {
     const size_t key_end = EndOfValue(text, i);
     const bool is_it = Json::parse(text.substr(i, key_end - i)) == name;  // it may have escapes
-    const size_t begin = skip_space(skip_space(key_end) + 1);
+    const size_t begin = SkipSpace(text, SkipSpace(text, key_end) + 1);
     const size_t end = EndOfValue(text, begin);
     if (is_it) found = text.substr(begin, end - begin);
-    i = skip_space(end);
-    if (i < text.size() && text[i] == ',') i = skip_space(i + 1);
+    i = NextOne(text, end);
   }
   return found;
+}
+
+std::vector<std::string_view> RawElements(std::string_view text) {
+  std::vector<std::string_view> elements;
+  size_t i = SkipSpace(text, text.find('[') + 1);
+  while (i < text.size() && text[i] != ']') {
+    const size_t end = EndOfValue(text, i);
+    elements.push_back(text.substr(i, end - i));
+    i = NextOne(text, end);
+  }
+  return elements;
 }
 
 size_t NestingDepth(std::string_view text) {

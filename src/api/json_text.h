@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "api/errors.h"
 
@@ -27,6 +28,9 @@ std::string ToText(const OrderedJson& value);
 // forgets the order of members. Of several the last, which parsing keeps too; empty when there is
 // none. REQUIRES: ParseJson(text) gives an object.
 std::string_view RawMember(std::string_view text, std::string_view name);
+
+// The same of the elements of the array that `text` is.
+std::vector<std::string_view> RawElements(std::string_view text);
 
 // How deep objects and arrays are nested, without parsing: right for JSON text, and for any other
 // text at least as deep as a parser can get before it notices.

@@ -11,6 +11,7 @@
 #include "api/field_reader.h"
 #include "api/generation_fields.h"
 #include "api/json_text.h"
+#include "api/message_fields.h"
 #include "api/tool_fields.h"
 
 namespace trellis {
@@ -62,28 +63,14 @@ void ReadContent(FieldReader& reader, const Json& value, const std::string& para
   }
 }
 
-void ReadRole(FieldReader& reader, std::string* out) {
-  const std::string param = reader.ParamOf("role");
-  if (reader.Find("role") == nullptr) {
-    return reader.Fail(InvalidField(param, param + " is missing"));
-  }
-  reader.String("role", out);
-  if (reader.ok() && std::find(kRoles.begin(), kRoles.end(), *out) == kRoles.end()) {
-    reader.Fail(InvalidField(param, fmt::format("{} is \"{}\"; it must be system, developer, user, "
-                                                "assistant or tool",
-                                                param, Excerpt(*out))));
-  }
-  // OpenAI's newer name; templates of open models know the older one.
-  if (*out == "developer") *out = "system";
-}
-
-// `messages`: how many there are with this one.
-void ReadMessage(FieldReader& body, const Json& value, const std::string& param, size_t messages,
-                 ChatMessage* out, std::vector<CacheBreakpoint>* breakpoints) {
+// `text`: the message as it is written. `messages`: how many there are with this one.
+void ReadMessage(FieldReader& body, const Json& value, std::string_view text,
+                 const std::string& param, size_t messages, ChatMessage* out,
+                 std::vector<CacheBreakpoint>* breakpoints) {
   if (!value.is_object()) return body.FailType(param, "an object", value);
   FieldReader reader(value, param);
   ReadRole(reader, &out->role);
-  ReadToolCalls(reader, &out->tool_calls_json);
+  ReadToolCalls(reader, text, &out->tool_calls_json);
   const std::string content_param = reader.ParamOf("content");
   if (const Json* content = reader.Find("content")) {
     ReadContent(reader, *content, content_param, messages, out, breakpoints);
@@ -97,7 +84,7 @@ void ReadMessage(FieldReader& body, const Json& value, const std::string& param,
   if (!reader.ok()) body.Fail(reader.error());
 }
 
-void ReadMessages(FieldReader& reader, std::vector<ChatMessage>* out,
+void ReadMessages(FieldReader& reader, std::string_view body, std::vector<ChatMessage>* out,
                   std::vector<CacheBreakpoint>* breakpoints) {
   const Json* value = reader.Find("messages");
   if (value == nullptr) return reader.Fail(InvalidField("messages", "messages is missing"));
@@ -106,8 +93,9 @@ void ReadMessages(FieldReader& reader, std::vector<ChatMessage>* out,
     return reader.Fail(InvalidField("messages", "messages must hold at least one message"));
   }
   out->resize(value->size());
+  const std::vector<std::string_view> texts = RawElements(RawMember(body, "messages"));
   for (size_t i = 0; i < value->size() && reader.ok(); i++) {
-    ReadMessage(reader, (*value)[i], fmt::format("messages[{}]", i), i + 1, &(*out)[i],
+    ReadMessage(reader, (*value)[i], texts[i], fmt::format("messages[{}]", i), i + 1, &(*out)[i],
                 breakpoints);
   }
 }
@@ -142,25 +130,25 @@ void ReadTokens(FieldReader& reader, const Json& value, const std::string& param
   }
 }
 
-void ReadPrompts(FieldReader& reader, std::vector<Prompt>* out) {
-  const Json* value = reader.Find("prompt");
-  if (value == nullptr) return reader.Fail(InvalidField("prompt", "prompt is missing"));
+// Of the field `name`.
+void ReadPrompts(FieldReader& reader, const char* name, std::vector<Prompt>* out) {
+  const Json* value = reader.Find(name);
+  if (value == nullptr) return reader.Fail(InvalidField(name, fmt::format("{} is missing", name)));
   if (value->is_string()) {
     out->emplace_back(value->get<std::string>());
     return;
   }
   if (!value->is_array()) {
-    return reader.FailType("prompt", "a string, an array of token ids, or an array of these",
-                           *value);
+    return reader.FailType(name, "a string, an array of token ids, or an array of these", *value);
   }
-  if (value->empty()) return reader.Fail(InvalidField("prompt", "prompt is empty"));
+  if (value->empty()) return reader.Fail(InvalidField(name, fmt::format("{} is empty", name)));
   if (value->front().is_number()) {
-    ReadTokens(reader, *value, "prompt", &std::get<1>(out->emplace_back(std::vector<TokenId>())));
+    ReadTokens(reader, *value, name, &std::get<1>(out->emplace_back(std::vector<TokenId>())));
     return;
   }
   for (size_t i = 0; i < value->size() && reader.ok(); i++) {
     const Json& item = (*value)[i];
-    const std::string param = fmt::format("prompt[{}]", i);
+    const std::string param = fmt::format("{}[{}]", name, i);
     if (item.is_string()) {
       out->emplace_back(item.get<std::string>());
     } else if (item.is_array() && !item.empty()) {
@@ -175,27 +163,91 @@ void ReadPrompts(FieldReader& reader, std::vector<Prompt>* out) {
 
 }  // namespace
 
+void ReadRole(FieldReader& reader, std::string* out) {
+  const std::string param = reader.ParamOf("role");
+  if (reader.Find("role") == nullptr) {
+    return reader.Fail(InvalidField(param, param + " is missing"));
+  }
+  reader.String("role", out);
+  if (reader.ok() && std::find(kRoles.begin(), kRoles.end(), *out) == kRoles.end()) {
+    reader.Fail(InvalidField(param, fmt::format("{} is \"{}\"; it must be system, developer, user, "
+                                                "assistant or tool",
+                                                param, Excerpt(*out))));
+  }
+  // OpenAI's newer name; templates of open models know the older one.
+  if (*out == "developer") *out = "system";
+}
+
 ApiResult<ChatRequest> ParseChatRequest(std::string_view body) {
   ApiResult<Json> json = ParseJson(body);
   if (!json.ok()) return json.error();
   FieldReader reader(json.value(), "");
   ChatRequest request;
-  ReadMessages(reader, &request.messages, &request.generation.breakpoints);
-  ReadTools(reader, body, &request.tools_json);
+  ReadMessages(reader, body, &request.messages, &request.generation.breakpoints);
+  ReadTools(reader, body, &request.tools_json, &request.tool_choice);
   ReadToolBreakpoints(reader, &request.generation.breakpoints);
-  ReadGenerationFields(reader, LogprobsForm::kChat, &request.generation);
+  ReadGenerationFields(reader, body, LogprobsForm::kChat, &request.generation);
   if (!reader.ok()) return reader.error();
   return request;
 }
 
-ApiResult<CompletionRequest> ParseCompletionRequest(std::string_view body) {
+namespace {
+
+// OpenAI's "suffix": the answer belongs between the prompt and this.
+void ReadSuffix(FieldReader& reader, CompletionRequest* request) {
+  std::string suffix;
+  reader.String("suffix", &suffix);
+  if (suffix.empty() || !reader.ok()) return;
+  const bool is_text =
+      request->prompts.size() == 1 && std::holds_alternative<std::string>(request->prompts[0]);
+  if (!is_text || request->echo) {
+    return reader.Fail(InvalidField("suffix", "suffix needs one prompt, a text, and no echo"));
+  }
+  request->infill = {.prefix = std::move(std::get<std::string>(request->prompts[0])),
+                     .suffix = std::move(suffix)};
+}
+
+// llama-server's: [{"filename", "text"}].
+void ReadExtraFiles(FieldReader& reader, std::vector<InfillText::File>* out) {
+  const Json* extra = reader.Find("input_extra");
+  if (extra == nullptr) return;
+  if (!extra->is_array()) return reader.FailType("input_extra", "an array of files", *extra);
+  for (size_t i = 0; i < extra->size() && reader.ok(); i++) {
+    const std::string param = fmt::format("input_extra[{}]", i);
+    if (!(*extra)[i].is_object()) return reader.FailType(param, "an object", (*extra)[i]);
+    FieldReader file((*extra)[i], param);
+    InfillText::File& made = out->emplace_back(InfillText::File{.name = "tmp", .text = ""});
+    file.String("filename", &made.name);
+    file.String("text", &made.text);
+    if (!file.ok()) reader.Fail(file.error());
+  }
+}
+
+void ReadInfill(FieldReader& reader, CompletionRequest* request) {
+  InfillText& infill = request->infill.emplace();
+  for (const char* name : {"input_prefix", "input_suffix"}) {
+    if (reader.Find(name) == nullptr)
+      reader.Fail(InvalidField(name, fmt::format("{} is missing", name)));
+  }
+  reader.String("input_prefix", &infill.prefix);
+  reader.String("input_suffix", &infill.suffix);
+  reader.String("prompt", &infill.begun);
+  ReadExtraFiles(reader, &infill.files);
+}
+
+enum class PromptForm { kPrompts, kInfill };
+
+ApiResult<CompletionRequest> ParseCompletion(std::string_view body, CompletionRequest request,
+                                             PromptForm form = PromptForm::kPrompts) {
   ApiResult<Json> json = ParseJson(body);
   if (!json.ok()) return json.error();
   FieldReader reader(json.value(), "");
-  CompletionRequest request;
-  request.generation.max_tokens = kCompletionMaxTokens;
-  ReadPrompts(reader, &request.prompts);
-  ReadGenerationFields(reader, LogprobsForm::kCompletion, &request.generation);
+  if (form == PromptForm::kInfill) {
+    ReadInfill(reader, &request);
+  } else {
+    ReadPrompts(reader, "prompt", &request.prompts);
+  }
+  ReadGenerationFields(reader, body, LogprobsForm::kCompletion, &request.generation);
   reader.Bool("echo", &request.echo);
   if (const Json* tools = reader.Find("tools"); tools != nullptr && !tools->empty()) {
     reader.Fail(UnsupportedField("tools", "tools are for chats, not for text completions"));
@@ -204,6 +256,7 @@ ApiResult<CompletionRequest> ParseCompletionRequest(std::string_view body) {
     reader.Fail(UnsupportedField(
         "echo", "echo with logprobs is not supported: there are no logprobs of the prompt"));
   }
+  if (form == PromptForm::kPrompts) ReadSuffix(reader, &request);
   const size_t num_choices = request.prompts.size() * request.generation.best_of;
   if (num_choices > kMaxChoices) {
     reader.Fail(InvalidField(
@@ -211,6 +264,63 @@ ApiResult<CompletionRequest> ParseCompletionRequest(std::string_view body) {
         fmt::format("{} prompts with {} answers each are more than the {} answers that one request "
                     "may have: send several requests",
                     request.prompts.size(), request.generation.best_of, kMaxChoices)));
+  }
+  if (!reader.ok()) return reader.error();
+  return request;
+}
+
+}  // namespace
+
+ApiResult<CompletionRequest> ParseCompletionRequest(std::string_view body) {
+  CompletionRequest request;
+  request.generation.max_tokens = kCompletionMaxTokens;
+  return ParseCompletion(body, std::move(request));
+}
+
+namespace {
+
+CompletionRequest LlamaDefaults() {
+  CompletionRequest request;
+  SamplingFields& sampling = request.generation.sampling;
+  sampling.temperature = 0.8f;
+  sampling.top_k = 40;
+  sampling.top_p = 0.95f;
+  sampling.min_p = 0.05f;
+  return request;
+}
+
+}  // namespace
+
+ApiResult<CompletionRequest> ParseLlamaCompletion(std::string_view body) {
+  return ParseCompletion(body, LlamaDefaults());
+}
+
+ApiResult<CompletionRequest> ParseLlamaInfill(std::string_view body) {
+  return ParseCompletion(body, LlamaDefaults(), PromptForm::kInfill);
+}
+
+ApiResult<EmbeddingsRequest> ParseEmbeddingsRequest(std::string_view body) {
+  ApiResult<Json> json = ParseJson(body);
+  if (!json.ok()) return json.error();
+  FieldReader reader(json.value(), "");
+  EmbeddingsRequest request;
+  ReadPrompts(reader, "input", &request.inputs);
+  ReadGenerationFields(reader, body, LogprobsForm::kCompletion, &request.generation);
+  if (request.inputs.size() > kMaxInputs) {
+    reader.Fail(InvalidField("input", fmt::format("input has {} texts; at most {} are taken",
+                                                  request.inputs.size(), kMaxInputs)));
+  }
+  std::string format = "float";
+  reader.String("encoding_format", &format);
+  if (reader.ok() && format != "float" && format != "base64") {
+    reader.Fail(InvalidField(
+        "encoding_format",
+        fmt::format("encoding_format is \"{}\"; it must be float or base64", Excerpt(format))));
+  }
+  request.base64 = format == "base64";
+  if (reader.Find("dimensions") != nullptr) {
+    reader.Fail(UnsupportedField("dimensions",
+                                 "dimensions is not supported: an embedding has the model's size"));
   }
   if (!reader.ok()) return reader.error();
   return request;

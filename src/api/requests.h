@@ -20,6 +20,7 @@
 #include "api/errors.h"
 #include "base/types.h"
 #include "text/chat_template.h"
+#include "text/infill.h"
 
 namespace trellis {
 
@@ -50,16 +51,25 @@ struct CacheBreakpoint {
   std::chrono::seconds lifetime{0};
 };
 
+// What the answer's text may be; both empty: anything.
+struct TextFormat {
+  std::string json_schema;  // as text, its members in the client's order
+  std::string grammar;      // GBNF; only one of the two
+  std::string param;        // where it comes from
+};
+
 // What both ways to ask for text share.
 struct GenerationFields {
   std::string model;  // empty: the one that is served
   SamplingFields sampling;
   std::vector<std::string> stop;
+  TextFormat format;
   size_t max_tokens = 0;   // 0: to the end of the context
   size_t num_choices = 1;  // n
   size_t best_of = 1;      // so many are sampled, and the n likeliest given; at least n
   bool stream = false;
-  bool include_usage = false;  // stream_options.include_usage
+  bool include_usage = false;    // stream_options.include_usage
+  bool return_progress = false;  // streams say how far the prompt is, as llama-server's
   bool ignore_eos = false;
   bool cache_prompt = true;
   bool cache_report = false;  // the answer says why prompt tokens were computed
@@ -71,14 +81,20 @@ struct GenerationFields {
   std::vector<CacheBreakpoint> breakpoints;
 };
 
+struct ToolChoice {
+  enum class Mode { kAuto, kNone, kRequired } mode = Mode::kAuto;
+  std::string name;              // of the one that is required; empty: any
+  std::optional<bool> parallel;  // several calls at once; none: as the model's template can
+};
+
 struct ChatRequest {
   GenerationFields generation;
   std::vector<ChatMessage> messages;  // at least one
-  // The tools that the model is told of, an array as JSON text; empty: none. The model may answer
-  // with a call, or not: tool_choice "none" and "auto" make the same prompt, as llama-server's do,
-  // so that they share their cached pages; "required" and named functions are refused. A call comes
-  // back as the text that the model wrote, in `content`; nothing parses it yet.
+  // The tools that the model is told of, an array as JSON text; empty: none. Whatever tool_choice
+  // says, the prompt is the same, so that they share their cached pages.
   std::string tools_json;
+  ToolChoice tool_choice;
+  bool thinks = true;  // as far as the model's template can say it
 };
 
 using Prompt = std::variant<std::string, std::vector<TokenId>>;
@@ -87,6 +103,7 @@ struct CompletionRequest {
   GenerationFields generation;
   std::vector<Prompt> prompts;  // at least one; choice p * n + i is the i-th answer to prompt p
   bool echo = false;            // the answer starts with the prompt
+  std::optional<InfillText> infill;  // instead of prompts
 };
 
 // At most this many answers (prompts x n) in one request.
@@ -95,6 +112,20 @@ inline constexpr size_t kMaxChoices = 128;
 ApiResult<ChatRequest> ParseChatRequest(std::string_view body);
 // Without max_tokens an answer has 16, as OpenAI's.
 ApiResult<CompletionRequest> ParseCompletionRequest(std::string_view body);
+// llama-server's own form of it, with its defaults: to the end of the context, temperature 0.8, ...
+ApiResult<CompletionRequest> ParseLlamaCompletion(std::string_view body);
+// Its POST /infill: input_prefix, input_suffix, input_extra, prompt.
+ApiResult<CompletionRequest> ParseLlamaInfill(std::string_view body);
+
+// POST /v1/embeddings.
+struct EmbeddingsRequest {
+  GenerationFields generation;  // of these: model, user, cache_salt, ...
+  std::vector<Prompt> inputs;   // at least one
+  bool base64 = false;          // of f32, little-endian, instead of numbers
+};
+// At most this many inputs in one request.
+inline constexpr size_t kMaxInputs = 2048;
+ApiResult<EmbeddingsRequest> ParseEmbeddingsRequest(std::string_view body);
 
 // What POST /v1/cache/pin and /v1/cache/warm say beside a request for an answer.
 struct PinFields {

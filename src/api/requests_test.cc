@@ -120,6 +120,29 @@ TEST(ChatRequestTest, ValuesThatAskForNothingAreNoError) {
   EXPECT_TRUE(parsed.ok()) << parsed.error().message;
 }
 
+TEST(ChatRequestTest, FormatsOfTheAnswer) {
+  const auto format = [](const char* fields) {
+    auto parsed = ParseChatRequest(Chat(fields));
+    EXPECT_TRUE(parsed.ok()) << parsed.error().message;
+    return parsed.value().generation.format;
+  };
+  const TextFormat none = format(R"("response_format":{"type":"text"},"json_schema":{})");
+  EXPECT_EQ(none.json_schema + none.grammar + none.param, "");
+  EXPECT_EQ(format(R"("response_format":{"type":"json_object"})").json_schema,
+            R"({"type": "object"})");
+  EXPECT_EQ(
+      format(R"("response_format":{"type":"json_object","schema":{"b":1,"a":2}})").json_schema,
+      R"({"b":1,"a":2})")
+      << "as the client wrote it: its order is the answer's";
+  const TextFormat strict = format(R"("response_format":{"type":"json_schema","json_schema":{
+      "name":"n","strict":true,"schema":{"properties":{"not":{"type":"string"}}}}})");
+  EXPECT_EQ(strict.json_schema, R"({"properties":{"not":{"type":"string"}}})")
+      << "a member may be called as a keyword";
+  EXPECT_EQ(strict.param, "response_format.json_schema.schema");
+  EXPECT_EQ(format(R"("json_schema":{"type":"array"})").param, "json_schema");
+  EXPECT_EQ(format(R"("grammar":"root ::= \"a\"")").grammar, "root ::= \"a\"");
+}
+
 TEST(CompletionRequestTest, TheBestOfSeveral) {
   const auto parse = [](const char* fields) {
     return ParseCompletionRequest(std::string(R"({"prompt":"a",)") + fields + "}");
@@ -320,17 +343,33 @@ INSTANTIATE_TEST_SUITE_P(
                  "tools[0].function.parameters", "invalid_type"},
         BadField{R"("tools":[{"function":{"name":"f","description":5}}])",
                  "tools[0].function.description", "invalid_type"},
-        BadField{R"("tool_choice":"required")", "tool_choice", "unsupported"},
+        BadField{R"("tool_choice":"required")", "tool_choice", "invalid_value"},
         BadField{R"("tool_choice":{"type":"function","function":{"name":"f"}})", "tool_choice",
-                 "unsupported"},
+                 "invalid_value"},
+        BadField{R"("tools":[{"function":{"name":"g"}}],
+                    "tool_choice":{"type":"function","function":{"name":"f"}})",
+                 "tool_choice.function.name", "invalid_value"},
+        BadField{R"("tools":[{"function":{"name":"g"}}],"tool_choice":{"type":"allowed_tools"})",
+                 "tool_choice.type", "unsupported"},
         BadField{R"("tool_choice":"maybe")", "tool_choice", "invalid_value"},
         BadField{R"("tool_choice":5)", "tool_choice", "invalid_type"},
         BadField{R"("parallel_tool_calls":"yes")", "parallel_tool_calls", "invalid_type"},
         BadField{R"("functions":[{"name":"f"}])", "functions", "unsupported"},
         BadField{R"("function_call":{"name":"f"})", "function_call", "unsupported"},
-        BadField{R"("response_format":{"type":"json_schema","json_schema":{}})", "response_format",
-                 "unsupported"},
-        BadField{R"("response_format":{"type":"json_object"})", "response_format", "unsupported"},
+        BadField{R"("response_format":{"type":"json_schema","json_schema":{}})",
+                 "response_format.json_schema.schema", "invalid_value"},
+        BadField{R"("response_format":{"type":"json_schema"})", "response_format.json_schema",
+                 "invalid_value"},
+        BadField{R"("response_format":{"type":"json_schema","json_schema":{"schema":[]}})",
+                 "response_format.json_schema.schema", "invalid_type"},
+        BadField{R"("response_format":{"type":"xml"})", "response_format.type", "invalid_value"},
+        BadField{R"("response_format":"json")", "response_format", "invalid_type"},
+        BadField{R"("json_schema":{"properties":{"a":{"items":{"uniqueItems":true}}}})",
+                 "json_schema", "unsupported"},
+        BadField{R"("json_schema":{"anyOf":[{"not":{}}]})", "json_schema", "unsupported"},
+        BadField{R"("response_format":{"type":"json_object"},"grammar":"root ::= \"a\"")",
+                 "response_format", "invalid_value"},
+        BadField{R"("grammar":5)", "grammar", "invalid_type"},
         BadField{R"("min_tokens":4)", "min_tokens", "unsupported"}));
 
 struct BadBody {
@@ -471,7 +510,30 @@ INSTANTIATE_TEST_SUITE_P(
                     BadBody{R"({"prompt":"a","logprobs":true})", "logprobs"},
                     BadBody{R"({"prompt":"a","echo":true,"logprobs":0})", "echo"},
                     BadBody{R"({"prompt":"a","tools":[{}]})", "tools"},
-                    BadBody{R"({"prompt":"a","suffix":"b"})", "suffix"}));
+                    BadBody{R"({"prompt":[1],"suffix":"b"})", "suffix"},
+                    BadBody{R"({"prompt":["a","b"],"suffix":"b"})", "suffix"},
+                    BadBody{R"({"prompt":"a","suffix":"b","echo":true})", "suffix"}));
+
+TEST(CompletionRequestTest, ASuffixIsFilledInBefore) {
+  auto parsed = ParseCompletionRequest(R"({"prompt":"a","suffix":"b"})");
+  ASSERT_TRUE(parsed.ok());
+  ASSERT_TRUE(parsed.value().infill);
+  EXPECT_EQ(parsed.value().infill->prefix, "a");
+  EXPECT_EQ(parsed.value().infill->suffix, "b");
+  auto infill = ParseLlamaInfill(
+      R"({"input_prefix":"a","input_suffix":"","prompt":"c","input_extra":[{"text":"t"},{"filename":"f","text":"u"}]})");
+  ASSERT_TRUE(infill.ok()) << infill.error().message;
+  EXPECT_EQ(infill.value().infill->begun, "c");
+  ASSERT_EQ(infill.value().infill->files.size(), 2u);
+  EXPECT_EQ(infill.value().infill->files[0].name, "tmp");
+  EXPECT_EQ(infill.value().infill->files[1].text, "u");
+  EXPECT_EQ(infill.value().generation.max_tokens, 0u);
+  EXPECT_EQ(ParseLlamaInfill(R"({"input_prefix":"a"})").error().param, "input_suffix");
+  EXPECT_EQ(ParseLlamaInfill(R"({"input_prefix":"a","input_suffix":"b","input_extra":[1]})")
+                .error()
+                .param,
+            "input_extra[0]");
+}
 
 // --- Tokenize ---
 

@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstring>
 
-#include "api/json_text.h"
+#include "api/answer_json.h"
 
 namespace trellis {
 namespace {
@@ -78,7 +80,8 @@ OrderedJson UsageJson(const Usage& usage) {
   return {{"prompt_tokens", usage.prompt_tokens},
           {"completion_tokens", usage.completion_tokens},
           {"total_tokens", usage.prompt_tokens + usage.completion_tokens},
-          {"prompt_tokens_details", {{"cached_tokens", usage.cached_tokens}}}};
+          {"prompt_tokens_details", {{"cached_tokens", usage.cached_tokens}}},
+          {"completion_tokens_details", {{"reasoning_tokens", usage.reasoning_tokens}}}};
 }
 
 // a / b, and 0 where there is nothing to divide: JSON has no infinity.
@@ -98,6 +101,94 @@ OrderedJson CacheReportJson(const CacheReport& report) {
   return json;
 }
 
+OrderedJson HeadJson(const AnswerHead& head, const char* object) {
+  return {{"id", head.id},
+          {"object", object},
+          {"created", head.created},
+          {"model", head.model},
+          {"system_fingerprint", head.fingerprint},
+          {"seed", head.seed}};
+}
+
+const char* ChunkObject(AnswerForm form) {
+  return form == AnswerForm::kChat ? "chat.completion.chunk" : "text_completion";
+}
+
+OrderedJson FunctionJson(const AnswerDelta::Call& call) {
+  OrderedJson function = OrderedJson::object();
+  if (!call.name.empty()) function["name"] = call.name;
+  function["arguments"] = call.arguments;
+  return function;
+}
+
+OrderedJson CallsJson(const std::vector<AnswerDelta::Call>& calls) {
+  OrderedJson list = OrderedJson::array();
+  for (const AnswerDelta::Call& call : calls)
+    list.push_back({{"id", call.id}, {"type", "function"}, {"function", FunctionJson(call)}});
+  return list;
+}
+
+OrderedJson WholeMessage(const ChoiceText& choice) {
+  const bool has_content = !choice.text.empty() || choice.calls.empty();
+  OrderedJson message = {{"role", "assistant"},
+                         {"content", has_content ? OrderedJson(choice.text) : OrderedJson(nullptr)},
+                         {"refusal", nullptr}};
+  if (!choice.thoughts.empty()) message["reasoning_content"] = choice.thoughts;
+  if (!choice.calls.empty()) message["tool_calls"] = CallsJson(choice.calls);
+  return message;
+}
+
+// A call's first delta has its id and name; all have arguments.
+OrderedJson DeltaOf(const ChoiceText& piece) {
+  OrderedJson delta = OrderedJson::object();
+  if (!piece.thoughts.empty()) delta["reasoning_content"] = piece.thoughts;
+  if (!piece.text.empty()) delta["content"] = piece.text;
+  for (const AnswerDelta::Call& call : piece.calls) {
+    OrderedJson item = {{"index", call.index}};
+    if (!call.id.empty()) {
+      item["id"] = call.id;
+      item["type"] = "function";
+    }
+    item["function"] = FunctionJson(call);
+    delta["tool_calls"].push_back(std::move(item));
+  }
+  return delta;
+}
+
+OrderedJson WholeChoice(AnswerForm form, const ChoiceText& choice) {
+  if (form == AnswerForm::kCompletion) {
+    return {{"index", choice.index},
+            {"text", choice.text},
+            {"logprobs", CompletionLogprobs(choice)},
+            {"finish_reason", FinishReasonOf(choice)}};
+  }
+  return {{"index", choice.index},
+          {"message", WholeMessage(choice)},
+          {"logprobs", ChatLogprobs(choice)},
+          {"finish_reason", FinishReasonOf(choice)}};
+}
+
+OrderedJson ChunkWith(const AnswerHead& head, OrderedJson choice, UsageField usage) {
+  OrderedJson chunk = HeadJson(head, ChunkObject(head.form));
+  chunk["choices"] = OrderedJson::array({std::move(choice)});
+  if (usage == UsageField::kNull) chunk["usage"] = nullptr;
+  return chunk;
+}
+
+OrderedJson PieceChunk(const AnswerHead& head, const ChoiceText& piece, UsageField usage) {
+  if (head.form == AnswerForm::kCompletion)
+    return ChunkWith(head, WholeChoice(head.form, piece), usage);
+  return ChunkWith(
+      head,
+      {{"index", piece.index},
+       {"delta", DeltaOf(piece)},
+       {"logprobs", piece.logprobs.empty() ? OrderedJson(nullptr) : ChatLogprobs(piece)},
+       {"finish_reason", FinishReasonOf(piece)}},
+      usage);
+}
+
+}  // namespace
+
 OrderedJson TimingsJson(const Timings& t) {
   const auto prompt = static_cast<double>(t.computed_tokens);
   const auto predicted = static_cast<double>(t.predicted_tokens);
@@ -116,40 +207,12 @@ OrderedJson TimingsJson(const Timings& t) {
   return json;
 }
 
-OrderedJson HeadJson(const AnswerHead& head, const char* object) {
-  return {{"id", head.id},
-          {"object", object},
-          {"created", head.created},
-          {"model", head.model},
-          {"system_fingerprint", head.fingerprint},
-          {"seed", head.seed}};
+OrderedJson ProgressJson(const PromptProgressFields& progress) {
+  return {{"total", progress.total},
+          {"cache", progress.cached},
+          {"processed", progress.done},
+          {"time_ms", progress.ms}};
 }
-
-const char* ChunkObject(AnswerForm form) {
-  return form == AnswerForm::kChat ? "chat.completion.chunk" : "text_completion";
-}
-
-OrderedJson WholeChoice(AnswerForm form, const ChoiceText& choice) {
-  if (form == AnswerForm::kCompletion) {
-    return {{"index", choice.index},
-            {"text", choice.text},
-            {"logprobs", CompletionLogprobs(choice)},
-            {"finish_reason", FinishReasonOf(choice)}};
-  }
-  return {{"index", choice.index},
-          {"message", {{"role", "assistant"}, {"content", choice.text}, {"refusal", nullptr}}},
-          {"logprobs", ChatLogprobs(choice)},
-          {"finish_reason", FinishReasonOf(choice)}};
-}
-
-OrderedJson ChunkWith(const AnswerHead& head, OrderedJson choice, UsageField usage) {
-  OrderedJson chunk = HeadJson(head, ChunkObject(head.form));
-  chunk["choices"] = OrderedJson::array({std::move(choice)});
-  if (usage == UsageField::kNull) chunk["usage"] = nullptr;
-  return chunk;
-}
-
-}  // namespace
 
 void Timings::Add(const Timings& other) {
   cached_tokens += other.cached_tokens;
@@ -172,6 +235,10 @@ std::string AnswerJson(const AnswerHead& head, const std::vector<ChoiceText>& ch
   return ToText(answer);
 }
 
+std::string ToolCallsJson(const std::vector<AnswerDelta::Call>& calls) {
+  return calls.empty() ? "" : ToText(CallsJson(calls));
+}
+
 std::string RoleChunk(const AnswerHead& head, size_t choice, UsageField usage) {
   return ToText(ChunkWith(head,
                           {{"index", choice},
@@ -181,20 +248,16 @@ std::string RoleChunk(const AnswerHead& head, size_t choice, UsageField usage) {
                           usage));
 }
 
+std::string ProgressChunk(const AnswerHead& head, size_t choice, UsageField usage,
+                          const PromptProgressFields& progress) {
+  OrderedJson chunk = PieceChunk(head, {.index = choice}, usage);
+  chunk["prompt_progress"] = ProgressJson(progress);
+  return ToText(chunk);
+}
+
 std::string TextChunk(const AnswerHead& head, const ChoiceText& piece, UsageField usage,
                       const Timings* timings) {
-  OrderedJson choice;
-  if (head.form == AnswerForm::kCompletion) {
-    choice = WholeChoice(head.form, piece);
-  } else {
-    OrderedJson delta = OrderedJson::object();
-    if (!piece.text.empty()) delta["content"] = piece.text;
-    choice = {{"index", piece.index},
-              {"delta", std::move(delta)},
-              {"logprobs", piece.logprobs.empty() ? OrderedJson(nullptr) : ChatLogprobs(piece)},
-              {"finish_reason", FinishReasonOf(piece)}};
-  }
-  OrderedJson chunk = ChunkWith(head, std::move(choice), usage);
+  OrderedJson chunk = PieceChunk(head, piece, usage);
   if (timings != nullptr) chunk["timings"] = TimingsJson(*timings);
   return ToText(chunk);
 }
@@ -222,6 +285,56 @@ std::string WarmJson(const WarmResult& result) {
   return ToText(json);
 }
 
+namespace {
+
+// Of the bytes of `values`, little-endian; RFC 4648.
+std::string Base64(const std::vector<float>& values) {
+  static_assert(std::endian::native == std::endian::little);
+  constexpr std::string_view kDigits =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string bytes(values.size() * sizeof(float), '\0');
+  std::memcpy(bytes.data(), values.data(), bytes.size());
+  std::string text;
+  for (size_t i = 0; i < bytes.size(); i += 3) {
+    uint32_t group = 0;
+    for (size_t j = 0; j < 3; j++)
+      group = group << 8 | (i + j < bytes.size() ? static_cast<unsigned char>(bytes[i + j]) : 0u);
+    for (size_t j = 0; j < 4; j++)
+      text += i + j <= bytes.size() ? kDigits[group >> (18 - 6 * j) & 63] : '=';
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string EmbeddingsJson(const AnswerHead& head,
+                           const std::vector<std::vector<float>>& embeddings, const Usage& usage,
+                           bool base64) {
+  OrderedJson data = OrderedJson::array();
+  for (size_t i = 0; i < embeddings.size(); i++) {
+    data.push_back(
+        {{"object", "embedding"},
+         {"index", i},
+         {"embedding", base64 ? OrderedJson(Base64(embeddings[i])) : OrderedJson(embeddings[i])}});
+  }
+  return ToText(
+      {{"object", "list"},
+       {"data", std::move(data)},
+       {"model", head.model},
+       {"usage", {{"prompt_tokens", usage.prompt_tokens}, {"total_tokens", usage.prompt_tokens}}}});
+}
+
+std::string OllamaEmbeddingsJson(const AnswerHead& head,
+                                 const std::vector<std::vector<float>>& embeddings,
+                                 const Usage& usage, const Timings& timings) {
+  return ToText(
+      {{"model", head.model},
+       {"embeddings", embeddings},
+       {"total_duration", static_cast<int64_t>((timings.queued_ms + timings.prompt_ms) * 1e6)},
+       {"load_duration", 0},
+       {"prompt_eval_count", usage.prompt_tokens}});
+}
+
 std::string TokenizeJson(const std::vector<TokenId>& tokens) {
   return ToText({{"tokens", tokens}});
 }
@@ -234,6 +347,10 @@ std::string TokenizeWithPiecesJson(const std::vector<TokenPiece>& tokens) {
     list.push_back({{"id", token.id}, {"piece", std::move(piece)}});
   }
   return ToText({{"tokens", std::move(list)}});
+}
+
+std::string QuotedJson(const std::string& text) {
+  return ToText(text);
 }
 
 std::string DetokenizeJson(const std::string& text) {

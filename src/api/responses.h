@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/types.h"
+#include "text/answer_reader.h"
 
 namespace trellis {
 
@@ -22,8 +23,8 @@ struct AnswerHead {
   std::string id;       // chatcmpl-..., cmpl-...
   int64_t created = 0;  // seconds since 1970
   std::string model;
-  std::string fingerprint;  // system_fingerprint
-  int64_t seed = 0;         // the one given or the one drawn; choice i of a prompt uses seed + i
+  std::string fingerprint = {};  // system_fingerprint
+  int64_t seed = 0;  // the one given or the one drawn; choice i of a prompt uses seed + i
 };
 
 // cached + computed == prompt.
@@ -31,6 +32,13 @@ struct Usage {
   size_t prompt_tokens = 0;
   size_t cached_tokens = 0;
   size_t completion_tokens = 0;
+  size_t reasoning_tokens = 0;  // of these, thoughts, as far as their text alone tells
+};
+
+// How far a prompt of `total` tokens is: `cached` needed no computing, `done` are in the cache.
+struct PromptProgressFields {
+  size_t total = 0, cached = 0, done = 0;
+  double ms = 0;  // since the request began
 };
 
 // Why prompt tokens were computed; for requests with `cache_report`.
@@ -73,14 +81,20 @@ struct LogprobEntry {
 struct ChoiceText {
   size_t index = 0;
   std::string text = {};
+  std::string thoughts = {};                  // chats only: reasoning_content
+  std::vector<AnswerDelta::Call> calls = {};  // chats only
   bool has_logprobs = false;  // asked for; then `logprobs` is given even if it is empty
   std::vector<LogprobEntry> logprobs = {};
-  const char* finish_reason = nullptr;  // "stop", "length"; null: it goes on
+  std::string stop_hit = {};            // the stop string that ended it, if one did
+  const char* finish_reason = nullptr;  // "stop", "length", "tool_calls"; null: it goes on
 };
 
 // The whole answer.
 std::string AnswerJson(const AnswerHead& head, const std::vector<ChoiceText>& choices,
                        const Usage& usage, const Timings& timings);
+
+// Calls as a message has them, an array; empty when there are none.
+std::string ToolCallsJson(const std::vector<AnswerDelta::Call>& calls);
 
 // --- Streams: the text of one `data:` line each ---
 
@@ -88,6 +102,9 @@ enum class UsageField { kAbsent, kNull };  // null in every chunk but the last w
 
 // Chat only: the first chunk of a choice, which names the role.
 std::string RoleChunk(const AnswerHead& head, size_t choice, UsageField usage);
+// A chunk with llama-server's prompt_progress, without text.
+std::string ProgressChunk(const AnswerHead& head, size_t choice, UsageField usage,
+                          const PromptProgressFields& progress);
 // `timings` goes with the piece that finishes the answer, else it is null.
 std::string TextChunk(const AnswerHead& head, const ChoiceText& piece, UsageField usage,
                       const Timings* timings);
@@ -111,6 +128,14 @@ struct WarmResult {
 };
 std::string WarmJson(const WarmResult& result);
 
+// An embedding for each input.
+std::string EmbeddingsJson(const AnswerHead& head,
+                           const std::vector<std::vector<float>>& embeddings, const Usage& usage,
+                           bool base64);
+std::string OllamaEmbeddingsJson(const AnswerHead& head,
+                                 const std::vector<std::vector<float>>& embeddings,
+                                 const Usage& usage, const Timings& timings);
+
 struct TokenPiece {
   TokenId id = 0;
   std::string bytes;
@@ -118,6 +143,7 @@ struct TokenPiece {
 std::string TokenizeJson(const std::vector<TokenId>& tokens);  // {"tokens":[1,2]}
 std::string TokenizeWithPiecesJson(
     const std::vector<TokenPiece>& tokens);           // {"tokens":[{"id","piece"}]}
+std::string QuotedJson(const std::string& text);      // "..."
 std::string DetokenizeJson(const std::string& text);  // {"content":"..."}
 
 }  // namespace trellis

@@ -68,23 +68,32 @@ void CheckTool(FieldReader& body, const Json& tool, const std::string& param) {
   if (!function.ok()) body.Fail(function.error());
 }
 
-void CheckToolChoice(FieldReader& reader) {
-  bool parallel = true;  // how many calls to make at once is up to the model
+void ReadToolChoice(FieldReader& reader, ToolChoice* out) {
+  bool parallel = true;
   reader.Bool("parallel_tool_calls", &parallel);
+  if (reader.Find("parallel_tool_calls") != nullptr) out->parallel = parallel;
   const Json* choice = reader.Find("tool_choice");
   if (choice == nullptr) return;
-  if (!choice->is_string() && !choice->is_object()) {
-    return reader.FailType("tool_choice", "a string or an object", *choice);
+  if (choice->is_string()) {
+    const auto text = choice->get<std::string>();
+    if (text == "auto") return;
+    out->mode = text == "none" ? ToolChoice::Mode::kNone : ToolChoice::Mode::kRequired;
+    if (text == "none") return;
+    if (text != "required") {
+      return reader.Fail(InvalidField(
+          "tool_choice",
+          fmt::format("tool_choice is \"{}\"; it must be none, auto, required or a function",
+                      Excerpt(text))));
+    }
+  } else if (choice->is_object()) {
+    FieldReader object(*choice, "tool_choice");
+    CheckFunction(reader, object, "chosen");
+    if (!reader.ok()) return;
+    out->mode = ToolChoice::Mode::kRequired;
+    out->name = (*object.Find("function"))["name"].get<std::string>();
+  } else {
+    reader.FailType("tool_choice", "a string or an object", *choice);
   }
-  if (*choice == "none" || *choice == "auto") return;
-  if (choice->is_string() && *choice != "required") {
-    return reader.Fail(
-        InvalidField("tool_choice", fmt::format("tool_choice is \"{}\"; it must be none or auto",
-                                                Excerpt(choice->get<std::string>()))));
-  }
-  reader.Fail(UnsupportedField(
-      "tool_choice",
-      "tool_choice can be none or auto: a model cannot be made to call a tool here"));
 }
 
 // A mark for the cache (cache_control) is no part of the prompt: to move one is not to change it.
@@ -95,32 +104,130 @@ std::string WithoutMarks(std::string_view tools) {
   return parsed.dump();
 }
 
-}  // namespace
-
-void ReadTools(FieldReader& reader, std::string_view body, std::string* tools_json) {
-  CheckToolChoice(reader);
-  const Json* tools = reader.Find("tools");
-  if (tools == nullptr || !reader.ok()) return;
-  if (!tools->is_array()) return reader.FailType("tools", "an array", *tools);
-  if (tools->empty()) return;
-  for (size_t i = 0; i < tools->size() && reader.ok(); i++) {
-    CheckTool(reader, (*tools)[i], fmt::format("tools[{}]", i));
-  }
-  const std::string_view text = RawMember(body, "tools");
-  if (text.size() > kMaxToolBytes || HasLargeObject(*tools)) {
-    return reader.Fail(InvalidField(
-        "tools", fmt::format("tools is too large: at most {} bytes and {} members in one object",
-                             kMaxToolBytes, kMaxMembers)));
-  }
-  *tools_json = WithoutMarks(text);
+// Fails where JSON that keeps the order of members would take too long.
+void CheckToolSize(FieldReader& reader, std::string_view text, const Json& tools) {
+  if (text.size() <= kMaxToolBytes && !HasLargeObject(tools)) return;
+  reader.Fail(InvalidField(
+      "tools", fmt::format("tools is too large: at most {} bytes and {} members in one object",
+                           kMaxToolBytes, kMaxMembers)));
 }
 
-void ReadToolCalls(FieldReader& message, std::string* tool_calls_json) {
+// Of a flat tool, as a function in ReadTools' form. `ordered`: the same with its members in order.
+OrderedJson ReadFlatTool(FieldReader& tool, const FlatTools& form, const OrderedJson& ordered) {
+  std::string name, description;
+  tool.String("name", &name);
+  if (tool.ok() && name.empty()) {
+    tool.Fail(InvalidField(tool.ParamOf("name"), tool.ParamOf("name") + " is missing"));
+  }
+  tool.String("description", &description);
+  const Json* schema = tool.Find(form.schema);
+  if (schema != nullptr && !schema->is_object()) {
+    tool.FailType(tool.ParamOf(form.schema), "an object", *schema);
+  }
+  OrderedJson function = {{"name", name}};
+  if (!description.empty()) function["description"] = description;
+  function["parameters"] = schema == nullptr ? OrderedJson::object() : ordered.at(form.schema);
+  return {{"type", "function"}, {"function", std::move(function)}};
+}
+
+}  // namespace
+
+void ReadFlatTools(FieldReader& reader, std::string_view body, const FlatTools& form,
+                   std::string* tools_json) {
+  const Json* tools = reader.Find("tools");
+  if (tools == nullptr) return;
+  if (!tools->is_array()) return reader.FailType("tools", "an array", *tools);
+  const std::string_view text = RawMember(body, "tools");
+  CheckToolSize(reader, text, *tools);
+  if (!reader.ok()) return;
+  const OrderedJson ordered = OrderedJson::parse(text);
+  OrderedJson made = OrderedJson::array();
+  for (size_t i = 0; i < tools->size() && reader.ok(); i++) {
+    const std::string param = fmt::format("tools[{}]", i);
+    if (!(*tools)[i].is_object()) return reader.FailType(param, "an object", (*tools)[i]);
+    FieldReader tool((*tools)[i], param);
+    std::string type = form.type;
+    tool.String("type", &type);
+    if (tool.ok() && type != form.type) {
+      if (form.others == FlatTools::Others::kLeaveOut) continue;
+      tool.Fail(UnsupportedField(
+          tool.ParamOf("type"), fmt::format("{} is \"{}\": only the client's own tools can be used",
+                                            tool.ParamOf("type"), Excerpt(type))));
+    }
+    made.push_back(ReadFlatTool(tool, form, ordered[i]));
+    if (!tool.ok()) reader.Fail(tool.error());
+  }
+  if (reader.ok() && !made.empty()) *tools_json = made.dump();
+}
+
+void ReadTools(FieldReader& reader, std::string_view body, std::string* tools_json,
+               ToolChoice* choice) {
+  const Json* tools = reader.Find("tools");
+  if (tools != nullptr && !tools->is_array()) return reader.FailType("tools", "an array", *tools);
+  for (size_t i = 0; tools != nullptr && i < tools->size() && reader.ok(); i++) {
+    CheckTool(reader, (*tools)[i], fmt::format("tools[{}]", i));
+  }
+  if (!reader.ok()) return;
+  if (tools != nullptr && !tools->empty()) {
+    const std::string_view text = RawMember(body, "tools");
+    CheckToolSize(reader, text, *tools);
+    if (reader.ok()) *tools_json = WithoutMarks(text);
+  }
+  ReadToolChoice(reader, choice);
+  CheckChoice(reader, *tools_json, "tool_choice.function.name", *choice);
+}
+
+void CheckChoice(FieldReader& reader, const std::string& tools_json, const std::string& param,
+                 const ToolChoice& choice) {
+  if (!reader.ok() || choice.mode != ToolChoice::Mode::kRequired) return;
+  if (tools_json.empty()) {
+    return reader.Fail(InvalidField(
+        "tool_choice", "tool_choice requires a call, and there are no tools that can be called"));
+  }
+  if (choice.name.empty()) return;
+  for (const Json& tool : Json::parse(tools_json)) {
+    if (tool["function"]["name"] == choice.name) return;
+  }
+  reader.Fail(
+      InvalidField(param, fmt::format("{}: there is no tool \"{}\"", param, Excerpt(choice.name))));
+}
+
+namespace {
+
+// A call's arguments, `value`, which are JSON as a string, or an object, written as `text`.
+std::string ReadArguments(FieldReader& reader, const Json* value, std::string_view text,
+                          const std::string& param) {
+  if (value == nullptr) return "{}";
+  if (!value->is_string() && !value->is_object()) {
+    reader.FailType(param, "an object, or a string of JSON", *value);
+    return "";
+  }
+  std::string arguments = value->is_string() ? value->get<std::string>() : std::string(text);
+  if (IsTooMuch(arguments)) {
+    reader.Fail(InvalidField(
+        param,
+        fmt::format("{} is too much: at most {} bytes, {} levels and {} members in one object",
+                    param, kMaxToolBytes, kMaxJsonDepth, kMaxMembers)));
+  }
+  return arguments;
+}
+
+OrderedJson CallJson(const std::string& id, const std::string& name, std::string arguments) {
+  OrderedJson call = {{"type", "function"},
+                      {"function", {{"name", name}, {"arguments", std::move(arguments)}}}};
+  if (!id.empty()) call["id"] = id;
+  return call;
+}
+
+}  // namespace
+
+void ReadToolCalls(FieldReader& message, std::string_view text, std::string* tool_calls_json) {
   const Json* calls = message.Find("tool_calls");
   if (calls == nullptr) return;
   const std::string param = message.ParamOf("tool_calls");
   if (!calls->is_array()) return message.FailType(param, "an array", *calls);
   if (calls->empty()) return;
+  const std::vector<std::string_view> texts = RawElements(RawMember(text, "tool_calls"));
   OrderedJson checked = OrderedJson::array();
   for (size_t i = 0; i < calls->size() && message.ok(); i++) {
     const Json& call = (*calls)[i];
@@ -132,28 +239,26 @@ void ReadToolCalls(FieldReader& message, std::string* tool_calls_json) {
     CheckFunction(message, reader, "called");
     if (!message.ok()) return;
     const Json& function = *reader.Find("function");
-    const std::string arguments_param = call_param + ".function.arguments";
-    std::string arguments = "{}";
-    if (const Json* given = FieldReader(function, "").Find("arguments")) {
-      if (!given->is_string() && !given->is_object()) {
-        return message.FailType(arguments_param, "a string of JSON", *given);
-      }
-      arguments = given->is_string() ? given->get<std::string>() : given->dump();
-    }
-    if (IsTooMuch(arguments)) {
-      return message.Fail(InvalidField(
-          arguments_param,
-          fmt::format("{} is too much: at most {} bytes, {} levels and {} members in one object",
-                      arguments_param, kMaxToolBytes, kMaxJsonDepth, kMaxMembers)));
-    }
-    OrderedJson out = {
-        {"type", "function"},
-        {"function",
-         {{"name", function["name"].get<std::string>()}, {"arguments", std::move(arguments)}}}};
-    if (!id.empty()) out["id"] = id;
-    checked.push_back(std::move(out));
+    std::string arguments = ReadArguments(message, FieldReader(function, "").Find("arguments"),
+                                          RawMember(RawMember(texts[i], "function"), "arguments"),
+                                          call_param + ".function.arguments");
+    checked.push_back(CallJson(id, function["name"].get<std::string>(), std::move(arguments)));
   }
   *tool_calls_json = checked.dump();
+}
+
+void ReadFlatCall(FieldReader& call, std::string_view text, const FlatCall& form,
+                  OrderedJson* out) {
+  std::string id, name;
+  call.String(form.id, &id);
+  call.String("name", &name);
+  if (call.ok() && name.empty()) {
+    call.Fail(InvalidField(call.ParamOf("name"), call.ParamOf("name") + " is missing"));
+  }
+  std::string arguments =
+      ReadArguments(call, call.Find(form.arguments), RawMember(text, form.arguments),
+                    call.ParamOf(form.arguments));
+  *out = CallJson(id, name, std::move(arguments));
 }
 
 }  // namespace trellis

@@ -31,6 +31,7 @@ class Engine::Impl {
   PageCacheStats CacheStats() const;
   size_t context_size() const { return context_size_; }
   size_t max_queue() const { return max_queue_; }
+  size_t max_running() const { return max_running_; }
 
  private:
   enum class Everything { kGoesOn, kIsCancelled, kIsCancelledForGood };
@@ -55,7 +56,7 @@ class Engine::Impl {
   const size_t context_size_;
   const size_t vocab_size_;
   const size_t capacity_pages_;
-  const size_t max_queue_;
+  const size_t max_queue_, max_running_;
 
   mutable Mutex mutex_;
   CondVar wake_;      // the engine thread: the inbox is not empty
@@ -80,6 +81,7 @@ Engine::Impl::Impl(Model& model, std::unique_ptr<PageCache> cache, const Options
       vocab_size_(model.spec().vocab_size),
       capacity_pages_(cache->Stats().capacity),
       max_queue_(options.max_queue),
+      max_running_(options.max_running),
       loop_(model, std::move(cache),
             {.limits = {.step_tokens = options.step_tokens,
                         .mixed_step_tokens = options.mixed_step_tokens,
@@ -347,6 +349,9 @@ size_t Engine::context_size() const {
 }
 size_t Engine::max_queue() const {
   return impl_->max_queue();
+}
+size_t Engine::max_running() const {
+  return impl_->max_running();
 }
 
 }  // namespace trellis

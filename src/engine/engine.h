@@ -22,6 +22,8 @@
 #include "base/types.h"
 #include "kv/page_cache.h"
 #include "kv/pin_table.h"
+#include "model/model_spec.h"
+#include "sample/constraint.h"
 #include "sample/sampler.h"
 #include "sched/fair_share.h"
 
@@ -41,8 +43,12 @@ struct GenerateRequest {
   std::vector<TokenId> end_tokens;  // generation stops at any of them (not given to the sink); the
                                     // vocabulary's EOG tokens, or empty
   size_t max_tokens = 0;            // 0: to the end of the context
+  // Nothing is generated: the prompt's embedding is wanted. REQUIRES: kMean: no cache_prompt, since
+  // all of it has to be run.
+  std::optional<Pooling> pooling = {};
   SamplingParams sampling;
-  std::string scope;  // tenant or salt; part of the cache key
+  std::shared_ptr<Constraint> constraint;  // of this request alone; null: anything may be generated
+  std::string scope;                       // tenant or salt; part of the cache key
   // Another scope that its client may read: what that has and its own has not is explained by it
   // (MissCause::kScope).
   std::optional<std::string> wider_scope;
@@ -100,14 +106,21 @@ struct GenerateTimings {
   std::chrono::duration<double, std::milli> queued{}, prompt{}, predicted{};
 };
 
+// Of a prompt's `total` tokens `cached` were found in the cache, and `done` are in it now.
+struct PromptProgress {
+  size_t total = 0, cached = 0, done = 0;
+};
+
 // Where a request's tokens go. Called on the engine thread; must not block, throw, or call back
 // into the engine, except Cancel, Finish and Submit.
 class GenerationSink {
  public:
   virtual ~GenerationSink() = default;
-  // After each chunk of the prompt: `done` of its `total` tokens are in the cache.
-  virtual void OnPromptProgress(size_t done, size_t total) { (void)done, (void)total; }
+  // After each chunk of the prompt.
+  virtual void OnPromptProgress(const PromptProgress& progress) { (void)progress; }
   virtual void OnToken(const SampledToken& token) = 0;
+  // Instead of tokens, for GenerateRequest::pooling: [embedding_length], of length 1.
+  virtual void OnEmbedding(std::vector<float> embedding) { (void)embedding; }
   // Exactly once, last. `status` is ok unless reason is kError.
   virtual void OnFinish(FinishReason reason, const Status& status,
                         const GenerateTimings& timings) = 0;
@@ -192,6 +205,7 @@ class Engine {
 
   size_t context_size() const;
   size_t max_queue() const;
+  size_t max_running() const;
 
  private:
   class Impl;

@@ -25,6 +25,7 @@ class FakeModel : public Model {
     spec_.architecture = "fake";
     spec_.context_length = context_length;
     spec_.vocab_size = vocab_size;
+    spec_.embedding_length = 4;
     layout_ = {.num_layers = 2, .num_kv_heads = 1, .head_dim = 8};
   }
 
@@ -55,6 +56,18 @@ class FakeModel : public Model {
     return logits;
   }
 
+  // The hidden states of each of `tokens`, from the tokens alone.
+  std::vector<std::vector<float>> ReferenceHidden(std::span<const TokenId> tokens) const {
+    std::vector<std::vector<float>> hidden;
+    uint64_t row = 0, seen = 0;
+    for (size_t p = 0; p < tokens.size(); p++) {
+      row = RowHash(row, tokens[p], p);
+      seen = Mix(seen, row);
+      AddHidden(seen, hidden.emplace_back(spec_.embedding_length));
+    }
+    return hidden;
+  }
+
  private:
   static uint64_t Mix(uint64_t a, uint64_t b) {
     uint64_t x = (a ^ (b + 0x9e3779b97f4a7c15u + (a << 6) + (a >> 2))) * 0xbf58476d1ce4e5b9u;
@@ -68,6 +81,11 @@ class FakeModel : public Model {
     for (size_t t = 0; t < spec_.vocab_size; t++) {
       logits[t] = static_cast<float>(Mix(seen, t) >> 40) * 0x1p-21f;  // [0, 8)
     }
+  }
+
+  static void AddHidden(uint64_t seen, std::span<float> sum) {
+    for (size_t d = 0; d < sum.size(); d++)
+      sum[d] += static_cast<float>(Mix(seen, d) >> 40) * 0x1p-23f - 1;  // [-1, 1)
   }
 
   void CheckWritablePagesDistinct(std::span<const SequenceRows> batch) const {
@@ -124,6 +142,10 @@ class FakeModel : public Model {
     size_t next = 0;
     for (const size_t wanted : rows.logit_rows) {
       for (; next <= rows.first_position + wanted; next++) seen = Mix(seen, ReadRow(rows, next));
+      if (!rows.hidden_sum.empty()) {
+        AddHidden(seen, rows.hidden_sum);
+        continue;
+      }
       FillLogits(seen, logits);
       logits += spec_.vocab_size;
     }

@@ -52,6 +52,9 @@ struct Request {
   std::vector<TokenId> tokens;  // known tokens
   Sampler sampler;
   Lease lease;  // while running
+  // For params.pooling: the sum of hidden states of the rows below num_summed.
+  std::vector<float> hidden_sum;
+  size_t num_summed = 0;
   size_t num_preemptions = 0;
   FairShare::Member member;
   uint64_t session_service = 0;  // of its session, when it came

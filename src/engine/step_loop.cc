@@ -1,6 +1,7 @@
 #include "engine/step_loop.h"
 
 #include <algorithm>
+#include <cmath>
 #include <exception>
 #include <utility>
 
@@ -85,10 +86,12 @@ size_t StepLoop::Deliver() {
   std::vector<Event> events;
   events.swap(events_);
   for (Event& event : events) {
-    if (const auto* progress = std::get_if<Progress>(&event.what)) {
-      event.sink->OnPromptProgress(progress->done, progress->total);
+    if (const auto* progress = std::get_if<PromptProgress>(&event.what)) {
+      event.sink->OnPromptProgress(*progress);
     } else if (const auto* token = std::get_if<SampledToken>(&event.what)) {
       event.sink->OnToken(*token);
+    } else if (auto* embedding = std::get_if<std::vector<float>>(&event.what)) {
+      event.sink->OnEmbedding(std::move(*embedding));
     } else {
       const Finish& finish = std::get<Finish>(event.what);
       event.sink->OnFinish(finish.reason, finish.status, finish.timings);
@@ -320,22 +323,38 @@ Snapshot StepLoop::MakeSnapshot() const {
   return snapshot;
 }
 
+SequenceRows StepLoop::RowsFor(const PlannedRows& planned) {
+  Request& request = *running_[planned.index];
+  // Commit may swap pages for equal ones, so the table is read anew in every step.
+  SequenceRows rows{
+      .pages = request.lease.pages(),
+      .tokens = std::span(request.tokens).subspan(planned.first_row, planned.num_rows),
+      .first_position = planned.first_row,
+      .first_unwritten = request.lease.num_rows(),
+      .logit_rows = {}};
+  const std::span<const size_t> all = std::span(row_numbers_).first(planned.num_rows);
+  if (planned.logits == Logits::kLastRow) rows.logit_rows = all.last(1);
+  if (request.params.pooling) {
+    request.hidden_sum.resize(model_.spec().embedding_length);
+    rows.hidden_sum = request.hidden_sum;
+    // A row that is run again, after a preemption, is there already.
+    const size_t first = std::max(planned.first_row, request.num_summed);
+    const size_t end = planned.first_row + planned.num_rows;
+    if (request.params.pooling == Pooling::kMean)
+      rows.logit_rows = all.last(end - std::min(first, end));
+  }
+  return rows;
+}
+
 void StepLoop::Forward(const BatchPlan& plan) {
   batch_.clear();
-  last_rows_.assign(plan.rows.size(), 0);
   size_t num_logits = 0;
-  for (size_t i = 0; i < plan.rows.size(); i++) {
-    const PlannedRows& rows = plan.rows[i];
-    const Request& request = *running_[rows.index];
-    last_rows_[i] = rows.num_rows - 1;
-    const size_t wanted = rows.logits == Logits::kLastRow ? 1 : 0;
-    num_logits += wanted;
-    // Commit may swap pages for equal ones, so the table is read anew in every step.
-    batch_.push_back({.pages = request.lease.pages(),
-                      .tokens = std::span(request.tokens).subspan(rows.first_row, rows.num_rows),
-                      .first_position = rows.first_row,
-                      .first_unwritten = request.lease.num_rows(),
-                      .logit_rows = std::span<const size_t>(&last_rows_[i], wanted)});
+  for (const PlannedRows& planned : plan.rows) {
+    while (row_numbers_.size() < planned.num_rows) row_numbers_.push_back(row_numbers_.size());
+  }
+  for (const PlannedRows& planned : plan.rows) {
+    batch_.push_back(RowsFor(planned));
+    if (batch_.back().hidden_sum.empty()) num_logits += batch_.back().logit_rows.size();
   }
   if (logits_.size() < num_logits * vocab_size_) logits_.resize(num_logits * vocab_size_);
   model_.Forward(batch_, logits_.data());
@@ -350,6 +369,7 @@ void StepLoop::Commit(const BatchPlan& plan) {
     if (end > resident) {
       cache_->Commit(request.lease, std::span(request.tokens).subspan(resident, end - resident));
     }
+    request.num_summed = std::max(request.num_summed, end);
     const bool is_complete = rows.logits == Logits::kLastRow;
     const bool anybody_ready =
         is_complete ? queue_.Stop(request.id) : queue_.Progress(request.id, end);
@@ -363,8 +383,9 @@ void StepLoop::Commit(const BatchPlan& plan) {
     CountTotals(before, request.timings);
     if (more_of_prompt && request.num_counted >= request.num_prompt) Pin(request);
     if (more_of_prompt) {
-      events_.push_back(
-          {request.sink, Progress{std::min(end, request.num_prompt), request.num_prompt}});
+      events_.push_back({request.sink, PromptProgress{.total = request.num_prompt,
+                                                      .cached = request.timings.cached_tokens,
+                                                      .done = std::min(end, request.num_prompt)}});
     }
   }
 }
@@ -384,10 +405,14 @@ void StepLoop::Pin(Request& request) {
 void StepLoop::Sample(const BatchPlan& plan) {
   const StepProfile::Timer timer(options_.profile, "sampling");
   sampled_.clear();
+  const float* logits = logits_.data();
   for (const PlannedRows& rows : plan.rows) {
     if (rows.logits == Logits::kNone) continue;
-    const std::span<const float> logits(&logits_[sampled_.size() * vocab_size_], vocab_size_);
-    sampled_.push_back({.request = running_[rows.index].get(), .logits = logits});
+    LogitRow& row = sampled_.emplace_back();
+    row.request = running_[rows.index].get();
+    if (row.request->params.pooling) continue;
+    row.logits = {logits, vocab_size_};
+    logits += vocab_size_;
   }
   // A row costs a pass or more over the vocabulary: milliseconds where that is 262k tokens.
   if (options_.pool != nullptr && sampled_.size() > 1) {
@@ -401,12 +426,15 @@ void StepLoop::Sample(const BatchPlan& plan) {
 // Whatever goes wrong here is this request's alone.
 void StepLoop::SampleRow(LogitRow& row) const {
   Request& request = *row.request;
+  if (request.params.pooling) return;
   try {
     row.token = request.sampler.Sample(row.logits, request.tokens, request.num_generated());
+    if (request.params.constraint != nullptr) row.status = KeepToConstraint(row);
   } catch (const std::exception& error) {
     row.status = Status(StatusCode::kInternal, fmt::format("sampling failed: {}", error.what()));
     return;
   }
+  if (!row.status.ok()) return;
   if (row.token.token < 0 || static_cast<size_t>(row.token.token) >= vocab_size_) {
     row.status = Status(
         StatusCode::kInternal,
@@ -414,9 +442,30 @@ void StepLoop::SampleRow(LogitRow& row) const {
   }
 }
 
+// Takes another token if the one that was sampled may not be.
+Status StepLoop::KeepToConstraint(LogitRow& row) const {
+  Request& request = *row.request;
+  Constraint& constraint = *request.params.constraint;
+  TRELLIS_ASSIGN_OR_RETURN(bool is_allowed, constraint.Allows(row.token.token));
+  if (!is_allowed) {
+    static thread_local std::vector<float> allowed;
+    allowed.assign(row.logits.begin(), row.logits.end());
+    TRELLIS_RETURN_IF_ERROR(constraint.Ban(allowed));
+    row.token =
+        request.sampler.SampleAgain(row.logits, allowed, request.tokens, request.num_generated());
+    TRELLIS_ASSIGN_OR_RETURN(is_allowed, constraint.Allows(row.token.token));
+    if (!is_allowed) {
+      return Status(StatusCode::kInvalidArgument,
+                    "no token that may be chosen goes on as the grammar wants");
+    }
+  }
+  return constraint.Accept(row.token.token);
+}
+
 void StepLoop::Accept(LogitRow& row) {
   Request& request = *row.request;
   if (!row.status.ok()) return End(request, FinishReason::kError, std::move(row.status));
+  if (request.params.pooling) return FinishEmbedding(request);
   if (request.num_generated() == 0) {
     request.first_token = Clock::now();
     request.timings.prompt = request.first_token - request.admitted;
@@ -431,6 +480,17 @@ void StepLoop::Accept(LogitRow& row) {
   if (request.num_generated() == request.max_new_tokens) {
     End(request, FinishReason::kLength, Status::Ok());
   }
+}
+
+void StepLoop::FinishEmbedding(Request& request) {
+  std::vector<float>& embedding = request.hidden_sum;
+  double squares = 0;
+  for (const float x : embedding) squares += static_cast<double>(x) * x;
+  // The mean has the sum's direction.
+  const double scale = squares > 0 ? 1 / std::sqrt(squares) : 0;
+  for (float& x : embedding) x = static_cast<float>(x * scale);
+  events_.push_back({request.sink, std::move(embedding)});
+  End(request, FinishReason::kStop, Status::Ok());
 }
 
 // --- Ends ---

@@ -76,9 +76,6 @@ class StepLoop {
   const PageCache& cache() const { return *cache_; }
 
  private:
-  struct Progress {
-    size_t done, total;
-  };
   struct Finish {
     FinishReason reason;
     Status status;
@@ -86,9 +83,9 @@ class StepLoop {
   };
   struct Event {
     std::shared_ptr<GenerationSink> sink;
-    std::variant<Progress, SampledToken, Finish> what;
+    std::variant<PromptProgress, SampledToken, std::vector<float>, Finish> what;
   };
-  // A row whose logits were computed.
+  // A row whose logits were computed; none of a prompt whose embedding is complete.
   struct LogitRow {
     Request* request = nullptr;
     std::span<const float> logits;
@@ -110,12 +107,15 @@ class StepLoop {
   Claim MakeClaim(const Request& request, size_t locality) const;
   std::vector<Claim> RunningClaims() const;
   Snapshot MakeSnapshot() const;
+  SequenceRows RowsFor(const PlannedRows& planned);
   void Forward(const BatchPlan& plan);
   void Commit(const BatchPlan& plan);
   void Pin(Request& request);
   void Sample(const BatchPlan& plan);
   void SampleRow(LogitRow& row) const;
+  Status KeepToConstraint(LogitRow& row) const;
   void Accept(LogitRow& row);
+  void FinishEmbedding(Request& request);
   void End(Request& request, FinishReason reason, Status status);
 
   std::unique_ptr<Request> TakeWaiting(const Request& request);
@@ -154,8 +154,8 @@ class StepLoop {
   Request::Clock::time_point step_began_;
   BatchPlan plan_;
   std::vector<SequenceRows> batch_;
-  std::vector<size_t> last_rows_;
-  std::vector<float> logits_;  // [rows with logits, vocab_size]
+  std::vector<size_t> row_numbers_;  // 0, 1, ...: what SequenceRows::logit_rows points into
+  std::vector<float> logits_;        // [rows with logits, vocab_size]
   std::vector<LogitRow> sampled_;
   std::vector<Event> events_;
   EngineStats stats_;

@@ -16,16 +16,22 @@ using Tokens = std::vector<TokenId>;
 // Remembers everything; checks the order of calls. Any thread may ask.
 class RecordingSink : public GenerationSink {
  public:
-  void OnPromptProgress(size_t done, size_t total) override {
+  void OnPromptProgress(const PromptProgress& progress) override {
     MutexLock lock(mutex_);
-    TRELLIS_CHECK(!finished_ && done > progress_ && done <= total);
-    progress_ = done;
+    TRELLIS_CHECK(!finished_ && progress.done > progress_ && progress.done <= progress.total);
+    TRELLIS_CHECK(progress.cached < progress.done);
+    progress_ = progress.done;
   }
   void OnToken(const SampledToken& token) override {
     MutexLock lock(mutex_);
     TRELLIS_CHECK(!finished_);
     tokens_.push_back(token.token);
     changed_.NotifyAll();
+  }
+  void OnEmbedding(std::vector<float> embedding) override {
+    MutexLock lock(mutex_);
+    TRELLIS_CHECK(!finished_ && embedding_.empty());
+    embedding_ = std::move(embedding);
   }
   void OnFinish(FinishReason reason, const Status& status,
                 const GenerateTimings& timings) override {
@@ -63,6 +69,10 @@ class RecordingSink : public GenerationSink {
     MutexLock lock(mutex_);
     return tokens_;
   }
+  std::vector<float> embedding() const {
+    MutexLock lock(mutex_);
+    return embedding_;
+  }
   size_t progress() const {
     MutexLock lock(mutex_);
     return progress_;
@@ -73,6 +83,7 @@ class RecordingSink : public GenerationSink {
   CondVar changed_;
   size_t progress_ TRELLIS_GUARDED_BY(mutex_) = 0;
   Tokens tokens_ TRELLIS_GUARDED_BY(mutex_);
+  std::vector<float> embedding_ TRELLIS_GUARDED_BY(mutex_);
   bool finished_ TRELLIS_GUARDED_BY(mutex_) = false;
   FinishReason reason_ TRELLIS_GUARDED_BY(mutex_) = FinishReason::kError;
   GenerateTimings timings_ TRELLIS_GUARDED_BY(mutex_);

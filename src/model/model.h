@@ -36,6 +36,9 @@ struct SequenceRows {
   // Which rows want logits, as indices into `tokens`, ascending (usually just the last one, or
   // none).
   std::span<const size_t> logit_rows;
+  // [embedding_length], or empty. If not: instead of logits, the hidden states of these rows, as
+  // the output head would get them, are added to it one after the other.
+  std::span<float> hidden_sum = {};
 };
 
 struct LoadOptions {

@@ -9,6 +9,9 @@
 
 namespace trellis {
 
+// Which hidden states are a text's embedding: the last token's, or the mean of all.
+enum class Pooling { kLast, kMean };
+
 struct ModelSpec {
   std::string architecture;  // general.architecture: llama, qwen2, qwen3, gemma3
   std::string name;          // general.name, or the file's name
@@ -24,6 +27,7 @@ struct ModelSpec {
   size_t context_length = 0;  // what the model was trained for
   float rms_epsilon = 0;
   size_t sliding_window = 0;  // 0: none
+  Pooling pooling = Pooling::kLast;
   size_t num_parameters = 0;
   size_t file_bytes = 0;       // all splits
   size_t packed_bytes = 0;     // in memory

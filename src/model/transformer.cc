@@ -125,8 +125,11 @@ void Transformer::Forward(std::span<const SequenceRows> batch, float* logits) {
   if (config_.spec.sliding_window > 0) local_rope_.Extend(max_position);
 
   const auto flush = [&] {
-    const size_t num_logits = static_cast<size_t>(
-        std::count_if(rows_.begin(), rows_.end(), [](const Row& row) { return row.wants_logits; }));
+    const auto gets_logits = [](const Row& row) {
+      return row.wants_logits && row.sequence->hidden_sum.empty();
+    };
+    const auto num_logits =
+        static_cast<size_t>(std::count_if(rows_.begin(), rows_.end(), gets_logits));
     ForwardChunk(logits);
     logits += num_logits * config_.spec.vocab_size;
     rows_.clear();
@@ -153,7 +156,8 @@ void Transformer::ForwardChunk(float* logits) {
     Layer(index);
     if (rows_.empty()) return;  // the last layer was needed for its keys and values alone
   }
-  Head(logits);
+  SumHidden();
+  if (!rows_.empty()) Head(logits);
 }
 
 void Transformer::Layer(size_t index) {
@@ -201,15 +205,19 @@ void Transformer::AddAndNormalize(Delta add, const float* post_norm, const float
   ForEach("add + norm + quantise", Uncounted, rows_.size(), [&](size_t r, size_t thread) {
     float* x = residual_ + r * width;
     float* delta = delta_ + r * width;
-    if (add == Delta::kAdd) {
-      if (post_norm != nullptr)
-        kernels_.ops.rms_norm(delta, width, post_norm, epsilon, width, 1, delta, width);
-      kernels_.ops.add(x, delta, width);
-    }
+    if (add == Delta::kAdd) AddDelta(x, delta, post_norm);
     float* normed = RowFor(normed_, r, next, thread);
     kernels_.ops.rms_norm(x, width, norm, epsilon, width, 1, normed, width);
     QuantizeRow(normed, normed_, r, next);
   });
+}
+
+void Transformer::AddDelta(float* x, float* delta, const float* post_norm) {
+  const size_t width = config_.spec.embedding_length;
+  const float epsilon = config_.spec.rms_epsilon;
+  if (post_norm != nullptr)
+    kernels_.ops.rms_norm(delta, width, post_norm, epsilon, width, 1, delta, width);
+  kernels_.ops.add(x, delta, width);
 }
 
 float* Transformer::RowFor(const Rows& rows, size_t row, const Projection& next, size_t thread) {
@@ -477,6 +485,31 @@ void Transformer::GateBlock(const LayerWeights& layer, size_t block, size_t row,
   };
   if (layer.down.Reads(ActivationForm::kPerGroup)) quantize(hidden_.per_group);
   if (layer.down.Reads(ActivationForm::kPerBlock)) quantize(hidden_.per_block);
+}
+
+// Rows whose hidden states are wanted end here; the others go on to the head.
+void Transformer::SumHidden() {
+  const size_t width = config_.spec.embedding_length;
+  size_t kept = 0;
+  for (size_t r = 0; r < rows_.size(); r++) {
+    float* x = residual_ + r * width;
+    float* delta = delta_ + r * width;
+    const std::span<float> sum = rows_[r].sequence->hidden_sum;
+    if (sum.empty()) {
+      if (kept != r) {
+        rows_[kept] = rows_[r];
+        std::memcpy(residual_ + kept * width, x, width * sizeof(float));
+        std::memcpy(delta_ + kept * width, delta, width * sizeof(float));
+      }
+      kept++;
+      continue;
+    }
+    AddDelta(x, delta, weights_.layers.back().post_feed_forward_norm);
+    kernels_.ops.rms_norm(x, width, weights_.output_norm, config_.spec.rms_epsilon, width, 1, delta,
+                          width);
+    kernels_.ops.add(sum.data(), delta, width);
+  }
+  rows_.resize(kept);
 }
 
 void Transformer::Head(float* logits) {

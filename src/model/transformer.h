@@ -68,6 +68,7 @@ class Transformer : public Model {
   void NormalizeForLayer(size_t index);
   void RotateAndWrite(size_t index);
   void KeepLogitRows();
+  void SumHidden();
   void PlanAttention();
   void Attend(size_t index);
   void FeedForward(const LayerWeights& layer);
@@ -76,6 +77,8 @@ class Transformer : public Model {
   // Residual += (post-norm of) delta_, unless there is none yet, then normed_ = RMSNorm(residual) *
   // weight, quantised if `next` needs it.
   enum class Delta { kNone, kAdd };
+  // x += delta, normed before where the model does.
+  void AddDelta(float* x, float* delta, const float* post_norm);
   void AddAndNormalize(Delta add, const float* post_norm, const float* norm,
                        const Projection& next);
   // Where a row of `rows` is to be made for `next`: in its place if that reads it in f32, else in

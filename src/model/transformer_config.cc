@@ -171,6 +171,8 @@ Status ReadCommonConfig(const GgufFile& gguf, TransformerConfig* config) {
     return Damaged(gguf, "metadata key " + spec.architecture +
                              ".attention.layer_norm_rms_epsilon is missing or not finite");
   spec.rms_epsilon = *epsilon;
+  constexpr uint64_t kMean = 1;  // LLAMA_POOLING_TYPE_MEAN
+  if (gguf.Integer(spec.architecture + ".pooling_type") == kMean) spec.pooling = Pooling::kMean;
   const GgufTensor* embedding = gguf.Find("token_embd.weight");
   if (embedding == nullptr) return Damaged(gguf, "tensor token_embd.weight is missing");
   spec.vocab_size = embedding->num_rows;

@@ -90,6 +90,17 @@ Status ValidateSampling(const SamplingParams& p, size_t vocab_size) {
 
 SampledToken Sampler::Sample(std::span<const float> logits, std::span<const TokenId> history,
                              uint64_t index) const {
+  return SampleFrom(logits, logits, history, UniformDraw(params_.seed, index));
+}
+
+SampledToken Sampler::SampleAgain(std::span<const float> logits, std::span<const float> allowed,
+                                  std::span<const TokenId> history, uint64_t index) const {
+  // Another stream: the first draw is known to have met what is not allowed.
+  return SampleFrom(allowed, logits, history, UniformDraw(~params_.seed, index));
+}
+
+SampledToken Sampler::SampleFrom(std::span<const float> from, std::span<const float> logits,
+                                 std::span<const TokenId> history, double uniform) const {
   // One for each thread that samples, not for each request: it is larger than the logits.
   static thread_local Candidates candidates;
   candidates.Load(logits);
@@ -105,6 +116,7 @@ SampledToken Sampler::Sample(std::span<const float> logits, std::span<const Toke
       result.top.push_back({token, logprob(token)});
     }
   }
+  if (from.data() != logits.data()) candidates.Load(from);
   for (const auto& [token, bias] : params_.logit_bias) {
     float& logit = candidates.logit(token);
     logit = bias <= -100 ? kBanned : logit + bias;
@@ -118,7 +130,7 @@ SampledToken Sampler::Sample(std::span<const float> logits, std::span<const Toke
     if (params_.typical_p < 1) candidates.KeepTypical(params_.typical_p);
     if (params_.top_p < 1) candidates.KeepTopP(params_.top_p);
     if (params_.min_p > 0) candidates.KeepMinP(params_.min_p);
-    result.token = candidates.Draw(UniformDraw(params_.seed, index), params_.temperature);
+    result.token = candidates.Draw(uniform, params_.temperature);
   }
   if (params_.num_logprobs >= 0) result.logprob = logprob(result.token);
   return result;

@@ -55,8 +55,17 @@ class Sampler {
   // penalties. `index`: how many tokens this request has generated.
   SampledToken Sample(std::span<const float> logits, std::span<const TokenId> history,
                       uint64_t index) const;
+  // The same where what Sample chose may not be: chooses among those that `allowed` has left, the
+  // logits with -inf for all others. The two together choose as if Sample had been given `allowed`,
+  // but for cuts of the distribution (top_k, top_p, ...), which Sample makes before it is known
+  // what is allowed, as llama.cpp does. Log probabilities stay those of `logits`.
+  SampledToken SampleAgain(std::span<const float> logits, std::span<const float> allowed,
+                           std::span<const TokenId> history, uint64_t index) const;
 
  private:
+  SampledToken SampleFrom(std::span<const float> from, std::span<const float> logits,
+                          std::span<const TokenId> history, double uniform) const;
+
   SamplingParams params_;
 };
 

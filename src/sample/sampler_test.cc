@@ -78,6 +78,28 @@ TEST(SamplerTest, LogprobsAreOfTheWholeDistribution) {
   EXPECT_EQ(sampled.top[2].token, 2);
 }
 
+TEST(SamplerTest, WhatIsNotAllowedIsDrawnAgainFromWhatIs) {
+  constexpr float kNo = -std::numeric_limits<float>::infinity();
+  const std::vector<float> allowed = {kLogits[0], kNo, kLogits[2], kNo, kLogits[4]};
+  EXPECT_EQ(Sampler({.temperature = 0}).SampleAgain(kLogits, allowed, {}, 0).token, 2);
+  const Sampler sampler({.seed = 3, .num_logprobs = 1});
+  std::map<TokenId, double> share;
+  constexpr int kDraws = 40000;
+  for (uint64_t i = 0; i < kDraws; i++) {
+    SampledToken sampled = sampler.Sample(kLogits, {}, i);
+    if (std::isinf(allowed[static_cast<size_t>(sampled.token)])) {
+      const SampledToken first =
+          std::exchange(sampled, sampler.SampleAgain(kLogits, allowed, {}, i));
+      EXPECT_EQ(sampled.top[0].token, first.top[0].token) << "of the model's own distribution";
+    }
+    share[sampled.token] += 1.0 / kDraws;
+  }
+  double sum = 0;
+  for (const float logit : allowed) sum += std::exp(logit);
+  for (size_t token = 0; token < allowed.size(); token++)
+    EXPECT_NEAR(share[static_cast<TokenId>(token)], std::exp(allowed[token]) / sum, 0.01) << token;
+}
+
 TEST(SamplerTest, NumbersThatAreNoneAreNeverChosen) {
   const std::vector<float> logits(4, std::nanf(""));
   for (float temperature : {0.0f, 1.0f}) {

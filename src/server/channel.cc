@@ -33,9 +33,7 @@ bool IsGone(Stream& stream) {
 
 // --- Channel ---
 
-Channel::Channel(const Stream::executor_type& strand) : strand_(strand), wake_(strand) {
-  wake_.expires_at(net::steady_timer::time_point::max());
-}
+Channel::Channel(const Stream::executor_type& strand) : strand_(strand), wake_(strand) {}
 
 void Channel::Post(Event event) {
   net::post(strand_, [self = shared_from_this(), e = std::move(event)]() mutable {
@@ -44,22 +42,22 @@ void Channel::Post(Event event) {
   });
 }
 
-net::awaitable<std::optional<Event>> Channel::Next() {
+net::awaitable<Channel::Wait> Channel::WaitUntil(Time time) {
   while (events_.empty() && !client_is_gone_) {
+    if (std::chrono::steady_clock::now() >= time) co_return Wait::kTime;
+    wake_.expires_at(time);
     boost::system::error_code cancelled;
     co_await wake_.async_wait(net::redirect_error(net::use_awaitable, cancelled));
   }
-  std::optional<Event> event;
-  if (!client_is_gone_) event = TakeFirst();
-  co_return event;
+  co_return client_is_gone_ ? Wait::kGone : Wait::kEvent;
 }
 
-net::awaitable<Event> Channel::NextForNobody() {
+net::awaitable<void> Channel::WaitForNobody() {
   while (events_.empty()) {
+    wake_.expires_at(Time::max());
     boost::system::error_code cancelled;
     co_await wake_.async_wait(net::redirect_error(net::use_awaitable, cancelled));
   }
-  co_return TakeFirst();
 }
 
 Event Channel::TakeFirst() {
@@ -117,6 +115,13 @@ ClientWatch::~ClientWatch() {
 ChoiceSink::ChoiceSink(std::shared_ptr<Channel> channel, size_t choice, RequestMetrics& metrics)
     : channel_(std::move(channel)), choice_(choice), metrics_(metrics) {}
 
+void ChoiceSink::OnPromptProgress(const PromptProgress& progress) {
+  Event event;
+  event.choice = choice_;
+  event.progress = progress;
+  channel_->Post(std::move(event));
+}
+
 void ChoiceSink::OnToken(const SampledToken& token) {
   const Clock::time_point now = Clock::now();
   const double seconds = std::chrono::duration<double>(now - last_).count();
@@ -126,6 +131,13 @@ void ChoiceSink::OnToken(const SampledToken& token) {
   Event event;
   event.choice = choice_;
   event.token = token;
+  channel_->Post(std::move(event));
+}
+
+void ChoiceSink::OnEmbedding(std::vector<float> embedding) {
+  Event event;
+  event.choice = choice_;
+  event.embedding = std::move(embedding);
   channel_->Post(std::move(event));
 }
 

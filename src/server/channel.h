@@ -7,6 +7,7 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "engine/engine.h"
 #include "server/metrics.h"
@@ -16,7 +17,10 @@ namespace trellis {
 
 struct Event {
   size_t choice = 0;
-  std::optional<SampledToken> token;  // none: the choice has ended
+  // One of these, or the choice has ended.
+  std::optional<PromptProgress> progress;
+  std::optional<SampledToken> token;
+  std::optional<std::vector<float>> embedding;
   FinishReason reason = FinishReason::kStop;
   Status status;
   GenerateTimings timings;
@@ -32,16 +36,19 @@ class Channel : public std::enable_shared_from_this<Channel> {
 
   // --- On the strand ---
 
-  // Waits for the next event. Nothing: the client is gone.
-  net::awaitable<std::optional<Event>> Next();
-  // The same, whether or not the client is still there.
-  net::awaitable<Event> NextForNobody();
+  using Time = net::steady_timer::time_point;
+
+  enum class Wait { kEvent, kTime, kGone };
+  // For an event, until `time`, or until the client is gone.
+  net::awaitable<Wait> WaitUntil(Time time);
+  // For an event, whether or not the client is still there.
+  net::awaitable<void> WaitForNobody();
+  // REQUIRES: !empty().
+  Event TakeFirst();
   void ClientIsGone();
   bool empty() const { return events_.empty(); }
 
  private:
-  Event TakeFirst();
-
   Stream::executor_type strand_;
   net::steady_timer wake_;
   std::deque<Event> events_;
@@ -71,7 +78,9 @@ class ChoiceSink : public GenerationSink {
  public:
   // REQUIRES: `metrics` outlives the engine.
   ChoiceSink(std::shared_ptr<Channel> channel, size_t choice, RequestMetrics& metrics);
+  void OnPromptProgress(const PromptProgress& progress) override;
   void OnToken(const SampledToken& token) override;
+  void OnEmbedding(std::vector<float> embedding) override;
   void OnFinish(FinishReason reason, const Status& status, const GenerateTimings& timings) override;
 
  private:

@@ -5,6 +5,8 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <charconv>
+#include <chrono>
 #include <deque>
 #include <limits>
 #include <numeric>
@@ -15,6 +17,7 @@
 #include "server/channel.h"
 #include "server/job.h"
 #include "server/session.h"
+#include "text/answer_reader.h"
 #include "text/stream_decoder.h"
 
 namespace trellis {
@@ -33,16 +36,35 @@ SamplingParams ToParams(const SamplingFields& f, uint64_t seed) {
 
 // One choice as it grows.
 struct Choice {
-  Choice(const Tokenizer& tokenizer, const std::vector<std::string>& stop)
-      : decoder(tokenizer, stop, SpecialTokens::kAsText) {}
+  Choice(const Tokenizer& tokenizer, const Job& job)
+      : decoder(tokenizer, job.fields.stop, SpecialTokens::kAsText,
+                job.answer_format->shown_tokens),
+        reader(job.answer_format->syntax) {}
   StreamDecoder decoder;
+  AnswerReader reader;
+  void Add(const ChoiceText& piece) {
+    text += piece.text;
+    thoughts += piece.thoughts;
+    for (const AnswerDelta::Call& call : piece.calls) {
+      if (call.index == calls.size()) {
+        calls.push_back(call);
+      } else {
+        calls[call.index].arguments += call.arguments;
+      }
+    }
+  }
+
   std::optional<RequestId> request;
-  std::string text;   // all of it, when not streaming
+  // All of it, when not streaming, or for the chat that is kept.
+  std::string text, thoughts;
+  std::vector<AnswerDelta::Call> calls;
   size_t offset = 0;  // bytes of its tokens
   size_t num_tokens = 0;
   double logprob = 0;  // of its tokens together, if they have any
   std::vector<LogprobEntry> logprobs;
+  std::vector<float> embedding;
   const char* finish_reason = nullptr;
+  bool is_admitted = false;
   bool done = false;
 };
 
@@ -63,6 +85,11 @@ class Generation {
   ~Generation() { CancelAll(); }
 
   net::awaitable<bool> Run() {
+    if (job_.prompts.empty()) {
+      Reply reply{.body = job_.writer->Whole({{.finish_reason = "load"}}, {}, {})};
+      co_return co_await WriteReply(stream_, http_request_, std::move(reply), state_);
+    }
+    if (state_.options.log_prompts) LogPrompts();
     const size_t num_answers = job_.prompts.size() * NumSamples();
     if (const size_t most = service_.engine->max_queue(); num_answers > most) {
       co_return co_await WriteReply(
@@ -88,14 +115,42 @@ class Generation {
   }
 
  private:
+  using Clock = std::chrono::steady_clock;
+
+  // x-request-timeout: the client wants all of the answer in so many seconds, or none.
+  Status ReadDeadline() {
+    const auto header = http_request_["x-request-timeout"];
+    if (header.empty()) return Status::Ok();
+    double seconds = 0;
+    const auto [end, error] = std::from_chars(header.begin(), header.end(), seconds);
+    constexpr double kMost = 7 * 24 * 3600;
+    if (error != std::errc() || end != header.end() || !(seconds > 0 && seconds <= kMost)) {
+      return Status(StatusCode::kInvalidArgument,
+                    fmt::format("x-request-timeout must be seconds, up to {}", kMost));
+    }
+    deadline_ = Clock::now() +
+                std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+    return Status::Ok();
+  }
+  static Status TooLate() {
+    return Status(StatusCode::kDeadlineExceeded,
+                  "the answer took longer than the request allows (x-request-timeout)");
+  }
+
   Status SubmitAll() {
+    TRELLIS_RETURN_IF_ERROR(ReadDeadline());
     const size_t n = NumSamples();
     for (size_t i = 0; i < job_.prompts.size() * n; i++) {
-      choices_.emplace_back(*service_.tokenizer, job_.fields.stop);
+      choices_.emplace_back(*service_.tokenizer, job_);
       GenerateRequest request;
       request.prompt = job_.prompts[i / n].tokens;
-      if (!job_.fields.ignore_eos) request.end_tokens = service_.end_tokens;
+      // Where the grammar ends nothing else can follow.
+      if (!job_.fields.ignore_eos || job_.grammar != nullptr)
+        request.end_tokens = service_.end_tokens;
+      if (job_.grammar != nullptr)
+        request.constraint = std::make_shared<GrammarState>(job_.grammar);
       request.max_tokens = job_.fields.max_tokens;
+      if (job_.purpose == Job::Purpose::kEmbed) request.pooling = service_.model->spec().pooling;
       request.sampling =
           ToParams(job_.fields.sampling, static_cast<uint64_t>(job_.head.seed) + i % n);
       if (RanksSamples())
@@ -105,8 +160,9 @@ class Generation {
       if (!job_.fields.cache_salt.empty()) request.wider_scope = caller_.ScopeOf("");
       request.client = {.tenant = caller_.tenant(), .session = SessionName()};
       // What is computed ahead of time waits for everything else of its key.
-      const bool is_answer = job_.purpose == Job::Purpose::kAnswer;
-      request.priority = is_answer ? job_.fields.priority : std::numeric_limits<int32_t>::max();
+      const bool is_ahead =
+          job_.purpose == Job::Purpose::kWarm || job_.purpose == Job::Purpose::kPin;
+      request.priority = is_ahead ? std::numeric_limits<int32_t>::max() : job_.fields.priority;
       request.cache_priority = job_.fields.priority;
       request.cache_prompt = job_.fields.cache_prompt;
       if (i % n == 0) request.retentions = job_.prompts[i / n].retentions;
@@ -151,9 +207,9 @@ class Generation {
   net::awaitable<void> Settle() {
     CancelAll();
     while (left_ > 0) {
-      const Event event = co_await channel_->NextForNobody();
+      co_await channel_->WaitForNobody();
       ChoiceText unsent;
-      (void)Apply(event, &unsent);
+      (void)Apply(channel_->TakeFirst(), &unsent);
     }
   }
 
@@ -162,7 +218,13 @@ class Generation {
     Choice& choice = choices_[event.choice];
     piece->index = event.choice;
     piece->has_logprobs = job_.fields.sampling.num_logprobs >= 0;
-    if (event.token) {
+    if (event.progress) {
+      if (!choice.is_admitted && event.choice % NumSamples() == 0) {
+        admitted_.prompt_tokens += event.progress->total;
+        admitted_.cached_tokens += event.progress->cached;
+      }
+      choice.is_admitted = true;
+    } else if (event.token) {
       if (choice.finish_reason != nullptr)
         return Status::Ok();  // computed while the stop string was found
       completion_tokens_++;
@@ -170,11 +232,15 @@ class Generation {
       choice.logprob += static_cast<double>(event.token->logprob);
       if (piece->has_logprobs) piece->logprobs.push_back(Logprobs(*event.token, choice.offset));
       choice.offset += service_.tokenizer->Piece(event.token->token, SpecialTokens::kAsText).size();
-      piece->text = choice.decoder.Push(event.token->token);
+      choice.reader.Add(choice.decoder.Push(event.token->token));
+      // Reading takes all text again: where more tokens wait, once for all of them.
+      if (job_.fields.stream && channel_->empty()) Take(choice.reader.Read(), piece);
       if (choice.decoder.stopped()) {
         choice.finish_reason = "stop";
         service_.engine->Finish(*choice.request);
       }
+    } else if (event.embedding) {
+      choice.embedding = *event.embedding;
     } else {
       choice.done = true;
       left_--;
@@ -183,13 +249,27 @@ class Generation {
       if (event.reason == FinishReason::kCancelled && choice.finish_reason == nullptr) {
         return Status(StatusCode::kUnavailable, "the server is stopping");
       }
-      piece->text = choice.finish_reason == nullptr ? choice.decoder.Finish() : "";
       if (choice.finish_reason == nullptr) {
+        choice.reader.Add(choice.decoder.Finish());
         choice.finish_reason = event.reason == FinishReason::kLength ? "length" : "stop";
       }
+      Take(choice.reader.Finish(), piece);
+      usage_.reasoning_tokens +=
+          service_.tokenizer
+              ->Encode(choice.reader.thoughts(), AddSpecial::kNo, SpecialTokens::kAsText)
+              .size();
+      if (choice.reader.num_calls() > 0 && event.reason != FinishReason::kLength)
+        choice.finish_reason = "tool_calls";
       piece->finish_reason = choice.finish_reason;
+      piece->stop_hit = choice.decoder.stop_hit();
     }
     return Status::Ok();
+  }
+
+  static void Take(AnswerDelta delta, ChoiceText* piece) {
+    piece->text = std::move(delta.content);
+    piece->thoughts = std::move(delta.thoughts);
+    piece->calls = std::move(delta.calls);
   }
 
   void CountTimings(size_t choice, const GenerateTimings& t) {
@@ -253,26 +333,25 @@ class Generation {
 
   net::awaitable<bool> Collect() {
     while (left_ > 0) {
-      const std::optional<Event> event = co_await channel_->Next();
-      if (!event) co_return false;
+      const Channel::Wait wait = co_await channel_->WaitUntil(deadline_);
+      if (wait == Channel::Wait::kGone) co_return false;
       ChoiceText piece;
-      const Status status = Apply(*event, &piece);
+      const Status status =
+          wait == Channel::Wait::kTime ? TooLate() : Apply(channel_->TakeFirst(), &piece);
       if (!status.ok()) {
         co_return co_await WriteReply(stream_, http_request_, ErrorReply(ErrorFromStatus(status)),
                                       state_);
       }
-      Choice& choice = choices_[event->choice];
-      choice.text += piece.text;
+      Choice& choice = choices_[piece.index];
+      choice.Add(piece);
       for (LogprobEntry& entry : piece.logprobs) choice.logprobs.push_back(std::move(entry));
     }
+    KeepChat();
     const std::vector<ChoiceText> texts = TakeTexts();
     Reply reply;
-    const Work write = [&] {
-      reply.body = job_.purpose == Job::Purpose::kAnswer
-                       ? AnswerJson(job_.head, texts, usage_, timings_)
-                       : WarmJson(Warmed());
-    };
-    if (job_.fields.sampling.num_logprobs >= 0) {  // thousands of objects
+    const Work write = [&] { reply.body = Written(texts); };
+    const bool is_embed = job_.purpose == Job::Purpose::kEmbed;
+    if (job_.fields.sampling.num_logprobs >= 0 || is_embed) {  // thousands of objects
       co_await RunOn(state_.text, write);
     } else {
       write();
@@ -300,12 +379,38 @@ class Generation {
         ChoiceText& text = texts.emplace_back();
         text.index = texts.size() - 1;
         text.text = std::move(choices_[i].text);
+        text.thoughts = std::move(choices_[i].thoughts);
+        text.calls = std::move(choices_[i].calls);
         text.has_logprobs = job_.fields.sampling.num_logprobs >= 0;
         text.logprobs = std::move(choices_[i].logprobs);
+        text.stop_hit = choices_[i].decoder.stop_hit();
         text.finish_reason = choices_[i].finish_reason;
       }
     }
     return texts;
+  }
+
+  // With the answer, as a message that a client would send it back as.
+  void KeepChat() {
+    if (!job_.kept_chat) return;
+    const Choice& choice = choices_.front();
+    ChatMessage& answer = job_.kept_chat->emplace_back();
+    answer.role = "assistant";
+    answer.content = choice.text;
+    answer.reasoning_content = choice.thoughts;
+    answer.tool_calls_json = ToolCallsJson(choice.calls);
+    service_.responses.Put(caller_.ScopeOf(""), job_.head.id, *std::move(job_.kept_chat));
+  }
+
+  std::string Written(const std::vector<ChoiceText>& texts) const {
+    if (job_.purpose == Job::Purpose::kAnswer) return job_.writer->Whole(texts, usage_, timings_);
+    if (job_.purpose != Job::Purpose::kEmbed) return WarmJson(Warmed());
+    std::vector<std::vector<float>> embeddings;
+    for (const Choice& choice : choices_) embeddings.push_back(choice.embedding);
+    const bool base64 = job_.embeddings_form == EmbeddingsForm::kBase64;
+    return job_.embeddings_form == EmbeddingsForm::kOllama
+               ? OllamaEmbeddingsJson(job_.head, embeddings, usage_, timings_)
+               : EmbeddingsJson(job_.head, embeddings, usage_, base64);
   }
 
   WarmResult Warmed() const {
@@ -332,48 +437,75 @@ class Generation {
   }
 
   net::awaitable<bool> WriteStream() {
-    if (!co_await WriteStreamHeader()) co_return false;
-    std::string out = OpeningChunks();
-    while (left_ > 0) {
-      const std::optional<Event> event = co_await channel_->Next();
-      if (!event) co_return false;
-      ChoiceText piece;
-      const Status status = Apply(*event, &piece);
-      if (!status.ok()) {
-        out += Say(ErrorBody(ErrorFromStatus(status)));
-        break;
+    AnswerWriter& writer = *job_.writer;
+    if (!co_await WriteStreamHeader(writer.content_type())) co_return false;
+    std::string out;
+    bool failed = false;
+    while (left_ > 0 && !failed) {
+      const auto silent_until = Clock::now() + state_.options.keep_alive_interval;
+      const Channel::Wait wait = co_await channel_->WaitUntil(std::min(silent_until, deadline_));
+      if (wait == Channel::Wait::kGone) co_return false;
+      const bool is_late = Clock::now() >= deadline_;
+      if (wait == Channel::Wait::kTime && !is_late) {
+        if (!co_await WriteChunk(writer.KeepAlive())) co_return false;
+        continue;
       }
-      if (!piece.text.empty() || piece.finish_reason != nullptr || !piece.logprobs.empty()) {
-        const bool last = left_ == 0 && !job_.fields.include_usage;
-        out += Say(TextChunk(job_.head, piece, usage_field(), last ? &timings_ : nullptr));
-      }
+      const Result<std::string> next = is_late ? TooLate() : TakeNext();
+      failed = !next.ok();
+      out += failed ? writer.Error(ErrorFromStatus(next.status())) : *next;
       // What is ready goes out in one write; a slow client makes the pieces larger, not the queue
       // of writes.
-      if (out.empty() || !channel_->empty() || left_ == 0) continue;
-      if (!co_await WriteChunk(out)) co_return false;
-      out.clear();
+      if (!channel_->empty() || left_ == 0 || failed) continue;
+      if (!co_await WriteChunk(std::exchange(out, ""))) co_return false;
     }
-    if (left_ == 0 && job_.fields.include_usage) {
-      out += Say(UsageChunk(job_.head, usage_, timings_));
+    if (!failed) {
+      KeepChat();
+      out += writer.End(usage_, timings_);
     }
-    out += "data: [DONE]\n\n";
-    if (!co_await WriteChunk(out)) co_return false;
+    if (!co_await WriteChunk(std::move(out))) co_return false;
     if (!chunked()) co_return false;
     co_return co_await WriteText(stream_, "0\r\n\r\n", state_) && keep_alive();
+  }
+
+  // What the next event adds to the stream. ERRORS: what ends it.
+  Result<std::string> TakeNext() {
+    const Event event = channel_->TakeFirst();
+    ChoiceText piece;
+    TRELLIS_RETURN_IF_ERROR(Apply(event, &piece));
+    std::string out;
+    if (!std::exchange(has_begun_, true)) out += Beginning();
+    if (event.progress && job_.fields.return_progress) {
+      const std::chrono::duration<double, std::milli> passed = Clock::now() - begun_;
+      out += job_.writer->Progress(event.choice, {.total = event.progress->total,
+                                                  .cached = event.progress->cached,
+                                                  .done = event.progress->done,
+                                                  .ms = passed.count()});
+    }
+    if (job_.kept_chat) choices_[event.choice].Add(piece);
+    const bool says = !piece.text.empty() || !piece.thoughts.empty() || !piece.calls.empty();
+    if (says || piece.finish_reason != nullptr || !piece.logprobs.empty())
+      out += job_.writer->Piece(piece, left_ == 0 ? &timings_ : nullptr);
+    return out;
+  }
+
+  // What is known before the first token.
+  std::string Beginning() {
+    std::string out = job_.writer->Begin(choices_.size(), admitted_);
+    for (size_t i = 0; i < choices_.size(); i++) {
+      if (choices_[i].text.empty()) continue;
+      out += job_.writer->Piece({.index = i, .text = choices_[i].text}, nullptr);  // the echo
+    }
+    return out;
   }
 
   // HTTP/1.0 knows no chunks: there the end of the connection is the end of the answer.
   bool chunked() const { return http_request_.version() >= 11; }
   bool keep_alive() const { return chunked() && http_request_.keep_alive() && !state_.draining; }
-  UsageField usage_field() const {
-    return job_.fields.include_usage ? UsageField::kNull : UsageField::kAbsent;
-  }
-  static std::string Say(const std::string& json) { return "data: " + json + "\n\n"; }
 
-  net::awaitable<bool> WriteStreamHeader() {
+  net::awaitable<bool> WriteStreamHeader(std::string_view content_type) {
     http::response<http::empty_body> response{http::status::ok, http_request_.version()};
-    SetCommonHeaders(http_request_, &response);
-    response.set(http::field::content_type, "text/event-stream");
+    SetCommonHeaders(http_request_, state_, &response);
+    response.set(http::field::content_type, content_type);
     response.set(http::field::cache_control, "no-cache");
     response.keep_alive(keep_alive());
     response.chunked(chunked());
@@ -382,21 +514,16 @@ class Generation {
     co_return co_await WriteText(stream_, text.str(), state_);
   }
 
-  // What is known before the first token.
-  std::string OpeningChunks() const {
-    std::string out;
-    for (size_t i = 0; i < choices_.size(); i++) {
-      if (job_.head.form == AnswerForm::kChat) out += Say(RoleChunk(job_.head, i, usage_field()));
-      if (choices_[i].text.empty()) continue;
-      const ChoiceText echo{.index = i, .text = choices_[i].text};
-      out += Say(TextChunk(job_.head, echo, usage_field(), nullptr));
-    }
-    return out;
-  }
-
   net::awaitable<bool> WriteChunk(std::string text) {
+    if (text.empty()) co_return true;  // a chunk of nothing would be the last one
     if (chunked()) text = fmt::format("{:x}\r\n{}\r\n", text.size(), text);
     co_return co_await WriteText(stream_, text, state_);
+  }
+
+  // A line each, whatever is in them.
+  void LogPrompts() const {
+    for (const JobPrompt& prompt : job_.prompts)
+      spdlog::info("{} prompt={}", job_.head.id, QuotedJson(AsText(prompt.tokens)));
   }
 
   void Log() const {
@@ -424,10 +551,14 @@ class Generation {
   ServerState& state_;
   std::shared_ptr<Channel> channel_;
   ClientWatch watch_;
+  const Clock::time_point begun_ = Clock::now();
+  Clock::time_point deadline_ = Clock::time_point::max();
+  bool has_begun_ = false;      // the stream
   std::deque<Choice> choices_;  // stable addresses
   size_t left_ = 0;
   size_t completion_tokens_ = 0;
-  Usage usage_;
+  Usage admitted_;  // as far as prompts are
+  Usage usage_;     // in the end
   Timings timings_;
   std::vector<PinTable::Added> pins_;  // of the prompts that have one
   MissCounts missed_;
@@ -439,7 +570,9 @@ class Generation {
 net::awaitable<bool> AnswerGeneration(const HttpRequest& request, const Caller& caller,
                                       Service& service, Stream& stream, ServerState& state) {
   std::optional<ApiResult<Job>> job;
-  const Work make_job = [&] { job = MakeJob(PathOf(request), request.body(), service); };
+  const Work make_job = [&] {
+    job = MakeJob(PathOf(request), request.body(), caller.ScopeOf(""), service);
+  };
   try {
     co_await WorkOnBody(request, stream, state, make_job);
   } catch (const std::exception& error) {

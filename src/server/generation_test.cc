@@ -41,6 +41,67 @@ TEST(GenerationTest, AnswersAreTheModels) {
   EXPECT_EQ(answer["usage"]["prompt_tokens"], ids.size() + text.size());  // once for three answers
 }
 
+// The model chooses among all tokens as if it drew lots: nothing but the grammar keeps it to
+// anything.
+TEST(GenerationTest, AnswersKeepToTheirFormat) {
+  TestServer server([](TestOptions& options) { options.end_tokens = {kEnd}; });
+  server.Load();
+  Client client(server);
+  const Json schema = {{"type", "object"},
+                       {"properties",
+                        {{"age", {{"type", "integer"}, {"minimum", 1}, {"maximum", 99}}},
+                         {"kind", {{"enum", {"x", "yy"}}}},
+                         {"name", {{"type", "string"}, {"maxLength", 8}}}}},
+                       {"required", {"age", "kind", "name"}},
+                       {"additionalProperties", false}};
+  Json request = {{"prompt", "a"}, {"max_tokens", 400}, {"n", 8}, {"ignore_eos", true}};
+  request["response_format"] = {{"type", "json_schema"},
+                                {"json_schema", {{"name", "n"}, {"schema", schema}}}};
+  for (const float temperature : {0.0f, 1.0f}) {
+    request["temperature"] = temperature;
+    const Answer answer = client.Post(kCompletions, request);
+    ASSERT_EQ(answer.status, 200u) << answer.body;
+    for (const Json& choice : answer.json()["choices"]) {
+      EXPECT_EQ(choice["finish_reason"], "stop");
+      const Json value = Json::parse(choice["text"].get<std::string>(), nullptr, false);
+      ASSERT_TRUE(value.is_object()) << choice;
+      EXPECT_EQ(value.size(), 3u);
+      EXPECT_GE(value["age"], 1);
+      EXPECT_LE(value["age"], 99);
+      EXPECT_TRUE(value["kind"] == "x" || value["kind"] == "yy") << value;
+      EXPECT_TRUE(value["name"].is_string());
+    }
+  }
+  Json chat = {{"messages", {{{"role", "user"}, {"content", "hi"}}}},
+               {"grammar", "root ::= \"yes\" | \"no\""},
+               {"stream", true}};
+  const std::vector<std::string> events = EventsOf(client.Post(kChat, chat).body);
+  std::string said;
+  for (const std::string& event : events) {
+    if (event == "[DONE]") continue;
+    said += Json::parse(event)["choices"][0]["delta"].value("content", "");
+  }
+  EXPECT_TRUE(said == "yes" || said == "no") << said;
+}
+
+TEST(GenerationTest, AFormatThatCannotBeUsedIsNamed) {
+  TestServer server;
+  server.Load();
+  Client client(server);
+  const auto refused = [&](Json fields) {
+    fields["prompt"] = "a";
+    const Answer answer = client.Post(kCompletions, fields);
+    EXPECT_EQ(answer.status, 400u) << answer.body;
+    return answer.json()["error"]["param"].get<std::string>();
+  };
+  EXPECT_EQ(refused({{"grammar", "root ::= ("}}), "grammar");
+  EXPECT_EQ(refused({{"json_schema", {{"type", "strong"}}}}), "json_schema");
+  EXPECT_EQ(refused({{"response_format",
+                      {{"type", "json_schema"},
+                       {"json_schema", {{"schema", {{"$ref", "http://a/b"}}}}}}}}),
+            "response_format.json_schema.schema");
+}
+
 TEST(GenerationTest, ADrawnSeedIsGivenBackAndGivesTheSameText) {
   TestServer server;
   server.Load();

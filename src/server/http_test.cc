@@ -64,8 +64,8 @@ TEST(HttpTest, EveryPathTakesItsMethodsOnly) {
   EXPECT_EQ(client.Get("/health?x=y").status, 200u);
 }
 
-TEST(HttpTest, BrowsersMayAsk) {
-  TestServer server;
+TEST(HttpTest, PagesThatAreAllowedMayAsk) {
+  TestServer server([](TestOptions& o) { o.server.origins.allowed = {"http://page"}; });
   server.Load();
   Client client(server);
   client.SendRequest("OPTIONS", "/v1/chat/completions", "",
@@ -78,6 +78,23 @@ TEST(HttpTest, BrowsersMayAsk) {
   client.SendRequest("GET", "/health", "", "Origin: http://page\r\n");
   EXPECT_EQ(client.Read().headers["Access-Control-Allow-Origin"], "http://page");
   EXPECT_EQ(client.Get("/health").headers.count("Access-Control-Allow-Origin"), 0u);
+}
+
+TEST(HttpTest, OtherPagesMayNot) {
+  TestServer server;
+  server.Load();
+  for (const char* verb : {"OPTIONS", "POST", "GET"}) {
+    Client client(server);
+    client.SendRequest(verb, "/v1/cache/reset", "{}", "Origin: http://page\r\n");
+    const Answer answer = client.Read();
+    EXPECT_EQ(answer.status, 403u);
+    EXPECT_EQ(answer.json()["error"]["code"], "origin_not_allowed");
+    EXPECT_EQ(answer.headers.count("Access-Control-Allow-Origin"), 0u);
+  }
+  TestServer local([](TestOptions& o) { o.server.origins.needs_local_host = true; });
+  Client client(local);
+  client.Send("GET /health HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+  EXPECT_EQ(client.Read().json()["error"]["code"], "host_not_allowed");
 }
 
 TEST(HttpTest, ANameWithQuotesIsStillJson) {

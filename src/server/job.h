@@ -1,15 +1,18 @@
 // Job: what a request for an answer asks for, in the engine's terms. Internal to server/.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "api/answer_writer.h"
 #include "api/requests.h"
 #include "api/responses.h"
 #include "engine/engine.h"
 #include "server/service.h"
+#include "text/grammar.h"
 
 namespace trellis {
 
@@ -20,20 +23,37 @@ struct JobPrompt {
   std::vector<Retention> retentions = {};
 };
 
+// How /v1/embeddings and /api/embed are answered.
+enum class EmbeddingsForm { kFloats, kBase64, kOllama };
+
 struct Job {
   enum class Purpose {
     kAnswer,
     kWarm,  // computes the prompts, at the lowest priority
     kPin,   // and keeps them cached for a time
+    kEmbed,
   };
   Purpose purpose = Purpose::kAnswer;
   AnswerHead head;
+  std::unique_ptr<AnswerWriter> writer = {};  // for kAnswer
+  EmbeddingsForm embeddings_form = {};        // for kEmbed
   GenerationFields fields;
-  std::vector<JobPrompt> prompts;
+  std::vector<JobPrompt> prompts;  // none: only the model was to be loaded, as Ollama's clients ask
+  // Of all answers: what they may be, and how they are written (ChatPrompt's).
+  std::shared_ptr<const Grammar> grammar = {};
+  std::shared_ptr<const AnswerFormat> answer_format = std::make_shared<const AnswerFormat>();
   std::optional<std::vector<TokenId>> dropped_if_begins = {};  // as GenerateRequest's
+  // The chat so far, if with its answer it is to stay in Service::responses.
+  std::optional<std::vector<ChatMessage>> kept_chat = {};
 };
 
-// Parses, renders and tokenizes. `path`: of the route that the body was sent to.
-ApiResult<Job> MakeJob(std::string_view path, const std::string& body, const Service& service);
+// Parses, renders and tokenizes. `path`: of the route that the body was sent to. `owner`: of the
+// responses that it may go on from.
+ApiResult<Job> MakeJob(std::string_view path, const std::string& body, const std::string& owner,
+                       Service& service);
+// The prompt that /v1/chat/completions would make of `body`, as text.
+ApiResult<std::string> ChatPromptText(const std::string& body, const Service& service);
+// Of the prompt that /v1/messages would make of `body`.
+ApiResult<size_t> CountPromptTokens(const std::string& body, const Service& service);
 
 }  // namespace trellis

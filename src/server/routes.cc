@@ -8,7 +8,9 @@
 #include "api/requests.h"
 #include "api/responses.h"
 #include "server/cache_tree.h"
+#include "server/job.h"
 #include "server/metrics.h"
+#include "server/ollama.h"
 #include "server/session.h"
 #include "server/target.h"
 
@@ -180,6 +182,44 @@ Reply Unpin(const Call& call) {
   return Json({{"unpinned", num_ended}});
 }
 
+// llama-server's. It has slots; here as many requests run as there is memory for.
+Reply Props(const Call& call) {
+  const Service& service = *call.service;
+  const Tokenizer& tokenizer = *service.tokenizer;
+  const auto piece = [&](TokenId token) {
+    return token < 0 ? "" : tokenizer.Piece(token, SpecialTokens::kParse);
+  };
+  return Json({{"default_generation_settings", {{"n_ctx", service.engine->context_size()}}},
+               {"total_slots", service.engine->max_running()},
+               {"model_alias", service.model_name},
+               {"chat_template", tokenizer.chat_template()},
+               {"bos_token", piece(tokenizer.bos())},
+               {"eos_token", piece(tokenizer.eos())},
+               {"build_info", "trellis " TRELLIS_VERSION}});
+}
+
+Reply ApplyTemplate(const Call& call) {
+  ApiResult<std::string> prompt = ChatPromptText(call.request.body(), *call.service);
+  if (!prompt.ok()) return ErrorReply(prompt.error());
+  return Json({{"prompt", prompt.value()}});
+}
+
+Reply Tags(const Call& call) {
+  return OllamaTags(*call.service);
+}
+Reply Ps(const Call& call) {
+  return OllamaPs(*call.service);
+}
+Reply Show(const Call& call) {
+  return OllamaShow(call.request.body(), *call.service);
+}
+
+Reply CountTokens(const Call& call) {
+  ApiResult<size_t> count = CountPromptTokens(call.request.body(), *call.service);
+  if (!count.ok()) return ErrorReply(count.error());
+  return Json({{"input_tokens", count.value()}});
+}
+
 // AnswerGeneration writes these itself, except while there is no model.
 Reply Generate(const Call&) {
   return ErrorReply(ModelIsLoading());
@@ -195,7 +235,7 @@ struct Route {
   Needs needs = Needs::kModel;
   Works works = Works::kQuickly;
 };
-constexpr std::array<Route, 15> kRoutes = {{
+constexpr std::array<Route, 31> kRoutes = {{
     {"/health", http::verb::get, Health, Needs::kNothing},
     {"/version", http::verb::get, Version, Needs::kNothing},
     {"/v1/models", http::verb::get, Models},
@@ -211,6 +251,22 @@ constexpr std::array<Route, 15> kRoutes = {{
     {"/detokenize", http::verb::post, Detokenize, Needs::kModel, Works::kOnTheBody},
     {"/v1/chat/completions", http::verb::post, Generate},
     {"/v1/completions", http::verb::post, Generate},
+    {"/v1/responses", http::verb::post, Generate},
+    {"/v1/embeddings", http::verb::post, Generate},
+    {"/api/embed", http::verb::post, Generate},
+    {"/v1/messages", http::verb::post, Generate},
+    {"/completion", http::verb::post, Generate},
+    {"/completions", http::verb::post, Generate},
+    {"/infill", http::verb::post, Generate},
+    {"/props", http::verb::get, Props},
+    {"/apply-template", http::verb::post, ApplyTemplate, Needs::kModel, Works::kOnTheBody},
+    {"/api/chat", http::verb::post, Generate},
+    {"/api/generate", http::verb::post, Generate},
+    {"/api/tags", http::verb::get, Tags},
+    {"/api/ps", http::verb::get, Ps},
+    {"/api/show", http::verb::post, Show},
+    {"/api/version", http::verb::get, Version, Needs::kNothing},
+    {"/v1/messages/count_tokens", http::verb::post, CountTokens, Needs::kModel, Works::kOnTheBody},
 }};
 
 const Route* FindRoute(const HttpRequest& request) {

@@ -10,6 +10,7 @@
 
 #include "base/status.h"
 #include "server/api_keys.h"
+#include "server/origins.h"
 #include "server/service.h"
 
 namespace trellis {
@@ -20,8 +21,12 @@ class Server {
     std::string host = "127.0.0.1";
     uint16_t port = 8080;  // 0: any free one
     ApiKeys keys;          // none: everybody who reaches the port may use it
+    OriginPolicy origins;
+    bool log_prompts = false;
     size_t num_threads = 2;
     size_t max_body_bytes = 32u << 20;
+    // A stream with nothing to say says so this often, so that proxies do not give up on it.
+    std::chrono::milliseconds keep_alive_interval{15'000};
     std::chrono::seconds idle_timeout{75};   // between requests, and for a request to arrive
     std::chrono::seconds write_timeout{30};  // a client that takes nothing for so long is cut off
     std::chrono::milliseconds drain_timeout{30000};

@@ -13,6 +13,7 @@
 #include "model/model.h"
 #include "os/compute_pool.h"
 #include "server/metrics.h"
+#include "server/response_store.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
@@ -29,6 +30,7 @@ struct Service {
   std::unique_ptr<ChatTemplate> chat_template;
   std::vector<TokenId> end_tokens;
   RequestMetrics metrics;
+  ResponseStore responses;
   std::unique_ptr<Engine> engine;
 
   // Bans what the vocabulary suppresses, whatever the client's biases say, as llama-server does.

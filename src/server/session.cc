@@ -65,11 +65,6 @@ class ActiveRequest {
   ServerState& state_;
 };
 
-std::string_view HeaderOf(const HttpRequest& request, std::string_view name) {
-  const auto value = request[name];
-  return {value.data(), value.size()};
-}
-
 // Sets the caller's key, or says what is wrong with it.
 std::optional<ApiError> ErrorOfKey(const HttpRequest& request, const ApiKeys& keys,
                                    Caller* caller) {
@@ -88,7 +83,7 @@ std::optional<ApiError> ErrorOfKey(const HttpRequest& request, const ApiKeys& ke
 
 using Parser = http::request_parser<http::string_body>;
 
-// A key that is wrong is known before the body, and then that is not read: `refused`.
+// A page or a key that is wrong is known before the body, and then that is not read: `refused`.
 net::awaitable<boost::system::error_code> ReadRequest(Stream& stream, beast::flat_buffer& buffer,
                                                       Parser& parser, const ServerState& state,
                                                       Caller& caller,
@@ -98,7 +93,9 @@ net::awaitable<boost::system::error_code> ReadRequest(Stream& stream, beast::fla
   co_await http::async_read_header(stream, buffer, parser,
                                    net::redirect_error(net::use_awaitable, error));
   if (error) co_return error;
-  refused = ErrorOfKey(parser.get(), state.options.keys, &caller);
+  refused = ErrorOfOrigin(HeaderOf(parser.get(), "origin"), HeaderOf(parser.get(), "host"),
+                          state.options.origins);
+  if (!refused) refused = ErrorOfKey(parser.get(), state.options.keys, &caller);
   if (refused) co_return error;
   if (!parser.is_done() && beast::iequals(parser.get()[http::field::expect], "100-continue") &&
       !co_await WriteText(stream, "HTTP/1.1 100 Continue\r\n\r\n", state)) {
@@ -148,6 +145,12 @@ net::awaitable<bool> Answer(const HttpRequest& request, const Caller& caller, St
   co_return co_await WriteReply(stream, request, std::move(reply), state);
 }
 
+// Of the API whose path it is.
+ErrorForm FormOf(std::string_view path) {
+  if (path.starts_with("/api/")) return ErrorForm::kOllama;
+  return path.starts_with("/v1/messages") ? ErrorForm::kAnthropic : ErrorForm::kOpenAi;
+}
+
 }  // namespace
 
 std::string Caller::ScopeOf(const std::string& salt) const {
@@ -156,7 +159,7 @@ std::string Caller::ScopeOf(const std::string& salt) const {
 }
 
 Reply ErrorReply(const ApiError& error) {
-  return {.status = static_cast<unsigned>(error.http_status), .body = ErrorBody(error)};
+  return {.status = static_cast<unsigned>(error.http_status), .error = error};
 }
 
 ApiError InternalError(const HttpRequest& request, const std::exception& error) {
@@ -214,7 +217,7 @@ net::awaitable<bool> WriteReply(Stream& stream, const HttpRequest& request, Repl
                                 const ServerState& state) {
   http::response<http::string_body> response{static_cast<http::status>(reply.status),
                                              request.version()};
-  SetCommonHeaders(request, &response);
+  SetCommonHeaders(request, state, &response);
   if (!reply.content_type.empty()) response.set(http::field::content_type, reply.content_type);
   if (reply.status == 401) response.set(http::field::www_authenticate, "Bearer");
   if (reply.status == 503) response.set(http::field::retry_after, "1");
@@ -225,7 +228,8 @@ net::awaitable<bool> WriteReply(Stream& stream, const HttpRequest& request, Repl
     response.set(http::field::access_control_allow_headers, wanted.empty() ? "*" : wanted);
   }
   response.keep_alive(request.keep_alive() && !state.draining);
-  response.body() = std::move(reply.body);
+  response.body() =
+      reply.error ? ErrorBody(*reply.error, FormOf(PathOf(request))) : std::move(reply.body);
   if (reply.status != 204) response.prepare_payload();
   if (request.method() == http::verb::head) response.body().clear();
   http::response_serializer<http::string_body> serializer{response};

@@ -6,6 +6,7 @@
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -66,7 +67,8 @@ struct Reply {
   unsigned status = 200;
   std::string content_type = "application/json";
   std::string body = {};
-  std::string allow = {};  // the Allow header of a 405
+  std::string allow = {};              // the Allow header of a 405
+  std::optional<ApiError> error = {};  // then `body` is it, in the form of the API that was asked
 };
 Reply ErrorReply(const ApiError& error);
 // After an exception, which is out of memory or a bug: this request's alone.
@@ -74,6 +76,11 @@ ApiError InternalError(const HttpRequest& request, const std::exception& error);
 
 net::awaitable<void> RunSession(Stream stream, ServerState& state);
 
+// Empty where there is none.
+inline std::string_view HeaderOf(const HttpRequest& request, std::string_view name) {
+  const auto value = request[name];
+  return {value.data(), value.size()};
+}
 // Without the query.
 std::string_view PathOf(const HttpRequest& request);
 
@@ -97,13 +104,14 @@ net::awaitable<bool> WriteReply(Stream& stream, const HttpRequest& request, Repl
 net::awaitable<bool> WriteText(Stream& stream, std::string_view text, const ServerState& state);
 // The headers that every answer has.
 template <typename Body>
-void SetCommonHeaders(const HttpRequest& request, http::response<Body>* response) {
+void SetCommonHeaders(const HttpRequest& request, const ServerState& state,
+                      http::response<Body>* response) {
   response->set(http::field::server, "trellis");
-  // Any page may use the server, as llama-server's: it has neither cookies nor accounts.
-  if (const auto origin = request.find(http::field::origin); origin != request.end()) {
-    response->set(http::field::access_control_allow_origin, origin->value());
-    response->set(http::field::vary, "Origin");
-  }
+  const std::string_view origin = HeaderOf(request, "origin");
+  if (origin.empty()) return;
+  response->set(http::field::vary, "Origin");
+  if (IsAllowedOrigin(origin, HeaderOf(request, "host"), state.options.origins))
+    response->set(http::field::access_control_allow_origin, origin);
 }
 
 }  // namespace trellis

@@ -74,6 +74,7 @@ struct TestOptions {
   Server::Options server;
   size_t max_queue = 2000, max_running = 64, num_pages = 4000;
   std::string model_name = "fake";
+  std::vector<TokenId> end_tokens = {};  // none: an answer is as long as it may be
 };
 
 class TestServer {
@@ -105,6 +106,7 @@ class TestServer {
     };
     model_ = model.get();
     service->model_name = options_.model_name;
+    service->end_tokens = options_.end_tokens;
     service->fingerprint = "fp_test";
     service->tokenizer = TestTokenizer();
     service->chat_template = std::move(ChatTemplate::Create(*service->tokenizer, "")).value();

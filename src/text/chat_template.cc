@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <exception>
+#include <list>
 #include <string_view>
 #include <utility>
 
+#include "base/mutex.h"
 #include "llama-vocab.h"
 #include "text/prompt_encoder.h"
 #include "text/tokenizer_impl.h"
@@ -17,6 +19,7 @@ namespace {
 
 using trellis_llama::ChatRenderer;
 using trellis_llama::ChatTurn;
+using trellis_llama::RenderedChat;
 using trellis_llama::RenderedPart;
 
 // The engine's errors come with a trace and an excerpt of the template; the complaint is at the
@@ -49,6 +52,20 @@ std::vector<ChatTurn> ToTurns(const std::vector<ChatMessage>& messages) {
                      message.tool_call_id, message.name, message.reasoning_content});
   }
   return turns;
+}
+
+trellis_llama::ChatRequest ToRequest(const std::vector<ChatMessage>& messages,
+                                     const ChatOptions& options) {
+  using Calls = trellis_llama::ChatRequest::Calls;
+  return {.turns = ToTurns(messages),
+          .tools_json = options.tools_json,
+          .calls = options.calls == ChatOptions::Calls::kNone   ? Calls::kNone
+                   : options.calls == ChatOptions::Calls::kMust ? Calls::kMust
+                                                                : Calls::kMay,
+          .only_tool = options.only_tool,
+          .parallel_calls = options.parallel_calls,
+          .json_schema = options.json_schema,
+          .thinks = options.thinks};
 }
 
 // Removes `size` bytes at the front, or at the back.
@@ -101,12 +118,45 @@ struct Prepared {
   const PromptEncoder encoder;
 };
 
+// The formats of answers that were asked for last, by what they depend on. Any thread.
+class FormatCache {
+ public:
+  std::shared_ptr<const AnswerFormat> Find(const std::string& key) {
+    MutexLock lock(mutex_);
+    const auto found = std::find_if(formats_.begin(), formats_.end(),
+                                    [&](const Entry& entry) { return entry.first == key; });
+    if (found == formats_.end()) return nullptr;
+    formats_.splice(formats_.begin(), formats_, found);
+    return found->second;
+  }
+  void Put(std::string key, std::shared_ptr<const AnswerFormat> format) {
+    MutexLock lock(mutex_);
+    formats_.emplace_front(std::move(key), std::move(format));
+    if (formats_.size() > kMostFormats) formats_.pop_back();
+  }
+
+ private:
+  using Entry = std::pair<std::string, std::shared_ptr<const AnswerFormat>>;
+  // A harness has one or two; each takes up to some megabytes.
+  static constexpr size_t kMostFormats = 32;
+
+  Mutex mutex_;
+  std::list<Entry> formats_ TRELLIS_GUARDED_BY(mutex_);  // last used first
+};
+
 }  // namespace
 
 struct ChatTemplate::Impl {
   explicit Impl(const Tokenizer& t) : tokenizer(t) {}
 
+  // What Render and RulesFor of the same renderer came to.
+  Result<std::shared_ptr<const AnswerFormat>> FormatOf(const ChatRenderer& renderer,
+                                                       const trellis_llama::ChatRequest& request,
+                                                       RenderedChat& rendered);
+  Result<std::shared_ptr<const AnswerFormat>> MakeFormat(trellis_llama::AnswerRules rules) const;
+
   const Tokenizer& tokenizer;
+  FormatCache formats;
   std::unique_ptr<Prepared> plain;
   std::unique_ptr<Prepared> with_tools;  // null: the same as plain
   bool drops_thoughts = false;           // of earlier turns
@@ -126,8 +176,7 @@ bool DropsThoughts(const ChatTemplate& chat_template) {
   };
   const Result<ChatPrompt> prompt = chat_template.Render(
       {message("user", "One?"), message("assistant", "<think>\nInwardly.\n</think>\n\nAloud."),
-       message("user", "Two?")},
-      "");
+       message("user", "Two?")});
   return prompt.ok() && prompt->text.find("Aloud.") != std::string::npos &&
          prompt->text.find("Inwardly.") == std::string::npos;
 }
@@ -155,6 +204,14 @@ Result<std::unique_ptr<ChatTemplate>> ChatTemplate::Create(const Tokenizer& toke
 ChatTemplate::ChatTemplate(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 ChatTemplate::~ChatTemplate() = default;
 
+std::vector<std::string> ChatTemplate::capabilities() const {
+  const Prepared& prepared = impl_->with_tools != nullptr ? *impl_->with_tools : *impl_->plain;
+  std::vector<std::string> names;
+  if (prepared.renderer.CanCallTools()) names.emplace_back("tools");
+  if (prepared.renderer.CanThink()) names.emplace_back("thinking");
+  return names;
+}
+
 std::optional<std::vector<TokenId>> ChatTemplate::BeginningOfDropped(
     const std::string& prompt) const {
   if (!impl_->drops_thoughts) return std::nullopt;
@@ -163,22 +220,63 @@ std::optional<std::vector<TokenId>> ChatTemplate::BeginningOfDropped(
   return impl_->tokenizer.Encode(std::string(kThoughts), AddSpecial::kNo, SpecialTokens::kParse);
 }
 
+Result<std::shared_ptr<const AnswerFormat>> ChatTemplate::Impl::MakeFormat(
+    trellis_llama::AnswerRules rules) const {
+  auto format = std::make_shared<AnswerFormat>();
+  format->syntax = std::move(rules.syntax);
+  format->stops = std::move(rules.stops);
+  for (const std::string& text : rules.shown_tokens) {
+    const std::vector<TokenId> token =
+        tokenizer.Encode(text, AddSpecial::kNo, SpecialTokens::kParse);
+    if (token.size() == 1) format->shown_tokens.push_back(token[0]);
+  }
+  if (!rules.grammar.empty()) {
+    auto grammar =
+        Grammar::Parse(tokenizer, {.gbnf = std::move(rules.grammar),
+                                   .prefix = std::move(rules.grammar_prefix),
+                                   .trigger_words = std::move(rules.trigger_words),
+                                   .trigger_patterns = std::move(rules.trigger_patterns)});
+    if (!grammar.ok()) return Status(StatusCode::kUnsupported, grammar.status().message());
+    format->grammar = std::move(*grammar);
+  }
+  return std::shared_ptr<const AnswerFormat>(std::move(format));
+}
+
+Result<std::shared_ptr<const AnswerFormat>> ChatTemplate::Impl::FormatOf(
+    const ChatRenderer& renderer, const trellis_llama::ChatRequest& request,
+    RenderedChat& rendered) {
+  if (rendered.rules) return MakeFormat(*std::move(rendered.rules));
+  if (rendered.rules_key.empty()) return std::make_shared<const AnswerFormat>();
+  if (&renderer != &plain->renderer) rendered.rules_key += "t";
+  if (auto known = formats.Find(rendered.rules_key)) return known;
+  TRELLIS_ASSIGN_OR_RETURN(std::shared_ptr<const AnswerFormat> format,
+                           MakeFormat(renderer.RulesFor(request)));
+  formats.Put(std::move(rendered.rules_key), format);
+  return format;
+}
+
 Result<ChatPrompt> ChatTemplate::Render(const std::vector<ChatMessage>& messages,
-                                        const std::string& tools_json) const {
-  const bool use_tools = !tools_json.empty() && impl_->with_tools != nullptr;
+                                        const ChatOptions& options) const {
+  const bool use_tools = !options.tools_json.empty() && impl_->with_tools != nullptr;
   const Prepared& prepared = use_tools ? *impl_->with_tools : *impl_->plain;
-  std::vector<RenderedPart> rendered;
+  const trellis_llama::ChatRequest request = ToRequest(messages, options);
+  RenderedChat rendered;
+  ChatPrompt prompt;
   try {
-    rendered = prepared.renderer.Render(ToTurns(messages), tools_json);
+    rendered = prepared.renderer.Render(request);
+    TRELLIS_ASSIGN_OR_RETURN(prompt.format, impl_->FormatOf(prepared.renderer, request, rendered));
   } catch (const std::exception& error) {
     return Status(
         StatusCode::kInvalidArgument,
         fmt::format("the chat template refused the messages: {}", Complaint(error.what())));
   }
-  prepared.DropAdded(rendered);
+  if (options.calls == ChatOptions::Calls::kMust && prompt.format->grammar == nullptr) {
+    return Status(StatusCode::kUnsupported,
+                  "the model's chat template knows no tools: it cannot be made to call one");
+  }
+  prepared.DropAdded(rendered.prompt);
   std::vector<PromptPart> parts;
-  ChatPrompt prompt;
-  for (RenderedPart& part : rendered) {
+  for (RenderedPart& part : rendered.prompt) {
     prompt.text += part.text;
     parts.push_back({std::move(part.text), part.literal});
   }

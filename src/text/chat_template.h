@@ -12,7 +12,12 @@
 
 #include "base/status.h"
 #include "base/types.h"
+#include "text/grammar.h"
 #include "text/tokenizer.h"
+
+namespace trellis_llama {
+class AnswerSyntax;
+}
 
 namespace trellis {
 
@@ -30,9 +35,28 @@ struct ChatMessage {
   std::string reasoning_content;
 };
 
+struct ChatOptions {
+  std::string tools_json = {};  // OpenAI's tools array as text, or empty
+  enum class Calls { kNone, kMay, kMust } calls = Calls::kMay;  // of the tools, in the answer
+  std::string only_tool = {};                                   // may be called; empty: all
+  std::optional<bool> parallel_calls = {};  // none: if the template can write them
+  std::string json_schema = {};  // of the answer's content, as text; empty: it may be anything
+  bool thinks = true;            // as far as the template can say it
+};
+
+// How an answer is written.
+struct AnswerFormat {
+  // For AnswerReader; null: it is text and nothing else.
+  std::shared_ptr<const trellis_llama::AnswerSyntax> syntax = {};
+  std::shared_ptr<const Grammar> grammar = {};  // that it has to keep to; null: none
+  std::vector<TokenId> shown_tokens = {};       // special tokens that are part of how it is written
+  std::vector<std::string> stops = {};          // texts that end it
+};
+
 struct ChatPrompt {
   std::vector<TokenId> tokens;
   std::string text;  // what the tokens spell, for logs and /apply-template
+  std::shared_ptr<const AnswerFormat> format = {};  // of the answer; never null
 };
 
 class ChatTemplate {
@@ -43,10 +67,16 @@ class ChatTemplate {
                                                       const std::string& source);
   ~ChatTemplate();
 
-  // With the generation prompt at the end. `tools_json`: an OpenAI tools array as text, or empty.
-  // ERRORS: kInvalidArgument with the template's own message (raise_exception, wrong role order).
+  // With the generation prompt at the end. The tokens depend on the messages, the tools and
+  // `thinks` alone, so that they are cached whatever else a turn asks for. The formats of answers
+  // with the same tools and options are remembered. ERRORS: kInvalidArgument with the template's
+  // own message (raise_exception, wrong role order), kUnsupported when no answer can be held to
+  // what is asked for.
   Result<ChatPrompt> Render(const std::vector<ChatMessage>& messages,
-                            const std::string& tools_json) const;
+                            const ChatOptions& options = {}) const;
+
+  // What it can say, by Ollama's names: "tools", "thinking".
+  std::vector<std::string> capabilities() const;
 
   // A template of a thinking model drops the thoughts of earlier turns. If this one does: what an
   // answer begins with of which the next turn will have nothing, as tokens; none if `prompt`, what

@@ -35,7 +35,7 @@ class ChatTemplateTest : public testing::Test {
   Result<ChatPrompt> Render(const std::string& source, const std::vector<ChatMessage>& messages,
                             const std::string& tools = "") const {
     TRELLIS_ASSIGN_OR_RETURN(auto chat_template, ChatTemplate::Create(*tokenizer_, source));
-    return chat_template->Render(messages, tools);
+    return chat_template->Render(messages, {.tools_json = tools});
   }
   std::string Text(const std::string& source, const std::vector<ChatMessage>& messages) const {
     const Result<ChatPrompt> prompt = Render(source, messages);
@@ -218,7 +218,7 @@ TEST_F(ChatTemplateTest, SaysWhatTheNextTurnWillNotHave) {
   const auto dropped = [&](const std::string& source) {
     auto made = ChatTemplate::Create(*tokenizer_, source);
     EXPECT_TRUE(made.ok());
-    const auto prompt = (*made)->Render({Message("user", "hi")}, "");
+    const auto prompt = (*made)->Render({Message("user", "hi")});
     EXPECT_TRUE(prompt.ok());
     return (*made)->BeginningOfDropped(prompt->text);
   };

@@ -21,8 +21,8 @@ void StreamDecoder::Matcher::Feed(char byte) {
 }
 
 StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, std::vector<std::string> stop,
-                             SpecialTokens special)
-    : tokenizer_(tokenizer), special_(special) {
+                             SpecialTokens special, std::vector<TokenId> shown)
+    : tokenizer_(tokenizer), special_(special), shown_(std::move(shown)) {
   for (std::string& text : stop) {
     if (!text.empty()) stop_.emplace_back(std::move(text));
   }
@@ -31,7 +31,8 @@ StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, std::vector<std::string
 std::string StreamDecoder::Push(TokenId token) {
   std::string out;
   if (stopped()) return out;
-  const std::string piece = tokenizer_.Piece(token, special_);
+  const bool is_shown = std::find(shown_.begin(), shown_.end(), token) != shown_.end();
+  const std::string piece = tokenizer_.Piece(token, is_shown ? SpecialTokens::kParse : special_);
   for (size_t i = 0; i < piece.size() && !stopped(); ++i) {
     held_.push_back(piece[i]);
     for (Matcher& stop : stop_) {

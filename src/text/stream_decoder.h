@@ -16,7 +16,9 @@ class StreamDecoder {
   // `stop`: the text ends before the first of them that is complete, also across token borders; of
   // several that end with the same byte, the longest counts. Empty ones never match.
   // REQUIRES: `tokenizer` outlives this.
-  StreamDecoder(const Tokenizer& tokenizer, std::vector<std::string> stop, SpecialTokens special);
+  // `shown`: tokens whose text is given, whatever `special` says.
+  StreamDecoder(const Tokenizer& tokenizer, std::vector<std::string> stop, SpecialTokens special,
+                std::vector<TokenId> shown = {});
 
   // Text that is now certain. Invalid UTF-8 becomes U+FFFD. After stopped() it is always empty.
   // COST: proportional to the token's bytes, times the number of stop strings.
@@ -41,6 +43,7 @@ class StreamDecoder {
   const Tokenizer& tokenizer_;
   std::vector<Matcher> stop_;
   SpecialTokens special_;
+  std::vector<TokenId> shown_;
   std::string held_;   // what may become a part of a stop string
   Utf8Repair repair_;  // what is certain, but may be half a character
   std::string stop_hit_;

@@ -6,7 +6,8 @@
 //       writes IN with every weight as f32: the model that IN stands for, exactly
 //   llama_reference logits MODEL TOKENS OUT [options]
 //       teacher-forces the token ids in the text file TOKENS and writes the logits of every
-//       position to OUT: [tokens, vocab] f32, native byte order
+//       position to OUT: [tokens, vocab] f32, native byte order; with --embedding mean|last, the
+//       embedding of all of them: [embedding length]
 //
 //   --flash-attention on|off   off     --kv f16|f32|q8_0  f16   --repack on|off   on
 //   --batch N                  128     --ubatch N         batch --threads N       2
@@ -29,6 +30,7 @@ struct Options {
   bool flash_attention = false;
   bool repack = true;
   ggml_type kv = GGML_TYPE_F16;
+  enum llama_pooling_type pooling = LLAMA_POOLING_TYPE_NONE;  // none: logits are wanted
   uint32_t batch = 128, ubatch = 0;
   int threads = 2;
 };
@@ -67,6 +69,9 @@ Options ParseOptions(int argc, char** argv, int first) {
       options.flash_attention = ParseChoice(flag, value, "on", "off");
     } else if (flag == "--repack") {
       options.repack = ParseChoice(flag, value, "on", "off");
+    } else if (flag == "--embedding") {
+      const bool mean = ParseChoice(flag, value, "mean", "last");
+      options.pooling = mean ? LLAMA_POOLING_TYPE_MEAN : LLAMA_POOLING_TYPE_LAST;
     } else if (flag == "--kv") {
       options.kv = ParseType(flag, value);
     } else if (flag == "--batch") {
@@ -117,8 +122,11 @@ void WriteLogits(const char* model_path, const char* tokens_path, const char* ou
 
   llama_context_params params = llama_context_default_params();
   params.n_ctx = num_tokens;
-  params.n_batch = std::min(options.batch, num_tokens);
-  params.n_ubatch = std::min(options.ubatch, params.n_batch);
+  params.embeddings = options.pooling != LLAMA_POOLING_TYPE_NONE;
+  params.pooling_type = options.pooling;
+  // It pools what is in one batch.
+  params.n_batch = params.embeddings ? num_tokens : std::min(options.batch, num_tokens);
+  params.n_ubatch = params.embeddings ? num_tokens : std::min(options.ubatch, params.n_batch);
   params.n_threads = params.n_threads_batch = options.threads;
   params.type_k = params.type_v = options.kv;
   params.flash_attn_type =
@@ -127,8 +135,10 @@ void WriteLogits(const char* model_path, const char* tokens_path, const char* ou
       llama_init_from_model(model.get(), params), llama_free);
   if (!context) throw std::runtime_error(std::string(model_path) + ": no context");
 
-  const auto vocab_size =
-      static_cast<size_t>(llama_vocab_n_tokens(llama_model_get_vocab(model.get())));
+  const bool embeds = options.pooling != LLAMA_POOLING_TYPE_NONE;
+  const auto row_size =
+      static_cast<size_t>(embeds ? llama_model_n_embd(model.get())
+                                 : llama_vocab_n_tokens(llama_model_get_vocab(model.get())));
   std::ofstream out(out_path, std::ios::binary);
   llama_batch batch = llama_batch_init(static_cast<int32_t>(params.n_batch), 0, 1);
   for (uint32_t first = 0; first < num_tokens; first += params.n_batch) {
@@ -141,10 +151,13 @@ void WriteLogits(const char* model_path, const char* tokens_path, const char* ou
       batch.logits[i] = 1;
     }
     if (llama_decode(context.get(), batch) != 0) throw std::runtime_error("llama_decode failed");
-    for (int32_t i = 0; i < batch.n_tokens; i++) {
-      out.write(reinterpret_cast<const char*>(llama_get_logits_ith(context.get(), i)),
-                static_cast<std::streamsize>(vocab_size * sizeof(float)));
-    }
+    const auto write = [&](const float* row) {
+      out.write(reinterpret_cast<const char*>(row),
+                static_cast<std::streamsize>(row_size * sizeof(float)));
+    };
+    if (embeds) write(llama_get_embeddings_seq(context.get(), 0));
+    for (int32_t i = 0; i < batch.n_tokens && !embeds; i++)
+      write(llama_get_logits_ith(context.get(), i));
   }
   llama_batch_free(batch);
   out.close();

@@ -59,6 +59,15 @@ Result<LogitsFile> Reference::Logits(const std::string& name,
   return Open(out);
 }
 
+Result<std::vector<float>> Reference::Embedding(const std::string& pooling) const {
+  const fs::path out = folder_ / (pooling + ".f32");
+  TRELLIS_RETURN_IF_ERROR(WriteLogits(model_, out, {"--embedding", pooling}));
+  TRELLIS_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(out.string()));
+  std::vector<float> embedding(file.bytes().size() / sizeof(float));
+  std::memcpy(embedding.data(), file.bytes().data(), file.bytes().size());
+  return embedding;
+}
+
 Result<LogitsFile> Reference::Truth() const {
   const fs::path out = folder_ / "truth.f32";
   TRELLIS_RETURN_IF_ERROR(WriteTruth(out));

@@ -35,6 +35,9 @@ class Reference {
   // With llama_reference's `options`. May be called from several threads, with a `name` each.
   Result<LogitsFile> Logits(const std::string& name, const std::vector<std::string>& options) const;
 
+  // Of the whole text: [embedding length]. `pooling`: "mean" or "last".
+  Result<std::vector<float>> Embedding(const std::string& pooling) const;
+
   // What the model's bytes mean when nothing else is rounded: its weights dequantised to f32, f32
   // activations, keys and values.
   Result<LogitsFile> Truth() const;

@@ -123,7 +123,7 @@ Result<ChatPrompt> Render(const ChatTemplate& chat_template, const Chat& chat) {
   if (chat.tools[0] != '\0') body += std::string(",\"tools\":") + chat.tools;
   ApiResult<ChatRequest> request = ParseChatRequest(body + "}");
   if (!request.ok()) return Status(StatusCode::kInternal, request.error().message);
-  return chat_template.Render(request.value().messages, request.value().tools_json);
+  return chat_template.Render(request.value().messages, {.tools_json = request.value().tools_json});
 }
 
 // Every chat by one template; how many of them the template took.

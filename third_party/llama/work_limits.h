@@ -1,11 +1,13 @@
-// Limits for the Jinja engine: a template comes with a model file, so it may be hostile, and
-// messages come from anyone. It must end, and neither its nesting nor that of its values may use up
-// the stack. Our patches to common/jinja call what is here (see CMakeLists.txt).
+// Limits for the Jinja engine and for grammars: a template comes with a model file, so it may be
+// hostile, and messages, schemas and grammars come from anyone. They must end, and neither their
+// nesting nor that of their values may use up the stack. Our patches to common/jinja and
+// src/llama-grammar.cpp call what is here (see CMakeLists.txt).
 #pragma once
 
 #include <cstddef>
 #include <memory>
 #include <stdexcept>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -16,12 +18,13 @@ struct value_t;
 
 namespace trellis_llama {
 
-// Nothing more is done for a template that went too far once: llama.cpp tries each in many ways.
-// THROWS std::runtime_error, which is what Budget::refusal() says from then on.
-[[noreturn]] void Refuse(const char* why);
+// Nothing more is done for what went too far once: llama.cpp tries each template in many ways.
+// `why` goes on from the budget's name, "the template". THROWS std::runtime_error, which is what
+// Budget::refusal() says from then on.
+[[noreturn]] void Refuse(const std::string& why);
 
-// Takes `work` from what this thread may still do for the template in hand: about one for a byte
-// that is looked at. THROWS std::runtime_error when nothing is left.
+// Takes `work` from what this thread may still do for the text in hand: about one for a byte that
+// is looked at. THROWS std::runtime_error when nothing is left.
 void Charge(size_t work);
 // The same for text that is made, of which there may be less: it stays in memory.
 void ChargeText(size_t bytes);
@@ -33,14 +36,14 @@ constexpr size_t kRenderWork = size_t{1} << 34;
 // second.
 constexpr size_t kTrialWork = size_t{1} << 28;
 
-// While it lives, a template is parsed or run with limits of its own.
+// While it lives, `what` ("the template") is parsed or run with limits of its own.
 class Budget {
  public:
-  explicit Budget(size_t work);
+  explicit Budget(size_t work, const char* what = "the template");
   ~Budget();
   Budget(const Budget&) = delete;
-  // Which limit was met, even if what was thrown went no further than llama.cpp; or null.
-  const char* refusal() const;
+  // Which limit was met, even if what was thrown went no further than llama.cpp; or empty.
+  const std::string& refusal() const;
 };
 
 // A member of each value, which counts how many there are. THROWS std::runtime_error when there are
@@ -52,7 +55,7 @@ class LiveValue {
   ~LiveValue();
 };
 
-// One step of a template, and one level of nesting while it lives. THROWS std::runtime_error.
+// One step, and one level of nesting while it lives. THROWS std::runtime_error.
 class Step {
  public:
   Step();
@@ -89,7 +92,7 @@ void RefuseLongTags(const Tokens& tokens) {
   for (const auto& token : tokens) {
     using Type = std::decay_t<decltype(token)>;
     size = token.t == Type::open_statement || token.t == Type::open_expression ? 0 : size + 1;
-    if (size > kMaxTokens) Refuse("one tag of the template has more than 4096 tokens");
+    if (size > kMaxTokens) Refuse("has more than 4096 tokens in one tag");
   }
 }
 

@@ -1,4 +1,4 @@
-#include "jinja_limits.h"
+#include "work_limits.h"
 
 #include "jinja/value.h"
 
@@ -14,7 +14,8 @@ constexpr size_t kMaxDepth = 1000;
 
 // Outside of a Budget only depth is limited.
 struct State {
-  const char* refusal = nullptr;
+  const char* what = "the template";
+  std::string refusal;
   int budgets = 0;
   size_t work_left = 0, text_left = 0;
   size_t num_values = 0;
@@ -25,16 +26,16 @@ thread_local State state;
 
 void Take(size_t amount, size_t& left) {
   if (state.budgets == 0) return;
-  if (amount > left) Refuse("the template takes too long or writes too much");
+  if (amount > left) Refuse("takes too long or writes too much");
   left -= amount;
 }
 
 }  // namespace
 
-void Refuse(const char* why) {
+void Refuse(const std::string& why) {
   state.work_left = 0;
-  if (state.refusal == nullptr) state.refusal = why;
-  throw std::runtime_error(why);
+  if (state.refusal.empty()) state.refusal = state.what + (" " + why);
+  throw std::runtime_error(state.refusal);
 }
 
 void Charge(size_t work) { Take(work, state.work_left); }
@@ -43,9 +44,10 @@ void ChargeText(size_t bytes) {
   Take(bytes, state.text_left);
 }
 
-Budget::Budget(size_t work) {
+Budget::Budget(size_t work, const char* what) {
   if (state.budgets++ > 0) return;
-  state.refusal = nullptr;
+  state.what = what;
+  state.refusal.clear();
   state.work_left = work;
   state.text_left = kMaxText;
 }
@@ -59,7 +61,7 @@ Budget::~Budget() {
   state.changed.clear();
 }
 
-const char* Budget::refusal() const { return state.refusal; }
+const std::string& Budget::refusal() const { return state.refusal; }
 
 void Changes(const std::shared_ptr<jinja::value_t>& container) {
   if (state.budgets > 0 && (state.changed.empty() || state.changed.back() != container)) {
@@ -69,7 +71,7 @@ void Changes(const std::shared_ptr<jinja::value_t>& container) {
 
 LiveValue::LiveValue() {
   if (state.budgets > 0 && state.num_values >= kMaxValues) {
-    Refuse("the template makes too many values");
+    Refuse("makes too many values");
   }
   ++state.num_values;
 }
@@ -77,7 +79,7 @@ LiveValue::~LiveValue() { --state.num_values; }
 
 Step::Step() {
   Charge(kStep);
-  if (state.depth >= kMaxDepth) Refuse("the template is nested too deep");
+  if (state.depth >= kMaxDepth) Refuse("is nested too deep");
   ++state.depth;
 }
 Step::~Step() { --state.depth; }

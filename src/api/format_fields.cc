@@ -1,0 +1,146 @@
+#include "api/format_fields.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <string>
+
+namespace trellis {
+namespace {
+
+constexpr size_t kMaxFormatBytes = 256u << 10;
+
+// Of JSON schemas: what narrows them and no grammar here can say. To let it go would be to promise
+// what the answer need not keep.
+constexpr std::array<std::string_view, 18> kTooHard = {"not",
+                                                       "if",
+                                                       "then",
+                                                       "else",
+                                                       "contains",
+                                                       "minContains",
+                                                       "maxContains",
+                                                       "uniqueItems",
+                                                       "multipleOf",
+                                                       "minProperties",
+                                                       "maxProperties",
+                                                       "patternProperties",
+                                                       "propertyNames",
+                                                       "dependencies",
+                                                       "dependentRequired",
+                                                       "dependentSchemas",
+                                                       "unevaluatedItems",
+                                                       "unevaluatedProperties"};
+// Members that hold schemas by name, and those that hold one or several.
+constexpr std::array<std::string_view, 3> kNamed = {"properties", "$defs", "definitions"};
+constexpr std::array<std::string_view, 6> kNested = {"items", "prefixItems", "additionalProperties",
+                                                     "anyOf", "oneOf",       "allOf"};
+
+template <size_t kSize>
+bool Has(const std::array<std::string_view, kSize>& names, const std::string& name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+// REQUIRES: no deeper than kMaxJsonDepth, as all that was parsed here.
+void RefuseWhatIsTooHard(FieldReader& reader, const std::string& param, const Json& schema) {
+  if (schema.is_array()) {
+    for (const Json& one : schema) RefuseWhatIsTooHard(reader, param, one);
+    return;
+  }
+  if (!schema.is_object()) return;
+  for (const auto& [name, value] : schema.items()) {
+    if (Has(kTooHard, name)) {
+      return reader.Fail(UnsupportedField(
+          param, fmt::format("{}: no answer can be held to \"{}\" here", param, name)));
+    }
+    if (Has(kNested, name)) {
+      RefuseWhatIsTooHard(reader, param, value);
+    } else if (Has(kNamed, name) && value.is_object()) {
+      for (const auto& named : value.items()) RefuseWhatIsTooHard(reader, param, named.value());
+    }
+  }
+}
+
+void CheckSize(FieldReader& reader, const std::string& param, std::string_view text) {
+  if (text.size() <= kMaxFormatBytes) return;
+  reader.Fail(InvalidField(param, fmt::format("{} has {} bytes; at most {} are taken", param,
+                                              text.size(), kMaxFormatBytes)));
+}
+
+void ReadResponseFormat(FieldReader& body, const Json& value, std::string_view text,
+                        TextFormat* out) {
+  if (!value.is_object()) return body.FailType("response_format", "an object", value);
+  FieldReader format(value, "response_format");
+  std::string type;
+  format.String("type", &type);
+  if (type == "json_object") {
+    const Json* schema = format.Find("schema");  // llama-server's
+    if (schema != nullptr) {
+      ReadSchema(format, format.ParamOf("schema"), *schema, RawMember(text, "schema"), out);
+    } else {
+      out->json_schema = R"({"type": "object"})";
+      out->param = "response_format";
+    }
+  } else if (type == "json_schema") {
+    const std::string param = format.ParamOf("json_schema");
+    const Json* holder = format.Find("json_schema");
+    if (holder == nullptr) {
+      format.Fail(InvalidField(param, param + " is missing"));
+    } else if (!holder->is_object()) {
+      format.FailType(param, "an object", *holder);
+    } else {
+      FieldReader inner(*holder, param);
+      const Json* schema = inner.Find("schema");
+      if (schema == nullptr) {
+        inner.Fail(InvalidField(inner.ParamOf("schema"), inner.ParamOf("schema") + " is missing"));
+      } else {
+        ReadSchema(inner, inner.ParamOf("schema"), *schema,
+                   RawMember(RawMember(text, "json_schema"), "schema"), out);
+      }
+      if (!inner.ok()) format.Fail(inner.error());
+    }
+  } else if (format.ok() && type != "text") {
+    format.Fail(
+        InvalidField(format.ParamOf("type"),
+                     fmt::format("{} is \"{}\"; it must be text, json_object or json_schema",
+                                 format.ParamOf("type"), Excerpt(type))));
+  }
+  if (!format.ok()) body.Fail(format.error());
+}
+
+}  // namespace
+
+void ReadSchema(FieldReader& reader, const std::string& param, const Json& value,
+                std::string_view text, TextFormat* out) {
+  if (!value.is_object()) return reader.FailType(param, "a JSON schema", value);
+  CheckSize(reader, param, text);
+  RefuseWhatIsTooHard(reader, param, value);
+  out->json_schema = text;
+  out->param = param;
+}
+
+void ReadFormat(FieldReader& reader, std::string_view body, TextFormat* out) {
+  TextFormat from_response_format, from_json_schema;
+  if (const Json* format = reader.Find("response_format")) {
+    ReadResponseFormat(reader, *format, RawMember(body, "response_format"), &from_response_format);
+  }
+  const Json* schema = reader.Find("json_schema");
+  if (schema != nullptr && *schema != Json::object()) {
+    ReadSchema(reader, "json_schema", *schema, RawMember(body, "json_schema"), &from_json_schema);
+  }
+  reader.String("grammar", &out->grammar);
+  CheckSize(reader, "grammar", out->grammar);
+  const int num_given = (from_response_format.json_schema.empty() ? 0 : 1) +
+                        (from_json_schema.json_schema.empty() ? 0 : 1) +
+                        (out->grammar.empty() ? 0 : 1);
+  if (num_given > 1) {
+    reader.Fail(InvalidField("response_format",
+                             "only one of response_format, json_schema and grammar can be given"));
+  }
+  TextFormat& schema_format =
+      from_json_schema.json_schema.empty() ? from_response_format : from_json_schema;
+  out->json_schema = std::move(schema_format.json_schema);
+  out->param = out->grammar.empty() ? std::move(schema_format.param) : "grammar";
+}
+
+}  // namespace trellis

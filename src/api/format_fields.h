@@ -1,0 +1,18 @@
+// What an answer's text may be: response_format, json_schema, grammar. Internal to api/.
+#pragma once
+
+#include <string_view>
+
+#include "api/field_reader.h"
+#include "api/requests.h"
+
+namespace trellis {
+
+// `body` is the text that `reader` reads: the order of a schema's members is that of the answer's.
+void ReadFormat(FieldReader& reader, std::string_view body, TextFormat* out);
+
+// A JSON schema: `value`, and its text.
+void ReadSchema(FieldReader& reader, const std::string& param, const Json& value,
+                std::string_view text, TextFormat* out);
+
+}  // namespace trellis
