@@ -102,6 +102,8 @@ struct GenerateTimings {
   std::optional<Divergence> divergence = {};
   PinTable::Added pin;          // the longest of its retentions
   size_t generated_tokens = 0;  // sampled; an end token counts, though the sink never sees it
+  // Of the node that its lease ended in when this was said (TreeView::Node::id); 0: it had none.
+  uint64_t tree_node = 0;
   // Submit to first admission; from there to the first sampled token; from there to the end.
   std::chrono::duration<double, std::milli> queued{}, prompt{}, predicted{};
 };
@@ -111,6 +113,12 @@ struct PromptProgress {
   size_t total = 0, cached = 0, done = 0;
 };
 
+// How far a request has come.
+enum class Stage {
+  kPrompt,      // it has a place in the batch, for the first time: cached_tokens are known
+  kGenerating,  // its prompt is computed, and its first token sampled: `missed` is known
+};
+
 // Where a request's tokens go. Called on the engine thread; must not block, throw, or call back
 // into the engine, except Cancel, Finish and Submit.
 class GenerationSink {
@@ -118,6 +126,8 @@ class GenerationSink {
   virtual ~GenerationSink() = default;
   // After each chunk of the prompt.
   virtual void OnPromptProgress(const PromptProgress& progress) { (void)progress; }
+  // When it has got there; `so_far` is what is known by then.
+  virtual void OnStage(Stage stage, const GenerateTimings& so_far) { (void)stage, (void)so_far; }
   virtual void OnToken(const SampledToken& token) = 0;
   // Instead of tokens, for GenerateRequest::pooling: [embedding_length], of length 1.
   virtual void OnEmbedding(std::vector<float> embedding) { (void)embedding; }

@@ -88,6 +88,8 @@ size_t StepLoop::Deliver() {
   for (Event& event : events) {
     if (const auto* progress = std::get_if<PromptProgress>(&event.what)) {
       event.sink->OnPromptProgress(*progress);
+    } else if (const auto* reached = std::get_if<Reached>(&event.what)) {
+      event.sink->OnStage(reached->stage, reached->so_far);
     } else if (const auto* token = std::get_if<SampledToken>(&event.what)) {
       event.sink->OnToken(*token);
     } else if (auto* embedding = std::get_if<std::vector<float>>(&event.what)) {
@@ -198,6 +200,7 @@ bool StepLoop::TryAdmit(Request& request) {
       stats_.queried_tokens_total += request.num_prompt;
       stats_.hit_tokens_total += request.timings.cached_tokens;
     }
+    Reach(request, Stage::kPrompt);
   }
   queue_.Start(request.id, request.lease.num_rows());
   const auto place =
@@ -472,6 +475,7 @@ void StepLoop::Accept(LogitRow& row) {
   }
   request.timings.generated_tokens++;
   stats_.generated_tokens_total++;
+  if (request.num_generated() == 1) Reach(request, Stage::kGenerating);
   if (Contains(request.params.end_tokens, row.token.token)) {
     return End(request, FinishReason::kStop, Status::Ok());
   }
@@ -493,6 +497,11 @@ void StepLoop::FinishEmbedding(Request& request) {
   End(request, FinishReason::kStop, Status::Ok());
 }
 
+void StepLoop::Reach(Request& request, Stage stage) {
+  request.timings.tree_node = request.lease.node_id();
+  events_.push_back({request.sink, Reached{stage, request.timings}});
+}
+
 // --- Ends ---
 
 void StepLoop::End(Request& request, FinishReason reason, Status status) {
@@ -502,6 +511,7 @@ void StepLoop::End(Request& request, FinishReason reason, Status status) {
     queue_.Remove(owned->id);
     stuck_.reset();
   } else {
+    request.timings.tree_node = request.lease.node_id();
     if (request.IsAnswerDropped()) {
       cache_->Release(std::move(request.lease), request.num_prompt);
     }

@@ -150,6 +150,40 @@ TEST_F(StepLoopTest, SaysWhyTokensWereComputed) {
   EXPECT_EQ(all, loop_->Stats().computed_tokens_total);
 }
 
+TEST_F(StepLoopTest, SaysHowFarARequestHasComeAndWhereInTheTree) {
+  Start(64);
+  const Tokens trunk = MakeTokens(64, 1);
+  const Job first = Submit(trunk, 1);
+  RunUntilIdle();
+  const Job second = Submit(Concat(trunk, MakeTokens(20, 2)), 3);
+  RunUntilIdle();
+
+  const std::vector<GenerateTimings> stages = second.sink->stages();
+  ASSERT_EQ(stages.size(), 2u);
+  EXPECT_EQ(stages[0].cached_tokens, 64u);
+  EXPECT_EQ(stages[0].computed_tokens, 0u);
+  EXPECT_EQ(stages[0].tree_node, first.sink->timings().tree_node) << "it starts where that ended";
+  EXPECT_EQ(stages[1].computed_tokens, 20u);
+  EXPECT_EQ(stages[1].missed.tokens, Missed(20, MissCause::kNewTokens).tokens);
+  const GenerateTimings end = second.sink->timings();
+  EXPECT_EQ(stages[1].tree_node, end.tree_node) << "its own node grows";
+  const TreeView view = loop_->cache().View({});
+  const auto is_end = [&](const TreeView::Node& node) { return node.id == end.tree_node; };
+  const auto node = std::find_if(view.nodes.begin(), view.nodes.end(), is_end);
+  ASSERT_NE(node, view.nodes.end());
+  EXPECT_EQ(node->begin + node->num_tokens, 64u + 20 + 2) << "the last token was never fed";
+}
+
+TEST_F(StepLoopTest, WhatNeverHadAPlaceReachedNothing) {
+  Start(4);
+  const Job waiting = Submit(MakeTokens(10, 1), 1);
+  Cancel(waiting.id);
+  loop_->Deliver();
+  EXPECT_TRUE(waiting.sink->finished());
+  EXPECT_TRUE(waiting.sink->stages().empty());
+  EXPECT_EQ(waiting.sink->timings().tree_node, 0u);
+}
+
 TEST_F(StepLoopTest, WhatAnotherScopeOfTheClientHasIsExplainedByThat) {
   Start(64);
   Submit(MakeTokens(100, 1), 1);

@@ -22,9 +22,15 @@ class RecordingSink : public GenerationSink {
     TRELLIS_CHECK(progress.cached < progress.done);
     progress_ = progress.done;
   }
+  void OnStage(Stage stage, const GenerateTimings& so_far) override {
+    MutexLock lock(mutex_);
+    TRELLIS_CHECK(!finished_ && tokens_.empty());
+    TRELLIS_CHECK(stages_.size() == static_cast<size_t>(stage));
+    stages_.push_back(so_far);
+  }
   void OnToken(const SampledToken& token) override {
     MutexLock lock(mutex_);
-    TRELLIS_CHECK(!finished_);
+    TRELLIS_CHECK(!finished_ && stages_.size() == 2);
     tokens_.push_back(token.token);
     changed_.NotifyAll();
   }
@@ -65,6 +71,11 @@ class RecordingSink : public GenerationSink {
     TRELLIS_CHECK(finished_);
     return timings_;
   }
+  // What was known at each Stage that it has reached.
+  std::vector<GenerateTimings> stages() const {
+    MutexLock lock(mutex_);
+    return stages_;
+  }
   Tokens tokens() const {
     MutexLock lock(mutex_);
     return tokens_;
@@ -82,6 +93,7 @@ class RecordingSink : public GenerationSink {
   mutable Mutex mutex_;
   CondVar changed_;
   size_t progress_ TRELLIS_GUARDED_BY(mutex_) = 0;
+  std::vector<GenerateTimings> stages_ TRELLIS_GUARDED_BY(mutex_);
   Tokens tokens_ TRELLIS_GUARDED_BY(mutex_);
   std::vector<float> embedding_ TRELLIS_GUARDED_BY(mutex_);
   bool finished_ TRELLIS_GUARDED_BY(mutex_) = false;

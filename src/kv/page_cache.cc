@@ -549,6 +549,11 @@ size_t Lease::num_reserved() const {
   return state_->num_reserved;
 }
 
+uint64_t Lease::node_id() const {
+  TRELLIS_CHECK(cache_ != nullptr);
+  return state_->node->id;
+}
+
 std::span<std::byte* const> Lease::pages() const {
   TRELLIS_CHECK(cache_ != nullptr);
   if (state_->is_borrowing()) {

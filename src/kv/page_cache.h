@@ -63,6 +63,8 @@ class Lease {
   size_t num_rows() const;
   // Positions that have a frame: num_rows() <= num_reserved(). If equal, no row may be written.
   size_t num_reserved() const;
+  // Of the node that it ends in now: TreeView::Node::id.
+  uint64_t node_id() const;
   // Page table, [PagesFor(num_reserved())]. Valid until the next call on the cache that is not
   // const: whatever happens there may move a page's rows to another frame.
   std::span<std::byte* const> pages() const;
