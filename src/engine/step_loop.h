@@ -76,16 +76,10 @@ class StepLoop {
   const PageCache& cache() const { return *cache_; }
 
  private:
-<<<<<<< HEAD
-=======
-  struct Progress {
-    size_t done, total;
-  };
   struct Reached {
     Stage stage;
     GenerateTimings so_far;
   };
->>>>>>> 15a2c14 (engine: a sink hears when its request has a place and its first token, and where in the tree it is)
   struct Finish {
     FinishReason reason;
     Status status;
@@ -93,11 +87,7 @@ class StepLoop {
   };
   struct Event {
     std::shared_ptr<GenerationSink> sink;
-<<<<<<< HEAD
-    std::variant<PromptProgress, SampledToken, std::vector<float>, Finish> what;
-=======
-    std::variant<Progress, Reached, SampledToken, Finish> what;
->>>>>>> 15a2c14 (engine: a sink hears when its request has a place and its first token, and where in the tree it is)
+    std::variant<PromptProgress, Reached, SampledToken, std::vector<float>, Finish> what;
   };
   // A row whose logits were computed; none of a prompt whose embedding is complete.
   struct LogitRow {
@@ -129,11 +119,8 @@ class StepLoop {
   void SampleRow(LogitRow& row) const;
   Status KeepToConstraint(LogitRow& row) const;
   void Accept(LogitRow& row);
-<<<<<<< HEAD
   void FinishEmbedding(Request& request);
-=======
   void Reach(Request& request, Stage stage);
->>>>>>> 15a2c14 (engine: a sink hears when its request has a place and its first token, and where in the tree it is)
   void End(Request& request, FinishReason reason, Status status);
 
   std::unique_ptr<Request> TakeWaiting(const Request& request);

@@ -112,8 +112,16 @@ ClientWatch::~ClientWatch() {
 
 // --- ChoiceSink ---
 
-ChoiceSink::ChoiceSink(std::shared_ptr<Channel> channel, size_t choice, RequestMetrics& metrics)
-    : channel_(std::move(channel)), choice_(choice), metrics_(metrics) {}
+ChoiceSink::ChoiceSink(std::shared_ptr<Channel> channel, size_t choice, RequestMetrics& metrics,
+                       RequestLog::Record record)
+    : channel_(std::move(channel)),
+      choice_(choice),
+      metrics_(metrics),
+      record_(std::move(record)) {}
+
+void ChoiceSink::OnStage(Stage stage, const GenerateTimings& so_far) {
+  record_.Reach(stage, so_far);
+}
 
 void ChoiceSink::OnPromptProgress(const PromptProgress& progress) {
   Event event;
@@ -128,6 +136,7 @@ void ChoiceSink::OnToken(const SampledToken& token) {
   (num_tokens_ == 0 ? metrics_.time_to_first_token : metrics_.inter_token_latency).Observe(seconds);
   last_ = now;
   num_tokens_++;
+  record_.CountToken();
   Event event;
   event.choice = choice_;
   event.token = token;
@@ -154,6 +163,7 @@ void ChoiceSink::OnFinish(FinishReason reason, const Status& status,
     metrics_.e2e_latency.Observe(
         Seconds(timings.queued + timings.prompt + timings.predicted).count());
   }
+  record_.Finish(reason, timings);
   Event event;
   event.choice = choice_;
   event.reason = reason;

@@ -11,6 +11,7 @@
 
 #include "engine/engine.h"
 #include "server/metrics.h"
+#include "server/request_log.h"
 #include "server/session.h"
 
 namespace trellis {
@@ -77,8 +78,10 @@ class ClientWatch {
 class ChoiceSink : public GenerationSink {
  public:
   // REQUIRES: `metrics` outlives the engine.
-  ChoiceSink(std::shared_ptr<Channel> channel, size_t choice, RequestMetrics& metrics);
+  ChoiceSink(std::shared_ptr<Channel> channel, size_t choice, RequestMetrics& metrics,
+             RequestLog::Record record);
   void OnPromptProgress(const PromptProgress& progress) override;
+  void OnStage(Stage stage, const GenerateTimings& so_far) override;
   void OnToken(const SampledToken& token) override;
   void OnEmbedding(std::vector<float> embedding) override;
   void OnFinish(FinishReason reason, const Status& status, const GenerateTimings& timings) override;
@@ -89,6 +92,7 @@ class ChoiceSink : public GenerationSink {
   std::shared_ptr<Channel> channel_;
   const size_t choice_;
   RequestMetrics& metrics_;
+  RequestLog::Record record_;
   Clock::time_point last_ = Clock::now();  // of the request's arrival, then of its last token
   size_t num_tokens_ = 0;
 };

@@ -168,13 +168,22 @@ class Generation {
       if (i % n == 0) request.retentions = job_.prompts[i / n].retentions;
       request.dropped_if_begins = job_.dropped_if_begins;
       choices_[i].text = job_.prompts[i / n].echo;
-      Result<RequestId> id = service_.engine->Submit(
-          std::move(request), std::make_shared<ChoiceSink>(channel_, i, service_.metrics));
+      auto sink = std::make_shared<ChoiceSink>(channel_, i, service_.metrics,
+                                               service_.requests.Add(LogOf(i, request)));
+      Result<RequestId> id = service_.engine->Submit(std::move(request), std::move(sink));
       if (!id.ok()) return id.status();
       choices_[i].request = *id;
       left_++;
     }
     return Status::Ok();
+  }
+
+  LoggedRequest LogOf(size_t choice, const GenerateRequest& request) const {
+    LoggedRequest logged{.id = job_.head.id, .choice = choice};
+    logged.owner = caller_.ScopeOf("");
+    logged.scope = request.scope;
+    logged.timings.prompt_tokens = request.prompt.size();
+    return logged;
   }
 
   // Who shares evenly with others of the same key. What is not named is a client for each

@@ -11,6 +11,7 @@
 #include "server/job.h"
 #include "server/metrics.h"
 #include "server/ollama.h"
+#include "server/request_list.h"
 #include "server/session.h"
 #include "server/target.h"
 
@@ -110,6 +111,10 @@ Reply Cache(const Call& call) {
 
 Reply CacheTree(const Call& call) {
   return CacheTreeReply(call.request, call.caller, *call.service);
+}
+
+Reply Requests(const Call& call) {
+  return RequestListReply(call.request, call.caller, *call.service);
 }
 
 Reply ResetCache(const Call& call) {
@@ -235,7 +240,7 @@ struct Route {
   Needs needs = Needs::kModel;
   Works works = Works::kQuickly;
 };
-constexpr std::array<Route, 31> kRoutes = {{
+constexpr std::array<Route, 32> kRoutes = {{
     {"/health", http::verb::get, Health, Needs::kNothing},
     {"/version", http::verb::get, Version, Needs::kNothing},
     {"/v1/models", http::verb::get, Models},
@@ -243,6 +248,7 @@ constexpr std::array<Route, 31> kRoutes = {{
     {"/metrics", http::verb::get, Metrics},
     {"/v1/cache", http::verb::get, Cache},
     {"/v1/cache/tree", http::verb::get, CacheTree, Needs::kModel, Works::kForTheEngine},
+    {"/v1/requests", http::verb::get, Requests},
     {"/v1/cache/reset", http::verb::post, ResetCache, Needs::kModel, Works::kForTheEngine},
     {"/v1/cache/warm", http::verb::post, Generate},
     {"/v1/cache/pin", http::verb::post, Generate},

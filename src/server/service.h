@@ -13,6 +13,7 @@
 #include "model/model.h"
 #include "os/compute_pool.h"
 #include "server/metrics.h"
+#include "server/request_log.h"
 #include "server/response_store.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
@@ -31,6 +32,7 @@ struct Service {
   std::vector<TokenId> end_tokens;
   RequestMetrics metrics;
   ResponseStore responses;
+  RequestLog requests;
   std::unique_ptr<Engine> engine;
 
   // Bans what the vocabulary suppresses, whatever the client's biases say, as llama-server does.
