@@ -1,6 +1,6 @@
 # Everything here calls scripts/; `make help` lists it.
 .DEFAULT_GOAL := build
-.PHONY: build run test test-long bench bench-cache soak fuzz format install clean help
+.PHONY: build run page test test-long bench bench-cache soak fuzz format install clean help
 
 build: ## set up and build build/release/bin/trellis
 	@scripts/setup run
@@ -8,6 +8,9 @@ build: ## set up and build build/release/bin/trellis
 
 run: ## the same, then serve the default model; PORT=, MODEL=, ARGS=
 	@exec scripts/run
+
+page: ## build web/dist from web/src, for the next build to embed; needs Node 18
+	@scripts/build_page
 
 test: ## set up and run every test
 	@scripts/test

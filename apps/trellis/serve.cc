@@ -23,6 +23,7 @@ struct Flags {
   std::string alias;
   std::string api_key_file;
   int drain_seconds = 30;
+  bool no_page = false;
   bool no_prefix_cache = false;
   bool no_auth = false;
   std::string eviction_policy{EvictionPolicyName(EvictionPolicyKind::kLru)};
@@ -40,6 +41,7 @@ int Serve(Flags flags) {
   flags.model.prefix_cache = !flags.no_prefix_cache;
   flags.model.eviction = *FindEvictionPolicy(flags.eviction_policy);  // the flag's check knows them
   flags.server.drain_timeout = std::chrono::seconds(flags.drain_seconds);
+  flags.server.has_page = !flags.no_page;
   if (!flags.api_key_file.empty()) {
     Result<ApiKeys> keys = ApiKeys::Read(flags.api_key_file);
     if (!keys.ok()) {
@@ -92,10 +94,11 @@ int Serve(Flags flags) {
     (*service)->model_name = NameOf(flags);
     server.SetService(std::move(*service));
     loading = false;
-    Say("listening on {0}\n  curl {0}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
+    Say("listening on {0}\n{1}  curl {0}/v1/chat/completions -H 'Content-Type: application/json' "
+        "\\\n"
         "    -d '{{\"messages\":[{{\"role\":\"user\",\"content\":\"Say "
         "hello.\"}}],\"max_tokens\":64}}'\n",
-        url);
+        url, flags.no_page ? "" : fmt::format("  open {}/ in a browser, or\n", url));
   });
   server.Run();
   if (loading) std::_Exit(0);  // told to stop, and nothing to wait for
@@ -150,6 +153,7 @@ void AddServe(CLI::App& app, int* exit_status) {
       ->allow_extra_args(false);
   serve->add_flag("--log-prompts", flags->server.log_prompts,
                   "Write the prompts that clients send to the log");
+  serve->add_flag("--no-page", flags->no_page, "Leave out the web page at /");
   serve
       ->add_option("--max-itl-ms", flags->model.max_itl_ms,
                    "Longest pause between two tokens of an answer that prompts beside it should "

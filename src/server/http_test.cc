@@ -37,7 +37,7 @@ TEST(HttpTest, EveryPathTakesItsMethodsOnly) {
   server.Load();
   Client client(server);
   for (const char* path :
-       {"/health", "/version", "/v1/models", "/metrics", "/v1/cache", "/v1/cache/tree"}) {
+       {"/health", "/version", "/v1/models", "/metrics", "/v1/cache", "/v1/cache/tree", "/"}) {
     const Answer got = client.Get(path);
     EXPECT_EQ(got.status, 200u) << path;
     client.SendRequest("HEAD", path);
@@ -133,7 +133,7 @@ TEST(HttpTest, AProxysFormOfThePathIsUnderstood) {
   for (const char* path : {"http://x/health", "http://x:80/health?a=b", "HTTP://x/health"}) {
     EXPECT_EQ(client.Get(path).status, 200u) << path;
   }
-  EXPECT_EQ(client.Get("http://x").status, 404u);
+  EXPECT_EQ(client.Get("http://x").status, 200u);
   EXPECT_EQ(client.Get("/nothing?http://x/health").status, 404u);
 }
 

@@ -11,6 +11,7 @@
 #include "server/job.h"
 #include "server/metrics.h"
 #include "server/ollama.h"
+#include "server/page.h"
 #include "server/request_list.h"
 #include "server/session.h"
 #include "server/target.h"
@@ -25,6 +26,11 @@ Reply Json(const OrderedJson& value) {
 ApiError ModelIsLoading() {
   return ErrorFromStatus(
       Status(StatusCode::kUnavailable, "the model is still loading: /health says how far"));
+}
+
+Reply NothingAt(const HttpRequest& request) {
+  return ErrorReply(
+      TransportError(404, "not_found", fmt::format("there is nothing at {}", PathOf(request))));
 }
 
 struct Call {
@@ -115,6 +121,12 @@ Reply CacheTree(const Call& call) {
 
 Reply Requests(const Call& call) {
   return RequestListReply(call.request, call.caller, *call.service);
+}
+
+// Public, as a browser that asks for a page has no key to send: the page asks for it.
+Reply Page(const Call& call) {
+  if (call.state.options.has_page) return PageReply(call.request);
+  return NothingAt(call.request);
 }
 
 Reply ResetCache(const Call& call) {
@@ -234,13 +246,15 @@ enum class Needs { kNothing, kModel };  // what needs nothing is public
 // What may take longer than others' streams can wait does not run on their thread.
 enum class Works { kQuickly, kForTheEngine, kOnTheBody };
 struct Route {
-  std::string_view path;  // whole; its beginning if it ends in a slash
+  std::string_view path;  // whole; its beginning if it ends in a slash (but for / itself)
   http::verb verb;
   Reply (*answer)(const Call&);
   Needs needs = Needs::kModel;
   Works works = Works::kQuickly;
 };
-constexpr std::array<Route, 32> kRoutes = {{
+constexpr std::array<Route, 34> kRoutes = {{
+    {"/", http::verb::get, Page, Needs::kNothing},
+    {kPageAssets, http::verb::get, Page, Needs::kNothing},
     {"/health", http::verb::get, Health, Needs::kNothing},
     {"/version", http::verb::get, Version, Needs::kNothing},
     {"/v1/models", http::verb::get, Models},
@@ -278,7 +292,8 @@ constexpr std::array<Route, 32> kRoutes = {{
 const Route* FindRoute(const HttpRequest& request) {
   const std::string_view path = PathOf(request);
   const auto found = std::find_if(kRoutes.begin(), kRoutes.end(), [&](const Route& route) {
-    return route.path.ends_with('/') ? path.starts_with(route.path) : path == route.path;
+    const bool is_beginning = route.path.size() > 1 && route.path.ends_with('/');
+    return is_beginning ? path.starts_with(route.path) : path == route.path;
   });
   return found == kRoutes.end() ? nullptr : &*found;
 }
@@ -304,10 +319,7 @@ net::awaitable<Reply> AnswerPlain(const HttpRequest& request, const Caller& call
   // A browser asks before it sends; WriteReply adds what it wants to know.
   if (request.method() == http::verb::options) co_return Reply{.status = 204, .content_type = ""};
   const Route* route = FindRoute(request);
-  if (route == nullptr) {
-    co_return ErrorReply(
-        TransportError(404, "not_found", fmt::format("there is nothing at {}", PathOf(request))));
-  }
+  if (route == nullptr) co_return NothingAt(request);
   if (!Allows(*route, request.method())) {
     const std::string_view verb = route->verb == http::verb::get ? "GET" : "POST";
     Reply reply = ErrorReply(TransportError(405, "method_not_allowed",

@@ -23,6 +23,7 @@ class Server {
     ApiKeys keys;          // none: everybody who reaches the port may use it
     OriginPolicy origins;
     bool log_prompts = false;
+    bool has_page = true;  // at /
     size_t num_threads = 2;
     size_t max_body_bytes = 32u << 20;
     // A stream with nothing to say says so this often, so that proxies do not give up on it.

@@ -222,6 +222,7 @@ net::awaitable<bool> WriteReply(Stream& stream, const HttpRequest& request, Repl
   if (reply.status == 401) response.set(http::field::www_authenticate, "Bearer");
   if (reply.status == 503) response.set(http::field::retry_after, "1");
   if (!reply.allow.empty()) response.set(http::field::allow, reply.allow);
+  for (const auto& [name, value] : reply.headers) response.insert(name, value);
   if (request.method() == http::verb::options) {
     const auto wanted = request[http::field::access_control_request_headers];
     response.set(http::field::access_control_allow_methods, "GET, POST, OPTIONS");
@@ -230,7 +231,7 @@ net::awaitable<bool> WriteReply(Stream& stream, const HttpRequest& request, Repl
   response.keep_alive(request.keep_alive() && !state.draining);
   response.body() =
       reply.error ? ErrorBody(*reply.error, FormOf(PathOf(request))) : std::move(reply.body);
-  if (reply.status != 204) response.prepare_payload();
+  if (reply.status != 204 && reply.status != 304) response.prepare_payload();
   if (request.method() == http::verb::head) response.body().clear();
   http::response_serializer<http::string_body> serializer{response};
   boost::system::error_code error;

@@ -9,6 +9,8 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "api/errors.h"
 #include "server/api_keys.h"
@@ -69,6 +71,7 @@ struct Reply {
   std::string body = {};
   std::string allow = {};              // the Allow header of a 405
   std::optional<ApiError> error = {};  // then `body` is it, in the form of the API that was asked
+  std::vector<std::pair<std::string_view, std::string>> headers = {};  // more of them
 };
 Reply ErrorReply(const ApiError& error);
 // After an exception, which is out of memory or a bug: this request's alone.
