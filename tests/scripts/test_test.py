@@ -20,7 +20,7 @@ if [ "$call" = "$HANG" ]; then
   echo hanging
   while :; do sleep 0.01; done
 fi
-[ "$call" != "venv " ] || echo "$STAND_INS/venv"
+case $call in venv*) echo "$STAND_INS/venv" ;; esac
 """
 
 
@@ -36,7 +36,7 @@ class TestTest(unittest.TestCase):
         scripts.mkdir()
         for name in ("test", "env.sh"):
             shutil.copy(ROOT / "scripts" / name, scripts / name)
-        own = ("setup", "build", "build_llama", "fetch.py", "venv")
+        own = ("setup", "build", "build_llama", "build_page", "fetch.py", "venv")
         for path in [*(scripts / n for n in own), tools / "ctest", tools / "venv/bin/python"]:
             path.write_text(STAND_IN)
             path.chmod(0o755)
@@ -75,7 +75,7 @@ class TestTest(unittest.TestCase):
         status, out, err = self.run_test("ci", "format")
         self.assertEqual((status, out), (1, ""))
         self.assertIn("'format'", err)
-        for stage in ("style", "oracle", "dev", "e2e", "long"):
+        for stage in ("style", "oracle", "dev", "e2e", "web", "long"):
             self.assertIn(stage, err)
         self.assertEqual(self.called(), [])
 
@@ -91,6 +91,13 @@ class TestTest(unittest.TestCase):
         self.assertEqual(status, 0)
         calls = self.called()
         self.assertLess(calls.index("build ci trellis"), calls.index("python -m pytest -q tests/e2e"))
+
+    def test_the_page_is_built_anew_before_it_is_tested(self):
+        status, _, _ = self.run_test("web")
+        self.assertEqual(status, 0)
+        calls = self.called()
+        self.assertLess(calls.index("build_page --check"), calls.index("build ci trellis"))
+        self.assertEqual(calls[-1], "python -m pytest -q tests/web")
 
     def test_an_interrupt_ends_the_whole_run_with_a_report(self):
         process = self.start("ci", "equality", HANG="build ci")
