@@ -31,33 +31,27 @@ def talk(page):
     expect(answers(page).last.locator(".stats")).to_be_visible()
 
 
-def take(page, folder, name, scheme):
+def take(page, path, scheme, width, height):
+    page.set_viewport_size({"width": width, "height": height})
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     page.wait_for_timeout(1000)
-    page.screenshot(path=folder / f"{name}-{scheme}.png")
+    page.screenshot(path=path)
 
 
 def main(folder):
     folder.mkdir(parents=True, exist_ok=True)
     with Server("--kv-cache", "256MiB") as server, chromium() as browser:
-        context = browser.new_context(viewport={"width": 1120, "height": 720})
-        page = context.new_page()
+        page = browser.new_page()
         page.goto(server.url)
         talk(page)
-        for scheme in ("light", "dark"):
-            take(page, folder, "chat", scheme)
-        page.set_viewport_size({"width": 360, "height": 700})
-        take(page, folder, "phone", "light")
-        page.set_viewport_size({"width": 1120, "height": 720})
-        # A request on its way, in another tab's eyes.
+        take(page, folder / "chat.png", "light", 1120, 720)
+        take(page, folder / "phone.png", "light", 360, 640)
+        # A request on its way.
         send(page, "Tell me a long story about a lighthouse.")
         page.get_by_role("link", name="Tree").click()
         expect(page.locator(".walker.generating")).to_have_count(1)
         page.locator(".node .bar").nth(1).click()
-        for scheme in ("light", "dark"):
-            take(page, folder, "tree", scheme)
-        page.set_viewport_size({"width": 360, "height": 700})
-        take(page, folder, "phone-tree", "dark")
+        take(page, folder / "tree.png", "dark", 1120, 720)
 
 
 if __name__ == "__main__":

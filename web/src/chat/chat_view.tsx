@@ -28,17 +28,23 @@ function Welcome() {
 function useFollowing(text: unknown, start: string) {
   const box = useRef<HTMLDivElement>(null);
   const isAtEnd = useRef(true);
-  useEffect(() => {
-    const element = box.current;
-    const note = () => {
-      if (element) isAtEnd.current = element.scrollHeight - element.scrollTop - element.clientHeight < 60;
-    };
-    element?.addEventListener("scroll", note, { passive: true });
-    return () => element?.removeEventListener("scroll", note);
-  }, []);
   const toEnd = () => {
     if (isAtEnd.current && box.current) box.current.scrollTop = box.current.scrollHeight;
   };
+  useEffect(() => {
+    const element = box.current!;
+    const note = () => {
+      isAtEnd.current = element.scrollHeight - element.scrollTop - element.clientHeight < 60;
+    };
+    element.addEventListener("scroll", note, { passive: true });
+    // A phone's keyboard makes the window smaller.
+    const observer = new ResizeObserver(toEnd);
+    observer.observe(element);
+    return () => {
+      element.removeEventListener("scroll", note);
+      observer.disconnect();
+    };
+  }, []);
   useLayoutEffect(toEnd, [text]);
   useLayoutEffect(() => {
     isAtEnd.current = true;
@@ -77,7 +83,7 @@ export function ChatView() {
       ) : (
         <button type="button" class="list-button" onClick={() => setListOpen(true)}>
           <Icon name="menu" />
-          {current.value?.title || "New conversation"}
+          <span>{current.value?.title || "New conversation"}</span>
         </button>
       )}
       {isListOpen && !isWide && (

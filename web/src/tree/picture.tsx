@@ -25,7 +25,7 @@ function linkOf({ parent, x, y }: Placed): string {
   return `M${from} ${parent.y}C${middle} ${parent.y} ${middle} ${y} ${x} ${y}`;
 }
 
-const perLetter = 6.2; // px, of the labels' font
+const perLetter = 6.9; // px, of the labels' font
 
 function shortened(text: string, width: number): string {
   const letters = Math.floor(width / perLetter);
