@@ -23,12 +23,14 @@ ALLOWED = {
     "engine": "sched model sample kv",
     "api": "text base",
     "server": "api engine model text",
+    "hub": "os base",
 }
 ANYWHERE = {"base", "os"}
-# Other people's headers that stop at a border: requests in JSON never pass api (replay reads files of it), llama.cpp
-# never passes these three.
+# Other people's headers that stop at a border: requests in JSON never pass api (replay reads files of it, hub a hub's
+# answers), llama.cpp never passes these three.
 BORDERS = {
-    r"nlohmann/": {"api", "server", "replay"},
+    r"nlohmann/": {"api", "server", "replay", "hub"},
+    r"(curl|openssl)/": {"hub"},
     r"(llama|ggml|gguf|chat|common|llama-[\w-]+|ggml-[\w-]+)\.h$": {"text", "sample", "model"},
     r"boost/": {"server"},
 }
