@@ -12,6 +12,7 @@
 #include "console.h"
 #include "flags.h"
 #include "loading.h"
+#include "models.h"
 #include "os/buffer.h"
 #include "os/machine.h"
 #include "profile.h"
@@ -164,7 +165,7 @@ std::vector<Row> MeasureAll(const Flags& flags, Bench& bench) {
   return rows;
 }
 
-Status Run(const Flags& flags) {
+Status Run(Flags flags) {
   const auto any = [](const std::vector<size_t>& counts) {
     return std::any_of(counts.begin(), counts.end(), [](size_t n) { return n > 0; });
   };
@@ -172,6 +173,7 @@ Status Run(const Flags& flags) {
     return Status(StatusCode::kInvalidArgument,
                   "nothing to measure: give -p or -n a number above 0");
   }
+  TRELLIS_RETURN_IF_ERROR(ResolveModel(&flags.model, [] { return false; }));
   TRELLIS_ASSIGN_OR_RETURN(const KernelTable* kernels, SelectKernelsFromEnvironment());
   const size_t threads = flags.model.threads == 0 ? AvailablePhysicalCores() : flags.model.threads;
   TRELLIS_ASSIGN_OR_RETURN(std::unique_ptr<ComputePool> pool, ComputePool::Create(threads));
@@ -219,7 +221,7 @@ Status Run(const Flags& flags) {
 void AddBench(CLI::App& app, int* exit_status) {
   auto flags = std::make_shared<Flags>();
   CLI::App* bench = app.add_subcommand("bench", "Measure prefill and decode speed");
-  AddModelFlag(bench, &flags->model);
+  AddModelFlags(bench, &flags->model);
   const auto list = [bench](const char* name, std::vector<size_t>& values, const char* help) {
     bench->add_option(name, values, help)
         ->delimiter(',')
@@ -236,19 +238,11 @@ void AddBench(CLI::App& app, int* exit_status) {
       ->check(Between(1, 1000))
       ->capture_default_str()
       ->type_name("N");
-  bench->add_option("-o,--output", flags->output, "md or json")
-      ->check(CLI::IsMember({"md", "json"}).description(""))
-      ->capture_default_str()
-      ->type_name("FORMAT");
+  AddChoice(bench, "-o,--output", &flags->output, "What to print", {"md", "json"});
   bench->add_flag("--profile", flags->profile,
                   "Also say where each test's time goes, part by part, and the share of what the "
                   "machine can do");
-  bench->callback([flags, exit_status] {
-    const Status status = Run(*flags);
-    if (status.ok()) return;
-    Say("trellis: {}\n", status.message());
-    *exit_status = kExitUsage;
-  });
+  bench->callback([flags, exit_status] { *exit_status = ExitStatusOf(Run(*flags)); });
 }
 
 }  // namespace trellis

@@ -13,6 +13,7 @@
 #include "base/common_prefix.h"
 #include "commands.h"
 #include "console.h"
+#include "models.h"
 #include "os/mapped_file.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
@@ -175,7 +176,8 @@ std::string Advice(const Body& first, const Body& second, std::optional<size_t> 
 }
 
 Status Explain(const Flags& flags) {
-  TRELLIS_ASSIGN_OR_RETURN(const auto tokenizer, Tokenizer::Load(flags.model));
+  TRELLIS_ASSIGN_OR_RETURN(const std::string model, FindModelFile(flags.model));
+  TRELLIS_ASSIGN_OR_RETURN(const auto tokenizer, Tokenizer::Load(model));
   TRELLIS_ASSIGN_OR_RETURN(const auto chat_template,
                            ChatTemplate::Create(*tokenizer, tokenizer->chat_template()));
   TRELLIS_ASSIGN_OR_RETURN(const Body a, ReadBody(flags.first, *tokenizer, *chat_template));
@@ -226,21 +228,18 @@ void AddExplain(CLI::App& app, int* exit_status) {
   auto flags = std::make_shared<Flags>();
   CLI::App* explain = app.add_subcommand(
       "explain", "Say where the prompts of two requests part, and what to change");
-  explain->add_option("-m,--model", flags->model, "GGUF file, for its vocabulary and template")
+  explain
+      ->add_option("-m,--model", flags->model,
+                   "GGUF file or pulled model, for its vocabulary and template")
       ->required()
-      ->type_name("FILE");
+      ->type_name("MODEL");
   explain->add_option("first", flags->first, "Body of a chat or text completion, as JSON")
       ->required()
       ->type_name("FILE");
   explain->add_option("second", flags->second, "Body of a later one")
       ->required()
       ->type_name("FILE");
-  explain->callback([flags, exit_status] {
-    const Status status = Explain(*flags);
-    if (status.ok()) return;
-    Say("trellis: {}\n", status.message());
-    *exit_status = kExitUsage;
-  });
+  explain->callback([flags, exit_status] { *exit_status = ExitStatusOf(Explain(*flags)); });
 }
 
 }  // namespace trellis

@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <cctype>
 #include <charconv>
+#include <limits>
+
+#include "hub/hub.h"
 
 namespace trellis {
 namespace {
@@ -25,19 +28,6 @@ size_t Distance(const std::string& a, const std::string& b) {
   return row[b.size()];
 }
 
-// "; did you mean X?", or nothing if none is near.
-std::string DidYouMean(const std::string& written, const std::vector<std::string>& known) {
-  std::string best;
-  size_t least = std::max<size_t>(3, written.size() / 2);
-  for (const std::string& name : known) {
-    // The start of a long name counts as near: --temp.
-    const size_t distance =
-        name.starts_with(written) && written.size() > 3 ? 1 : Distance(written, name);
-    if (distance < least) least = distance, best = name;
-  }
-  return best.empty() ? "" : fmt::format("; did you mean {}?", best);
-}
-
 std::string FlagOf(const std::string& arg) {
   if (!arg.starts_with("--")) return arg.substr(0, 2);  // -n8 is -n 8
   return arg.substr(0, arg.find('='));
@@ -49,6 +39,18 @@ bool LooksLikeAFlag(const std::string& arg) {
 }
 
 }  // namespace
+
+std::string DidYouMean(const std::string& written, const std::vector<std::string>& known) {
+  std::string best;
+  size_t least = std::max<size_t>(3, written.size() / 2);
+  for (const std::string& name : known) {
+    // The start of a long name counts as near: --temp.
+    const size_t distance =
+        name.starts_with(written) && written.size() > 3 ? 1 : Distance(written, name);
+    if (distance < least) least = distance, best = name;
+  }
+  return best.empty() ? "" : fmt::format("; did you mean {}?", best);
+}
 
 CLI::Validator Between(int64_t low, int64_t high) {
   const auto check = [low, high](const std::string& text) -> std::string {
@@ -69,10 +71,39 @@ CLI::Validator Number() {
   return CLI::Validator(check, "");
 }
 
-void AddModelFlag(CLI::App* app, ModelOptions* options) {
-  app->add_option("-m,--model", options->path, "GGUF file")->required()->type_name("FILE");
+CLI::Option* AddChoice(CLI::App* app, const std::string& names, std::string* value,
+                       const std::string& help, const std::vector<std::string>& choices) {
+  return app->add_option(names, *value, help)
+      ->check(CLI::IsMember(choices).description(""))
+      ->capture_default_str()
+      ->type_name(fmt::format("{}", fmt::join(choices, "|")));
+}
+
+CLI::Option* AddModelFlags(CLI::App* app, ModelOptions* options) {
+  CLI::Option* model =
+      app->add_option("-m,--model", options->path, "GGUF file, or the name of a pulled model")
+          ->type_name("MODEL");
+  CLI::Option* hf_repo = app->add_option("--hf,--hf-repo", options->hf_repo,
+                                         "Or -hf: a model of a hub; pulled if it is not there yet")
+                             ->type_name("USER/REPO[:QUANT]")
+                             ->excludes(model);
+  AddHubFlag(app, &options->hub);
   app->add_flag("!--no-pack-cache", options->pack_cache,
                 "Neither use nor write packed weights in ~/.cache/trellis/packed");
+  // A flag overrides what the environment or a config file says of the other one.
+  app->parse_complete_callback([model, hf_repo, options] {
+    if (model->count() > 0) options->hf_repo.clear();
+    if (hf_repo->count() > 0) options->path.clear();
+  });
+  return model;
+}
+
+void AddHubFlag(CLI::App* app, std::string* hub) {
+  app->add_option("--hub", *hub,
+                  fmt::format("Where models are pulled from (default: $HF_ENDPOINT, "
+                              "else {})",
+                              kDefaultHub))
+      ->type_name("URL");
 }
 
 void AddThreadsFlag(CLI::App* app, ModelOptions* options) {
@@ -101,31 +132,54 @@ void AddCacheFlags(CLI::App* app, ModelOptions* options) {
 void AddKvTypeFlag(CLI::App* app, ModelOptions* options) {
   std::vector<std::string> names = {"auto"};
   for (const KvType type : kKvTypes) names.emplace_back(KvTypeName(type));
-  app->add_option(
-         "--kv-type", options->kv_type,
-         "What keys and values are kept as: f16, bf16 (more range, fewer digits), i16 (integers "
-         "and a scale for each row: faster on x86), q8_0 (8 bits: half the memory), or auto: i16 "
-         "with AVX2 or AVX-512, else f16")
-      ->check(CLI::IsMember(names))
-      ->type_name("TYPE");
+  AddChoice(app, "--kv-type", &options->kv_type,
+            "What keys and values are kept as: f16, bf16 (more range, fewer digits), i16 (integers "
+            "and a scale for each row: faster on x86), q8_0 (8 bits: half the memory), or auto: "
+            "i16 with AVX2 or AVX-512, else f16",
+            names);
+}
+
+void AddGenerationFlags(CLI::App* app, GenerationOptions* options) {
+  app->add_option("-n,--max-tokens", options->max_tokens,
+                  "Tokens at most (default: to the end of the context)")
+      ->check(Between(1, 1 << 30))
+      ->type_name("N");
+  const auto number = [app](const char* name, auto& value, const char* help) {
+    app->add_option(name, value, help)->check(Number())->capture_default_str()->type_name("X");
+  };
+  SamplingParams& sampling = options->sampling;
+  number("--temp,--temperature", sampling.temperature, "0 is greedy");
+  number("--top-k", sampling.top_k, "Only the k most likely; 0 is off");
+  number("--top-p", sampling.top_p, "Only the most likely, up to this probability");
+  number("--min-p", sampling.min_p, "Only those with this share of the best one's probability");
+  number("--typical-p", sampling.typical_p, "Only the most typical, up to this probability");
+  number("--repeat-penalty", sampling.repetition_penalty, "Divides what was said before");
+  number("--presence-penalty", sampling.presence_penalty, "Subtracted from what was said before");
+  number("--frequency-penalty", sampling.frequency_penalty, "The same, for each time");
+  number("--repeat-last-n", sampling.penalty_last_n, "How far penalties look back; -1: all");
+  app->add_option("--seed", options->seed, "Same seed, same text (default: -1, drawn)")
+      ->check(Between(std::numeric_limits<int64_t>::min(), std::numeric_limits<int64_t>::max()))
+      ->type_name("N");
 }
 
 std::string ExplainError(const CLI::App& app, const std::vector<std::string>& args,
                          const CLI::ParseError& error) {
-  if (args.empty()) return "a command is missing: serve, run, bench, explain, replay or inspect";
   const CLI::App* command = nullptr;
   std::vector<std::string> names;
   for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; })) {
     names.push_back(sub->get_name());
-    if (sub->get_name() == args[0]) command = sub;
+    if (!args.empty() && sub->get_name() == args[0]) command = sub;
   }
+  if (args.empty()) return fmt::format("a command is missing: {}", fmt::join(names, ", "));
   if (command == nullptr && !LooksLikeAFlag(args[0])) {
     return fmt::format("there is no command '{}'{}", args[0], DidYouMean(args[0], names));
   }
   const CLI::App& chosen = command == nullptr ? app : *command;
   for (size_t i = command == nullptr ? 0 : 1; i < args.size() && args[i] != "--"; i++) {
     const std::string flag = FlagOf(args[i]);
-    if (!LooksLikeAFlag(args[i]) || chosen.get_option_no_throw(flag) != nullptr) continue;
+    if (!LooksLikeAFlag(args[i]) || chosen.get_option_no_throw(flag) != nullptr ||
+        app.get_option_no_throw(flag) != nullptr)
+      continue;
     names.clear();
     for (const CLI::Option* option : chosen.get_options()) {
       for (const std::string& name : option->get_lnames()) names.push_back("--" + name);

@@ -11,12 +11,14 @@
 #include "loading.h"
 #include "model/gguf_file.h"
 #include "model/transformer_config.h"
+#include "models.h"
 #include "os/machine.h"
 
 namespace trellis {
 namespace {
 
-Status Inspect(const std::string& path) {
+Status Inspect(const std::string& name) {
+  TRELLIS_ASSIGN_OR_RETURN(const std::string path, FindModelFile(name));
   TRELLIS_ASSIGN_OR_RETURN(std::unique_ptr<GgufFile> gguf, GgufFile::Open(path));
   TRELLIS_ASSIGN_OR_RETURN(TransformerConfig config, ReadTransformerConfig(*gguf));
   TRELLIS_ASSIGN_OR_RETURN(const KernelTable* kernels, SelectKernelsFromEnvironment());
@@ -69,13 +71,10 @@ Status Inspect(const std::string& path) {
 void AddInspect(CLI::App& app, int* exit_status) {
   auto path = std::make_shared<std::string>();
   CLI::App* inspect = app.add_subcommand("inspect", "Say what a GGUF file holds");
-  inspect->add_option("file", *path, "GGUF file")->required()->type_name("FILE");
-  inspect->callback([path, exit_status] {
-    const Status status = Inspect(*path);
-    if (status.ok()) return;
-    Say("trellis: {}\n", status.message());
-    *exit_status = kExitUsage;
-  });
+  inspect->add_option("file", *path, "GGUF file, or the name of a pulled model")
+      ->required()
+      ->type_name("MODEL");
+  inspect->callback([path, exit_status] { *exit_status = ExitStatusOf(Inspect(*path)); });
 }
 
 }  // namespace trellis

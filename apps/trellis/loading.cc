@@ -20,10 +20,7 @@ namespace {
 // A bar on a terminal, nothing elsewhere.
 void ShowProgress(size_t done, size_t total) {
   if (isatty(STDERR_FILENO) == 0 || total == 0) return;
-  const size_t filled = done * 40 / total;
-  std::fprintf(stderr, "\rloading [%s%s] %3zu %%%s", std::string(filled, '#').c_str(),
-               std::string(40 - filled, ' ').c_str(), done * 100 / total,
-               done >= total ? "\n" : "");
+  Say("\rloading {}{}", Bar(done, total), done >= total ? "\n" : "");
 }
 
 // Empty where the environment names no place for it.

@@ -19,7 +19,9 @@ Result<size_t> ParseBytes(const std::string& text);
 std::string FormatBytes(size_t bytes);
 
 struct ModelOptions {
-  std::string path;
+  std::string path;              // of the file; what -m says until ResolveModel (models.h)
+  std::string hf_repo;           // "user/repo[:quant]" instead; empty after ResolveModel
+  std::string hub;               // where that is pulled from; see Pull (pull.h)
   size_t threads = 0;            // 0: physical cores
   size_t context_size = 0;       // 0: the model's
   std::string kv_cache;          // empty: derived from free memory

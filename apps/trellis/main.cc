@@ -8,24 +8,63 @@
 #include "console.h"
 #include "flags.h"
 
+namespace {
+
+// -hf, as llama.cpp's users write it: CLI11 has one letter behind one dash.
+std::vector<std::string> Arguments(int argc, char** argv) {
+  std::vector<std::string> args(argv + 1, argv + argc);
+  for (std::string& arg : args) {
+    if (arg == "--") break;
+    if (arg == "-hf" || arg.starts_with("-hf=")) arg.insert(0, "-");
+  }
+  return args;
+}
+
+void AddCommands(CLI::App& app, int* exit_status) {
+  trellis::AddServe(app, exit_status);
+  trellis::AddRun(app, exit_status);
+  trellis::AddPull(app, exit_status);
+  trellis::AddList(app, exit_status);
+  trellis::AddRemove(app, exit_status);
+  trellis::AddPs(app, exit_status);
+  trellis::AddBench(app, exit_status);
+  trellis::AddExplain(app, exit_status);
+  trellis::AddReplay(app, exit_status);
+  trellis::AddInspect(app, exit_status);
+}
+
+}  // namespace
+
+int trellis::ExitStatusOf(const Status& status) {
+  if (status.ok()) return 0;
+  Say("trellis: {}\n", status.message());
+  switch (status.code()) {
+    case StatusCode::kInvalidArgument:
+    case StatusCode::kNotFound:
+    case StatusCode::kTooLarge:
+    case StatusCode::kDataLoss:
+    case StatusCode::kUnsupported:
+      return kExitUsage;
+    case StatusCode::kCancelled:
+      return kExitInterrupted;
+    default:
+      return kExitFailure;
+  }
+}
+
 int main(int argc, char** argv) {
   CLI::App app("Trellis runs GGUF language models and remembers every prefix it has computed.",
                "trellis");
   app.set_version_flag("--version", std::string("trellis ") + TRELLIS_VERSION);
   app.require_subcommand(1);
+  const std::vector<std::string> args = Arguments(argc, argv);
   int exit_status = 0;
-  trellis::AddServe(app, &exit_status);
-  trellis::AddRun(app, &exit_status);
-  trellis::AddBench(app, &exit_status);
-  trellis::AddExplain(app, &exit_status);
-  trellis::AddReplay(app, &exit_status);
-  trellis::AddInspect(app, &exit_status);
   try {
-    app.parse(argc, argv);
+    AddCommands(app, &exit_status);
+    app.parse(std::vector<std::string>(args.rbegin(), args.rend()));  // taken from the end
     trellis::FlushOutput();
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-    const std::vector<std::string> args(argv + 1, argv + argc);
     trellis::Say("trellis: {} (--help lists what there is)\n",
                  trellis::ExplainError(app, args, error));
     return trellis::kExitUsage;

@@ -185,10 +185,11 @@ void AddReplay(CLI::App& app, int* exit_status) {
       ->type_name("PATH");
   replay
       ->add_option("-b,--budgets", flags->budgets,
-                   "Memory for keys and values: shares of the trace's different tokens, or sizes")
+                   "Memory for keys and values: shares of the trace's different tokens (25%), or "
+                   "sizes (4GiB)")
       ->delimiter(',')
       ->capture_default_str()
-      ->type_name("25%|4GiB,...");
+      ->type_name("BUDGET,...");
   replay
       ->add_option("-s,--strategies", flags->strategies,
                    fmt::format("Of {}; other numbers work too (default: all)",
@@ -211,17 +212,9 @@ void AddReplay(CLI::App& app, int* exit_status) {
       "!--own-harness", flags->trace.same_harness,
       "Of a folder: sessions have their tools and system prompts each for itself; else "
       "they are one text");
-  replay->add_option("-o,--output", flags->output, "md or json")
-      ->check(CLI::IsMember({"md", "json"}).description(""))
-      ->capture_default_str()
-      ->type_name("FORMAT");
+  AddChoice(replay, "-o,--output", &flags->output, "What to print", {"md", "json"});
   replay->add_option("--svg", flags->svg, "Also draw hits over budgets")->type_name("FILE");
-  replay->callback([flags, exit_status] {
-    const Status status = Run(*flags);
-    if (status.ok()) return;
-    Say("trellis: {}\n", status.message());
-    *exit_status = status.code() == StatusCode::kIo ? kExitFailure : kExitUsage;
-  });
+  replay->callback([flags, exit_status] { *exit_status = ExitStatusOf(Run(*flags)); });
 }
 
 }  // namespace trellis

@@ -12,6 +12,7 @@
 #include "console.h"
 #include "flags.h"
 #include "loading.h"
+#include "models.h"
 #include "server/server.h"
 
 namespace trellis {
@@ -38,6 +39,7 @@ std::string NameOf(const Flags& flags) {
 
 int Serve(Flags flags) {
   spdlog::set_default_logger(spdlog::stderr_color_mt("trellis"));
+  if (const Status named = CheckModelIsNamed(flags.model); !named.ok()) return ExitStatusOf(named);
   flags.model.prefix_cache = !flags.no_prefix_cache;
   flags.model.eviction = *FindEvictionPolicy(flags.eviction_policy);  // the flag's check knows them
   flags.server.drain_timeout = std::chrono::seconds(flags.drain_seconds);
@@ -78,6 +80,8 @@ int Serve(Flags flags) {
     };
     const auto load = [&]() -> Result<std::unique_ptr<Service>> {
       try {
+        // Whoever stops the server meanwhile ends the process; a partial file stays.
+        TRELLIS_RETURN_IF_ERROR(ResolveModel(&flags.model, [] { return false; }));
         return LoadService(flags.model, progress);
       } catch (const std::exception& error) {  // out of memory
         return Status(StatusCode::kInternal, error.what());
@@ -85,8 +89,7 @@ int Serve(Flags flags) {
     };
     auto service = load();
     if (!service.ok()) {
-      Say("trellis: {}\n", service.status().message());
-      status = kExitUsage;
+      status = ExitStatusOf(service.status());
       loading = false;
       server.Stop();
       return;
@@ -111,7 +114,7 @@ int Serve(Flags flags) {
 void AddServe(CLI::App& app, int* exit_status) {
   auto flags = std::make_shared<Flags>();
   CLI::App* serve = app.add_subcommand("serve", "Serve a model over HTTP (OpenAI's API)");
-  AddModelFlag(serve, &flags->model);
+  AddModelFlags(serve, &flags->model);
   serve->add_option("--host", flags->server.host, "Address to listen on")
       ->capture_default_str()
       ->type_name("ADDRESS");
@@ -130,14 +133,9 @@ void AddServe(CLI::App& app, int* exit_status) {
   std::vector<std::string> policies;
   for (const EvictionPolicyKind kind : kEvictionPolicies)
     policies.emplace_back(EvictionPolicyName(kind));
-  serve
-      ->add_option("--eviction-policy", flags->eviction_policy,
-                   fmt::format("What goes first when the KV cache is full: {}; "
-                               "docs/caching-strategies.md compares them",
-                               fmt::join(policies, ", ")))
-      ->check(CLI::IsMember(policies).description(""))
-      ->capture_default_str()
-      ->type_name("NAME");
+  AddChoice(serve, "--eviction-policy", &flags->eviction_policy,
+            "What goes first when the KV cache is full; docs/caching-strategies.md compares them",
+            policies);
   serve
       ->add_option("--api-key-file", flags->api_key_file,
                    "Keys that clients must send, one a line; each has a share of the machine and a "
