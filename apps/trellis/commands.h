@@ -9,6 +9,7 @@
 namespace trellis {
 
 void AddServe(CLI::App& app, int* exit_status);
+void AddChat(CLI::App& app, int* exit_status);
 void AddRun(CLI::App& app, int* exit_status);
 void AddPull(CLI::App& app, int* exit_status);
 void AddList(CLI::App& app, int* exit_status);

@@ -22,6 +22,7 @@ std::vector<std::string> Arguments(int argc, char** argv) {
 
 void AddCommands(CLI::App& app, int* exit_status) {
   trellis::AddServe(app, exit_status);
+  trellis::AddChat(app, exit_status);
   trellis::AddRun(app, exit_status);
   trellis::AddPull(app, exit_status);
   trellis::AddList(app, exit_status);
