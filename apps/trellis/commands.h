@@ -19,6 +19,8 @@ void AddBench(CLI::App& app, int* exit_status);
 void AddExplain(CLI::App& app, int* exit_status);
 void AddReplay(CLI::App& app, int* exit_status);
 void AddInspect(CLI::App& app, int* exit_status);
+void AddCompletions(CLI::App& app);
+void AddMan(CLI::App& app);
 
 inline constexpr int kExitFailure = 1;        // anything else: a port in use, a full disk
 inline constexpr int kExitUsage = 2;          // a wrong flag or a bad model file

@@ -7,6 +7,7 @@
 #include "commands.h"
 #include "console.h"
 #include "flags.h"
+#include "settings.h"
 
 namespace {
 
@@ -32,6 +33,8 @@ void AddCommands(CLI::App& app, int* exit_status) {
   trellis::AddExplain(app, exit_status);
   trellis::AddReplay(app, exit_status);
   trellis::AddInspect(app, exit_status);
+  trellis::AddCompletions(app);
+  trellis::AddMan(app);
 }
 
 }  // namespace
@@ -58,10 +61,13 @@ int main(int argc, char** argv) {
                "trellis");
   app.set_version_flag("--version", std::string("trellis ") + TRELLIS_VERSION);
   app.require_subcommand(1);
+  app.fallthrough();  // --config may come before the command and behind it
   const std::vector<std::string> args = Arguments(argc, argv);
   int exit_status = 0;
   try {
+    trellis::AddConfigFlag(app);
     AddCommands(app, &exit_status);
+    trellis::ApplySettings(app, args);
     app.parse(std::vector<std::string>(args.rbegin(), args.rend()));  // taken from the end
     trellis::FlushOutput();
   } catch (const CLI::ParseError& error) {
