@@ -12,7 +12,7 @@ class LocalChatModel : public ChatModel {
   Result<GenerationStats> Answer(const std::vector<ChatMessage>& messages,
                                  const GenerationOptions& options,
                                  const ChatListener& listener) override {
-    TRELLIS_ASSIGN_OR_RETURN(ChatPrompt prompt, service_->chat_template->Render(messages, ""));
+    TRELLIS_ASSIGN_OR_RETURN(ChatPrompt prompt, service_->chat_template->Render(messages));
     return Generate(*service_, std::move(prompt.tokens), options, listener);
   }
 
