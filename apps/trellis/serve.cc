@@ -146,8 +146,9 @@ void AddServe(CLI::App& app, int* exit_status) {
   serve
       ->add_option("--cors", flags->server.origins.allowed,
                    "Web pages that may use the server: their origin, like https://chat.example, or "
-                   "* for all; several times for several")
+                   "* for all; several by commas")
       ->type_name("ORIGIN")
+      ->delimiter(',')
       ->allow_extra_args(false);
   serve->add_flag("--log-prompts", flags->server.log_prompts,
                   "Write the prompts that clients send to the log");

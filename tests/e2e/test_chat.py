@@ -10,7 +10,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import DEADLINE, MODEL, Server, model_path
+from server_process import DEADLINE, MODEL, Server, model_path
 
 BIN = os.environ["TRELLIS_BIN"]
 LOCAL = ["-m", model_path(), "--kv-cache", "64MiB"]

@@ -9,7 +9,7 @@ import signal
 import subprocess
 
 import pytest
-from conftest import DEADLINE, MODEL, Server, model_path, program
+from server_process import DEADLINE, MODEL, Server, model_path, program
 from hub import Hub, files_below, gguf
 
 BIN = os.environ["TRELLIS_BIN"]

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import DEADLINE, MODEL, model_path
+from server_process import DEADLINE, MODEL, model_path
 
 BIN = os.environ["TRELLIS_BIN"]
 COMMANDS = "serve chat run pull list rm ps bench explain replay inspect completions man".split()
