@@ -49,7 +49,7 @@ function Label({ placed, labelWidth }: { placed: Placed; labelWidth: number }) {
   if (placed.height < 13 || width < tokens.length * perLetter + 8) return null;
   return (
     <text class="label inside" x={x + 6} y={y + 4}>
-      {shortened(`${tokens} ${node.text ?? ""}`, width - 10)}
+      {shortened(`${tokens} ${node.text ?? ""}`, width - 16)}
     </text>
   );
 }
