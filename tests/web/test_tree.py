@@ -102,7 +102,7 @@ def test_the_outline_has_the_keys_of_a_tree(fresh, visit, keys, level):
     expect(page.locator("[role=treeitem]:focus")).to_have_attribute("aria-level", level)
 
 
-def test_a_scope_can_be_folded_with_the_keyboard(fresh, visit):
+def test_a_scope_can_be_folded(fresh, visit):
     fresh.post("/v1/completions", {"prompt": "some words to keep", "max_tokens": 1})
     page = visit("#tree")
     page.get_by_role("button", name="Outline").click()
@@ -114,3 +114,5 @@ def test_a_scope_can_be_folded_with_the_keyboard(fresh, visit):
     expect(items.first).to_have_attribute("aria-expanded", "false")
     page.keyboard.press("ArrowRight")
     expect(items).to_have_count(2)
+    items.first.locator(".fold").click()
+    expect(items).to_have_count(1)

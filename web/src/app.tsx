@@ -42,7 +42,13 @@ const themes: Record<Settings["theme"], { icon: IconName; next: Settings["theme"
 function ThemeButton() {
   const { theme } = settings.value;
   const { icon, next } = themes[theme];
-  return <IconButton icon={icon} label={`Theme: ${theme}. Change to ${next}`} onClick={() => set("theme", next)} />;
+  return (
+    <IconButton
+      icon={icon}
+      label={`Theme: ${theme}. Change to ${next}`}
+      onClick={() => set("theme", next)}
+    />
+  );
 }
 
 function Status() {

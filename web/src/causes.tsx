@@ -44,4 +44,8 @@ export function Causes({ missed }: { missed: Record<string, number> }) {
 }
 
 // For the legend.
-export const allCauses = Object.entries(causes).map(([cause, { name, why }]) => ({ cause, name, why }));
+export const allCauses = Object.entries(causes).map(([cause, { name, why }]) => ({
+  cause,
+  name,
+  why,
+}));

@@ -12,7 +12,8 @@ function three(n: number): string {
   return n >= 100 ? n.toFixed(0) : n >= 10 ? n.toFixed(1) : n.toFixed(2);
 }
 
-export const seconds = (ms: number) => (ms < 1000 ? `${ms.toFixed(0)} ms` : `${three(ms / 1000)} s`);
+export const seconds = (ms: number) =>
+  ms < 1000 ? `${ms.toFixed(0)} ms` : `${three(ms / 1000)} s`;
 
 export const rate = (perSecond: number) => `${three(perSecond)} tok/s`;
 
@@ -21,7 +22,10 @@ export const percent = (part: number, all: number) =>
 
 // The beginning of a prompt on one line, without the marks of a chat template.
 export const gist = (text: string) =>
-  text.replace(/<\|[^|>]*\|>/g, " ").replace(/\s+/g, " ").trim();
+  text
+    .replace(/<\|[^|>]*\|>/g, " ")
+    .replace(/\s+/g, " ")
+    .trim();
 
 export function bytes(n: number): string {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];

@@ -16,9 +16,7 @@ export function KeyDialog({ onClose }: { onClose: () => void }) {
         }}
       >
         <p>
-          {key.value
-            ? "The server does not know this key. "
-            : "This server wants a key. "}
+          {key.value ? "The server does not know this key. " : "This server wants a key. "}
           It is kept until this tab is closed.
         </p>
         <label>

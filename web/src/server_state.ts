@@ -3,8 +3,7 @@ import { effect, signal } from "@preact/signals";
 import { getModels, key, type Model } from "./api";
 
 export type ServerState =
-  | { is: "unknown" | "away" | "ready" }
-  | { is: "loading"; progress: number };
+  { is: "unknown" | "away" | "ready" } | { is: "loading"; progress: number };
 
 export const server = signal<ServerState>({ is: "unknown" });
 export const models = signal<Model[]>([]);

@@ -108,12 +108,32 @@ export function SettingsDialog({ onClose }: { onClose: () => void }) {
         <System />
         <fieldset>
           <legend>Sampling</legend>
-          <NumberField label="Temperature" field="temperature" usual="1" min={0} max={2} step={0.05} />
+          <NumberField
+            label="Temperature"
+            field="temperature"
+            usual="1"
+            min={0}
+            max={2}
+            step={0.05}
+          />
           <NumberField label="Top p" field="topP" usual="1" min={0} max={1} step={0.01} />
           <NumberField label="Top k" field="topK" usual="off" min={0} step={1} />
           <NumberField label="Min p" field="minP" usual="0" min={0} max={1} step={0.01} />
-          <NumberField label="Repetition penalty" field="repeatPenalty" usual="1" min={0.1} max={2} step={0.05} />
-          <NumberField label="Longest answer, tokens" field="maxTokens" usual="to the end of the context" min={1} step={1} />
+          <NumberField
+            label="Repetition penalty"
+            field="repeatPenalty"
+            usual="1"
+            min={0.1}
+            max={2}
+            step={0.05}
+          />
+          <NumberField
+            label="Longest answer, tokens"
+            field="maxTokens"
+            usual="to the end of the context"
+            min={1}
+            step={1}
+          />
           <NumberField label="Seed" field="seed" usual="drawn" min={0} step={1} />
         </fieldset>
         <Salt />

@@ -83,7 +83,10 @@ class Progress {
     this.show({ text: this.text, thoughts: this.thoughts, ...more });
   }
 
-  private statsOf(usage: NonNullable<Chunk["usage"]>, timings: NonNullable<Chunk["timings"]>): Stats {
+  private statsOf(
+    usage: NonNullable<Chunk["usage"]>,
+    timings: NonNullable<Chunk["timings"]>,
+  ): Stats {
     return {
       ttftMs: this.ttftMs,
       promptTokens: usage.prompt_tokens,

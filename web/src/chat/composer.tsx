@@ -46,7 +46,13 @@ export function Composer() {
         Enter sends, Shift and Enter begin a new line.
       </span>
       {isBusy && conversation ? (
-        <button type="button" class="primary round" aria-label="Stop" title="Stop" onClick={() => stop(conversation.id)}>
+        <button
+          type="button"
+          class="primary round"
+          aria-label="Stop"
+          title="Stop"
+          onClick={() => stop(conversation.id)}
+        >
           <Icon name="stop" />
         </button>
       ) : (

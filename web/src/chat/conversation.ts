@@ -55,7 +55,7 @@ export function siblingsOf(conversation: Conversation, message: Message): Messag
 // The messages that are shown, from the first on.
 export function pathOf({ messages, chosen }: Conversation): Message[] {
   const path: Message[] = [];
-  for (let parent: string | null = null; ; ) {
+  for (let parent: string | null = null; ;) {
     const children: Message[] = messages.filter((message) => message.parent === parent);
     const next: Message | undefined =
       children.find((child) => child.id === chosen[parent ?? ""]) ?? children.at(-1);

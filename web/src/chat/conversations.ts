@@ -59,7 +59,11 @@ export function saveNow(id: string): void {
 }
 
 function saveSoon(id: string): void {
-  if (!saving.has(id)) saving.set(id, setTimeout(() => saveNow(id), saveEvery));
+  if (!saving.has(id))
+    saving.set(
+      id,
+      setTimeout(() => saveNow(id), saveEvery),
+    );
 }
 
 // Replaces it by what `how` makes of it; `id` may be gone by now.

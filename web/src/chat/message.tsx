@@ -32,7 +32,9 @@ function StatsLine({ stats }: { stats: Stats }) {
             <dt>this prompt</dt>
             <dd>{diverged.prompt ?? "not shown"}</dd>
             <dt>cached</dt>
-            <dd>{diverged.cached ?? "not shown: without a key or a cache salt it may be another's"}</dd>
+            <dd>
+              {diverged.cached ?? "not shown: without a key or a cache salt it may be another's"}
+            </dd>
           </dl>
         </details>
       )}
@@ -95,11 +97,21 @@ function BranchSwitch({ conversation, message }: Props) {
   };
   return (
     <span class="branches" role="group" aria-label="Branches">
-      <IconButton icon="previous" label="Previous branch" disabled={index === 0} onClick={() => go(-1)} />
+      <IconButton
+        icon="previous"
+        label="Previous branch"
+        disabled={index === 0}
+        onClick={() => go(-1)}
+      />
       <span>
         {index + 1} / {siblings.length}
       </span>
-      <IconButton icon="next" label="Next branch" disabled={index + 1 === siblings.length} onClick={() => go(1)} />
+      <IconButton
+        icon="next"
+        label="Next branch"
+        disabled={index + 1 === siblings.length}
+        onClick={() => go(1)}
+      />
     </span>
   );
 }
@@ -149,7 +161,12 @@ export const MessageView = memo(
             <BranchSwitch conversation={conversation} message={message} />
             <CopyButton text={message.text} label="Copy the text" />
             {isUser ? (
-              <IconButton icon="pencil" label="Edit" disabled={isBusy} onClick={() => setEditing(true)} />
+              <IconButton
+                icon="pencil"
+                label="Edit"
+                disabled={isBusy}
+                onClick={() => setEditing(true)}
+              />
             ) : (
               <IconButton
                 icon="again"

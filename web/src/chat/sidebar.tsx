@@ -3,7 +3,15 @@ import { useState } from "preact/hooks";
 import { Icon } from "../icons";
 import { Dialog, IconButton } from "../parts";
 import type { Conversation } from "./conversation";
-import { conversations, download, openConversation, openId, remove, storageProblem, update } from "./conversations";
+import {
+  conversations,
+  download,
+  openConversation,
+  openId,
+  remove,
+  storageProblem,
+  update,
+} from "./conversations";
 
 function Rename({ conversation, onDone }: { conversation: Conversation; onDone: () => void }) {
   const [title, setTitle] = useState(conversation.title);
@@ -26,7 +34,13 @@ function Rename({ conversation, onDone }: { conversation: Conversation; onDone: 
   );
 }
 
-function ConfirmRemoval({ conversation, onDone }: { conversation: Conversation; onDone: () => void }) {
+function ConfirmRemoval({
+  conversation,
+  onDone,
+}: {
+  conversation: Conversation;
+  onDone: () => void;
+}) {
   return (
     <Dialog title="Delete the conversation?" onClose={onDone}>
       <p>“{conversation.title}” is kept in this browser only, and will be gone.</p>
@@ -78,7 +92,11 @@ function Entry({ conversation, onPick }: EntryProps) {
       )}
       <span class="entry-actions">
         <IconButton icon="pencil" label={`Rename ${title}`} onClick={() => setDoing("rename")} />
-        <IconButton icon="download" label={`Export ${title} as JSON`} onClick={() => download(conversation)} />
+        <IconButton
+          icon="download"
+          label={`Export ${title} as JSON`}
+          onClick={() => download(conversation)}
+        />
         <IconButton icon="trash" label={`Delete ${title}`} onClick={() => setDoing("remove")} />
       </span>
       {doing === "remove" && <ConfirmRemoval conversation={conversation} onDone={done} />}

@@ -29,7 +29,7 @@ async function* eventsOf(body: ReadableStream<Uint8Array>): AsyncGenerator<strin
   const reader = body.getReader();
   const decoder = new TextDecoder();
   try {
-    for (let rest = ""; ; ) {
+    for (let rest = ""; ;) {
       const { done, value } = await reader.read();
       if (done) return;
       const events = (rest + decoder.decode(value, { stream: true })).split("\n\n");

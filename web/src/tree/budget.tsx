@@ -2,6 +2,15 @@
 import type { CacheStats } from "../api";
 import { bytes, count, percent } from "../format";
 
+const figuresOf = (cache: CacheStats): [string, string][] => [
+  ["tokens found", percent(cache.tokens_matched, cache.tokens_looked_up)],
+  ["nodes", count(cache.nodes)],
+  ["scopes", count(cache.scopes)],
+  ["requests in it", count(cache.leases)],
+  ["pinned prompts", count(cache.pins.count)],
+  ["pages evicted", count(cache.pages_evicted)],
+];
+
 export function Budget({ cache }: { cache: CacheStats }) {
   const { pages, page_bytes: pageBytes, page_tokens: pageTokens } = cache;
   const inUse = pages.pinned + pages.private;
@@ -38,30 +47,12 @@ export function Budget({ cache }: { cache: CacheStats }) {
         ))}
       </p>
       <dl class="figures">
-        <div>
-          <dt>tokens found</dt>
-          <dd>{percent(cache.tokens_matched, cache.tokens_looked_up)}</dd>
-        </div>
-        <div>
-          <dt>nodes</dt>
-          <dd>{count(cache.nodes)}</dd>
-        </div>
-        <div>
-          <dt>scopes</dt>
-          <dd>{count(cache.scopes)}</dd>
-        </div>
-        <div>
-          <dt>requests in it</dt>
-          <dd>{count(cache.leases)}</dd>
-        </div>
-        <div>
-          <dt>pinned prompts</dt>
-          <dd>{count(cache.pins.count)}</dd>
-        </div>
-        <div>
-          <dt>pages evicted</dt>
-          <dd>{count(cache.pages_evicted)}</dd>
-        </div>
+        {figuresOf(cache).map(([name, value]) => (
+          <div key={name}>
+            <dt>{name}</dt>
+            <dd>{value}</dd>
+          </div>
+        ))}
       </dl>
     </section>
   );

@@ -13,7 +13,13 @@ function pathTo(nodes: TreeNode[], id: number): TreeNode[] {
 }
 
 function Snippet({ node, isOwn }: { node: TreeNode; isOwn: boolean }) {
-  if (node.text !== undefined) return <pre class="snippet">{node.text}{node.tokens > 32 && "…"}</pre>;
+  if (node.text !== undefined)
+    return (
+      <pre class="snippet">
+        {node.text}
+        {node.tokens > 32 && "…"}
+      </pre>
+    );
   return (
     <p class="note">
       {isOwn
@@ -52,10 +58,14 @@ export function Details({ tree, selected }: Props) {
   const node = path.at(-1);
   return (
     <section class="details" aria-labelledby="details-title">
-      <h2 id="details-title">{node ? (node.parent === null ? `Scope ${node.id}` : `Node ${node.id}`) : "Node"}</h2>
+      <h2 id="details-title">
+        {node ? (node.parent === null ? `Scope ${node.id}` : `Node ${node.id}`) : "Node"}
+      </h2>
       {!node && (
         <p class="note">
-          {selected === null ? "Pick a node to see how it begins." : "It is no longer there, or not shown."}
+          {selected === null
+            ? "Pick a node to see how it begins."
+            : "It is no longer there, or not shown."}
         </p>
       )}
       {node && (

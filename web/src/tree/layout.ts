@@ -45,7 +45,13 @@ function scaleFor(leaves: Point[], room: number): number {
   return Math.min(Math.max(Math.min(...scales), 0.5), 16);
 }
 
-function place(point: Point, parent: Placed | null, scale: number, row: number, top: number): Placed {
+function place(
+  point: Point,
+  parent: Placed | null,
+  scale: number,
+  row: number,
+  top: number,
+): Placed {
   const node = point.data!;
   const isScope = node.parent === null;
   const numLeaves = point.leaves().length;

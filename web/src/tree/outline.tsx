@@ -50,21 +50,16 @@ interface Props {
   onSelect: (id: number) => void;
 }
 
-export function Outline({ tree, selected, onSelect }: Props) {
+// Which items are open, and where the keys of a tree lead.
+function useFolding({ tree, selected, onSelect }: Props) {
   const [closed, setClosed] = useState<ReadonlySet<number>>(new Set());
-  const list = useRef<HTMLUListElement>(null);
-  const hasFocus = useRef(false);
   const items = visibleItems(tree.nodes, closed);
-  const index = Math.max(items.findIndex(({ node }) => node.id === selected), 0);
+  const found = items.findIndex(({ node }) => node.id === selected);
+  const index = Math.max(found, 0); // where none is selected the first one has the focus
 
-  useEffect(() => {
-    if (hasFocus.current) list.current?.querySelector<HTMLElement>("[tabindex='0']")?.focus();
-  }, [selected]);
-
-  const setOpen = (id: number, isOpen: boolean) => {
+  const toggle = (id: number) => {
     const next = new Set(closed);
-    if (isOpen) next.delete(id);
-    else next.add(id);
+    if (!next.delete(id)) next.add(id);
     setClosed(next);
   };
   const go = (to: number) => {
@@ -73,11 +68,11 @@ export function Outline({ tree, selected, onSelect }: Props) {
   };
   const goRight = ({ node, hasChildren }: Item) => {
     if (!hasChildren) return;
-    if (closed.has(node.id)) setOpen(node.id, true);
+    if (closed.has(node.id)) toggle(node.id);
     else go(index + 1);
   };
   const goLeft = ({ node, hasChildren }: Item) => {
-    if (hasChildren && !closed.has(node.id)) setOpen(node.id, false);
+    if (hasChildren && !closed.has(node.id)) toggle(node.id);
     else if (node.parent !== null) onSelect(node.parent);
   };
   const onKeyDown = (event: KeyboardEvent) => {
@@ -98,7 +93,17 @@ export function Outline({ tree, selected, onSelect }: Props) {
     event.preventDefault();
     action();
   };
+  return { items, index, closed, toggle, onKeyDown };
+}
 
+export function Outline(props: Props) {
+  const { selected, onSelect } = props;
+  const { items, index, closed, toggle, onKeyDown } = useFolding(props);
+  const list = useRef<HTMLUListElement>(null);
+  const hasFocus = useRef(false);
+  useEffect(() => {
+    if (hasFocus.current) list.current?.querySelector<HTMLElement>("[tabindex='0']")?.focus();
+  }, [selected]);
   return (
     <ul
       class="outline"
@@ -122,6 +127,7 @@ export function Outline({ tree, selected, onSelect }: Props) {
           style={{ paddingInlineStart: `${Math.min(level, 12) * 0.9}rem` }}
           onClick={() => onSelect(node.id)}
         >
+          <span class="fold" aria-hidden="true" onClick={() => hasChildren && toggle(node.id)} />
           <span class={`swatch heat${heatOf(node)}`} aria-hidden="true" />
           <span class="what">{describe(node)}</span>
           <span class="how-much">{figuresOf(node)}</span>

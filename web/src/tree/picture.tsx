@@ -69,7 +69,14 @@ function Node({ placed, isWalked, isSelected, labelWidth, onSelect }: NodeProps)
     <g class={classes} onClick={() => onSelect(node.id)}>
       {/* Thin bars are hard to hit. */}
       <rect class="target" x={x - 4} y={y - 8} width={width + 8} height={16} />
-      <rect class="bar" x={x} y={y - height / 2} width={width} height={height} rx={Math.min(5, height / 2)} />
+      <rect
+        class="bar"
+        x={x}
+        y={y - height / 2}
+        width={width}
+        height={height}
+        rx={Math.min(5, height / 2)}
+      />
       <Label placed={placed} labelWidth={labelWidth} />
     </g>
   );

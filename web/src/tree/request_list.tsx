@@ -10,7 +10,11 @@ const states: Record<SeenRequest["state"], string> = {
   finished: "done",
 };
 
-const ends: Record<string, string> = { length: "done, at its longest", abort: "stopped", error: "failed" };
+const ends: Record<string, string> = {
+  length: "done, at its longest",
+  abort: "stopped",
+  error: "failed",
+};
 
 const timeOf = (seconds: number) => new Date(seconds * 1000).toLocaleTimeString("en-GB");
 

@@ -23,7 +23,12 @@ function Toolbar({ form, onForm }: ToolbarProps) {
     <div class="toolbar">
       <div class="switch" role="group" aria-label="How the tree is shown">
         {(["drawing", "outline"] as const).map((name) => (
-          <button key={name} type="button" aria-pressed={form === name} onClick={() => onForm(name)}>
+          <button
+            key={name}
+            type="button"
+            aria-pressed={form === name}
+            onClick={() => onForm(name)}
+          >
             {name === "drawing" ? "Drawing" : "Outline"}
           </button>
         ))}
@@ -59,7 +64,13 @@ function Heats() {
   );
 }
 
-function Forest({ selected, onSelect }: { selected: number | null; onSelect: (id: number) => void }) {
+function Forest({
+  selected,
+  onSelect,
+}: {
+  selected: number | null;
+  onSelect: (id: number) => void;
+}) {
   const [form, setForm] = useState<Form>("drawing");
   const shown = tree.value;
   return (
@@ -85,7 +96,8 @@ function Forest({ selected, onSelect }: { selected: number | null; onSelect: (id
       <Heats />
       {shown && shown.hidden.nodes > 0 && (
         <p class="note">
-          {count(shown.hidden.nodes)} colder nodes with {count(shown.hidden.pages)} pages are not shown.
+          {count(shown.hidden.nodes)} colder nodes with {count(shown.hidden.pages)} pages are not
+          shown.
         </p>
       )}
     </section>

@@ -49,7 +49,11 @@ export function Walker({ request, drawing }: { request: SeenRequest; drawing: Dr
 
   if (!placed) return null;
   return (
-    <g ref={group} class={`walker ${request.state}`} style={{ transform: transformTo(endOf(placed)) }}>
+    <g
+      ref={group}
+      class={`walker ${request.state}`}
+      style={{ transform: transformTo(endOf(placed)) }}
+    >
       <circle r="6" />
       <text x="10" y="-10">
         {labelOf(request)}
