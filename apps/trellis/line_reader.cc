@@ -121,8 +121,9 @@ class TerminalReader : public LineReader {
     el_set(editor_, EL_SIGNAL, 1);
     el_set(editor_, EL_HIST, history, history_);
     el_set(editor_, EL_PROMPT, &TerminalReader::Prompt);
-    el_set(editor_, EL_ADDFN, "trellis-interrupt", "Discard the line",
-           &TerminalReader::OnInterrupt);
+    // Wide, as libedit would keep copies of narrow strings for ever.
+    el_wset(editor_, EL_ADDFN, L"trellis-interrupt", L"Discard the line",
+            &TerminalReader::OnInterrupt);
     Bind("^C", "trellis-interrupt");
     Bind("^R", "em-inc-search-prev");
     Bind("\\e[3~", "ed-delete-next-char");
@@ -166,7 +167,7 @@ class TerminalReader : public LineReader {
     return static_cast<TerminalReader*>(self);
   }
   static char* Prompt(EditLine* editor) { return Of(editor)->prompt_.data(); }
-  static unsigned char OnInterrupt(EditLine* editor, int) {
+  static unsigned char OnInterrupt(EditLine* editor, wint_t) {
     Of(editor)->was_interrupted_ = true;
     return CC_EOF;
   }
