@@ -3,18 +3,24 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <filesystem>
 #include <memory>
+#include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "api/requests.h"
 #include "support/model_files.h"
+#include "text/answer_reader.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 #include "text_oracle.h"
 
 namespace trellis {
 namespace {
+
+using Json = nlohmann::json;
 
 struct Chat {
   const char* name;
@@ -180,6 +186,76 @@ TEST_P(RealTemplate, RendersTheSame) {
   const std::string source =
       ReadFileOrDie(std::string(LLAMA_SOURCE) + "/models/templates/" + GetParam() + ".jinja");
   EXPECT_GT(Compare(**tokenizer, model, source), 0u);
+}
+
+// Templates whose history of a call is not what the model writes behind their prompt: three of them
+// begin thoughts there that the history leaves out, one has an id that the model does not write.
+constexpr std::array<std::string_view, 4> kOtherHistory = {"Apriel-1.6-15b-Thinker-fixed",
+                                                           "MiniMax-M2", "NVIDIA-Nemotron-Nano-v2",
+                                                           "Mistral-Small-3.2-24B-Instruct-2506"};
+
+// What the history has where `prompt` ends: the model's turn, and what follows it. Some prompts end
+// with empty thoughts that it leaves out.
+std::string BehindPrompt(const std::string& prompt, const std::string& history) {
+  size_t begin = static_cast<size_t>(
+      std::mismatch(prompt.begin(), prompt.end(), history.begin(), history.end()).first -
+      prompt.begin());
+  constexpr size_t kLongestTag = 12;
+  if (begin < prompt.size()) {
+    const size_t tag = prompt.rfind('<', begin);
+    if (tag != prompt.npos && begin - tag < kLongestTag) begin = tag;
+  }
+  return history.substr(begin);
+}
+
+// Nothing is known of a format but the template: what it makes of a call in the history, as the
+// model would write it byte for byte, has to be read as that call, in deltas.
+TEST_P(RealTemplate, ACallThatItWritesIsRead) {
+  const std::string model = RealModelPath(kModels[0].file);
+  auto tokenizer = Tokenizer::Load(model);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().message();
+  auto chat_template = ChatTemplate::Create(
+      **tokenizer,
+      ReadFileOrDie(std::string(LLAMA_SOURCE) + "/models/templates/" + GetParam() + ".jinja"));
+  ASSERT_TRUE(chat_template.ok());
+  const auto capabilities = (*chat_template)->capabilities();
+  if (std::count(capabilities.begin(), capabilities.end(), "tools") == 0)
+    GTEST_SKIP() << "it has no calls";
+  const std::string arguments = R"({"city":"Ulm","unit":"celsius"})";
+  const ChatOptions options{.tools_json = kTools, .thinks = false};
+  std::vector<ChatMessage> messages(3);
+  messages[0].role = "user", messages[0].content = "Weather?";
+  messages[1].role = "assistant";
+  messages[1].tool_calls_json =
+      Json({{{"id", "call00001"},
+             {"type", "function"},
+             {"function", {{"name", "get_weather"}, {"arguments", arguments}}}}})
+          .dump();
+  messages[2].role = "tool", messages[2].content = "9 degrees", messages[2].name = "get_weather";
+  messages[2].tool_call_id = "call00001";
+  const auto prompt = (*chat_template)->Render({messages[0]}, options);
+  const auto history = (*chat_template)->Render(messages, options);
+  if (!prompt.ok()) GTEST_SKIP() << prompt.status().message();
+  if (!history.ok()) GTEST_SKIP() << history.status().message();
+
+  AnswerReader reader(prompt->format->syntax);
+  AnswerDelta::Call read;
+  for (const char c : BehindPrompt(prompt->text, history->text)) {
+    reader.Add({&c, 1});
+    for (const AnswerDelta::Call& call : reader.Read().calls) {
+      EXPECT_EQ(call.index, 0u);
+      read.name += call.name;
+      read.arguments += call.arguments;
+    }
+    const Json value = Json::parse(read.arguments, nullptr, /*allow_exceptions=*/false);
+    if (value == Json::parse(arguments)) break;
+  }
+  const bool is_other =
+      std::find(kOtherHistory.begin(), kOtherHistory.end(), GetParam()) != kOtherHistory.end();
+  EXPECT_EQ(read.name, is_other ? "" : "get_weather");
+  EXPECT_EQ(Json::parse(read.arguments, nullptr, false) == Json::parse(arguments), !is_other)
+      << read.arguments << "\n"
+      << BehindPrompt(prompt->text, history->text);
 }
 
 INSTANTIATE_TEST_SUITE_P(Files, RealTemplate, testing::ValuesIn(Templates()), [](const auto& info) {
