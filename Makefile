@@ -1,6 +1,6 @@
 # Everything here calls scripts/; `make help` lists it.
 .DEFAULT_GOAL := build
-.PHONY: build run page test test-long bench bench-cache soak fuzz format install clean help
+.PHONY: build run page test test-long bench bench-cache soak fuzz format install deb clean help
 
 build: ## set up and build build/release/bin/trellis
 	@scripts/setup run
@@ -35,6 +35,9 @@ format: ## clang-format every source
 
 install: build ## install into PREFIX (/usr/local)
 	@cmake --install build/release --prefix "$(or $(PREFIX),/usr/local)"
+
+deb: ## make a Debian package of it, with a service
+	@scripts/deb
 
 clean: ## remove build/; what was fetched stays in ~/.cache/trellis
 	@rm -rf build
