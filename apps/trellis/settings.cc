@@ -43,6 +43,7 @@ void SetDefault(CLI::Option* option, const std::string& name, const std::string&
   const bool is_switch = option->get_items_expected_max() == 0;
   option->default_val(is_switch ? option->get_flag_value(name, value) : value);
   option->required(false);
+  if (option->check_lname("api-key")) option->default_str("");  // --help shows defaults
 }
 
 // A config file, as it is read.

@@ -260,6 +260,8 @@ ApiResult<ChatRequest> Parse(std::string_view text, MaxTokens max_tokens) {
     if (!inner.ok()) body.Fail(inner.error());
   }
   ReadCacheControl(body, kWholePrompt, &chat.breakpoints);
+  ReadCacheUse(body, &generation);
+  if (chat.messages.empty()) body.Fail(InvalidField("messages", "messages say nothing"));
   if (!body.ok()) return body.error();
   generation.breakpoints = std::move(chat.breakpoints);
   request.messages = std::move(chat.messages);

@@ -6,6 +6,8 @@
 #include <array>
 #include <string>
 
+#include "api/tool_fields.h"
+
 namespace trellis {
 namespace {
 
@@ -31,6 +33,12 @@ constexpr std::array<std::string_view, 18> kTooHard = {"not",
                                                        "dependentSchemas",
                                                        "unevaluatedItems",
                                                        "unevaluatedProperties"};
+// Of integers alone.
+constexpr std::array<std::string_view, 4> kBounds = {"minimum", "maximum", "exclusiveMinimum",
+                                                     "exclusiveMaximum"};
+// The formats of strings that a grammar can say.
+constexpr std::array<std::string_view, 7> kFormats = {"date",  "time",  "date-time", "uuid",
+                                                      "uuid1", "uuid4", "uuid5"};
 // Members that hold schemas by name, and those that hold one or several.
 constexpr std::array<std::string_view, 3> kNamed = {"properties", "$defs", "definitions"};
 constexpr std::array<std::string_view, 6> kNested = {"items", "prefixItems", "additionalProperties",
@@ -41,6 +49,24 @@ bool Has(const std::array<std::string_view, kSize>& names, const std::string& na
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
+// Whether an answer cannot be held to the member `name` of `schema`.
+bool IsTooHard(const Json& schema, const std::string& name, const Json& value) {
+  if (Has(kTooHard, name)) return true;
+  if (Has(kBounds, name)) return schema.value("type", Json()) != "integer";
+  if (name == "format")
+    return !value.is_string() || !Has(kFormats, value.get_ref<const std::string&>());
+  if (name == "pattern") return schema.contains("minLength") || schema.contains("maxLength");
+  // Beside these nothing else is looked at.
+  if (name == "anyOf" || name == "oneOf" || name == "allOf" || name == "$ref")
+    return schema.contains("properties") || schema.contains("items");
+  return false;
+}
+
+// Where all schemas were looked at.
+bool IsInDefinitions(const std::string& ref) {
+  return ref == "#" || ref.starts_with("#/$defs/") || ref.starts_with("#/definitions/");
+}
+
 // REQUIRES: no deeper than kMaxJsonDepth, as all that was parsed here.
 void RefuseWhatIsTooHard(FieldReader& reader, const std::string& param, const Json& schema) {
   if (schema.is_array()) {
@@ -49,12 +75,16 @@ void RefuseWhatIsTooHard(FieldReader& reader, const std::string& param, const Js
   }
   if (!schema.is_object()) return;
   for (const auto& [name, value] : schema.items()) {
-    if (Has(kTooHard, name)) {
+    if (IsTooHard(schema, name, value)) {
       return reader.Fail(UnsupportedField(
           param, fmt::format("{}: no answer can be held to \"{}\" here", param, name)));
     }
     if (Has(kNested, name)) {
       RefuseWhatIsTooHard(reader, param, value);
+    } else if (name == "$ref" && value.is_string() && !IsInDefinitions(value.get<std::string>())) {
+      return reader.Fail(UnsupportedField(
+          param,
+          fmt::format("{}: \"$ref\" can be #, #/$defs/... or #/definitions/... here", param)));
     } else if (Has(kNamed, name) && value.is_object()) {
       for (const auto& named : value.items()) RefuseWhatIsTooHard(reader, param, named.value());
     }
@@ -114,6 +144,11 @@ void ReadSchema(FieldReader& reader, const std::string& param, const Json& value
                 std::string_view text, TextFormat* out) {
   if (!value.is_object()) return reader.FailType(param, "a JSON schema", value);
   CheckSize(reader, param, text);
+  if (IsUnwieldy(value)) {
+    reader.Fail(InvalidField(
+        param,
+        param + " is too large: an object has too many members, or the name of one is too long"));
+  }
   RefuseWhatIsTooHard(reader, param, value);
   out->json_schema = text;
   out->param = param;

@@ -277,6 +277,15 @@ void ReadName(FieldReader& reader, const char* name, std::string* out) {
                                              out->size(), kMaxNameBytes)));
 }
 
+void ReadCacheUse(FieldReader& reader, GenerationFields* out) {
+  reader.Bool("cache_prompt", &out->cache_prompt);
+  reader.Bool("cache_report", &out->cache_report);
+  ReadName(reader, "cache_salt", &out->cache_salt);
+  int64_t priority = 0;
+  reader.Integer("priority", std::numeric_limits<int32_t>::min(), kInt32Max, &priority);
+  out->priority = static_cast<int32_t>(priority);
+}
+
 void ReadGenerationFields(FieldReader& reader, std::string_view body, LogprobsForm form,
                           GenerationFields* out) {
   reader.String("model", &out->model);
@@ -290,16 +299,11 @@ void ReadGenerationFields(FieldReader& reader, std::string_view body, LogprobsFo
   ReadStream(reader, out);
   ReadNumChoices(reader, form, out);
   reader.Bool("ignore_eos", &out->ignore_eos);
-  reader.Bool("cache_prompt", &out->cache_prompt);
-  reader.Bool("cache_report", &out->cache_report);
   reader.Bool("return_progress", &out->return_progress);
-  ReadName(reader, "cache_salt", &out->cache_salt);
+  ReadCacheUse(reader, out);
   ReadName(reader, "user", &out->user);
   ReadName(reader, "prompt_cache_key", &out->prompt_cache_key);
   ReadWholePromptRetention(reader, &out->breakpoints);
-  int64_t priority = 0;
-  reader.Integer("priority", std::numeric_limits<int32_t>::min(), kInt32Max, &priority);
-  out->priority = static_cast<int32_t>(priority);
   RefuseUnsupported(reader);
 }
 

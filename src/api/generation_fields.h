@@ -16,6 +16,9 @@ void ReadStop(FieldReader& reader, const char* name, std::vector<std::string>* o
 // Up to 256 bytes, which stay in memory with what is kept under them.
 void ReadName(FieldReader& reader, const char* name, std::string* out);
 
+// How the cache and the queue are used: cache_prompt, cache_report, cache_salt, priority.
+void ReadCacheUse(FieldReader& reader, GenerationFields* out);
+
 // `body` is the text that `reader` reads.
 void ReadGenerationFields(FieldReader& reader, std::string_view body, LogprobsForm form,
                           GenerationFields* out);

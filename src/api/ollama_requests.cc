@@ -55,6 +55,7 @@ void ReadCommon(FieldReader& body, std::string_view text, GenerationFields* out)
   out->stream = true;
   body.Bool("stream", &out->stream);
   ReadOptions(body, out);
+  ReadCacheUse(body, out);
   ReadOllamaFormat(body, text, &out->format);
 }
 

@@ -168,6 +168,7 @@ void ReadInput(FieldReader& body, std::string_view text, std::vector<ChatMessage
       ReadItem(body, (*input)[i], texts[i], fmt::format("input[{}]", i), &turns);
   }
   turns.Close();
+  if (turns.messages.empty()) body.Fail(InvalidField("input", "input says nothing"));
   *out = std::move(turns.messages);
 }
 
@@ -256,7 +257,7 @@ void RefuseUnsupported(FieldReader& body) {
 }
 
 // The official SDKs show these as members of a response.
-std::string Repeated(std::string_view text, const Json& body) {
+std::string Repeated(std::string_view text, FieldReader& body) {
   OrderedJson out = {{"instructions", nullptr},
                      {"max_output_tokens", nullptr},
                      {"metadata", OrderedJson::object()},
@@ -271,7 +272,15 @@ std::string Repeated(std::string_view text, const Json& body) {
                      {"top_p", 1},
                      {"truncation", "disabled"}};
   for (const auto& [name, value] : out.items()) {
-    if (body.contains(name)) value = OrderedJson::parse(RawMember(text, name));
+    if (body.Find(name.c_str()) == nullptr) continue;
+    const std::string_view given = RawMember(text, name);
+    constexpr size_t kMost = 64u << 10;
+    const bool is_text = name == "instructions" || name == "tools";  // looked at elsewhere
+    if (!is_text && (given.size() > kMost || IsUnwieldy(*body.Find(name.c_str())))) {
+      body.Fail(InvalidField(name, fmt::format("{} is too large", name)));
+      break;
+    }
+    value = OrderedJson::parse(given);
   }
   return out.dump();
 }
@@ -288,6 +297,7 @@ void ReadGeneration(FieldReader& body, GenerationFields* out) {
   ReadName(body, "safety_identifier", &out->user);
   ReadName(body, "prompt_cache_key", &out->prompt_cache_key);
   ReadWholePromptRetention(body, &out->breakpoints);
+  ReadCacheUse(body, out);
 }
 
 }  // namespace
@@ -310,7 +320,8 @@ ApiResult<ResponsesRequest> ParseResponsesRequest(std::string_view text) {
   ReadGeneration(body, &chat.generation);
   RefuseUnsupported(body);
   if (!body.ok()) return body.error();
-  request.repeated = Repeated(text, json.value());
+  request.repeated = Repeated(text, body);
+  if (!body.ok()) return body.error();
   return request;
 }
 

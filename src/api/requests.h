@@ -124,7 +124,7 @@ struct EmbeddingsRequest {
   bool base64 = false;          // of f32, little-endian, instead of numbers
 };
 // At most this many inputs in one request.
-inline constexpr size_t kMaxInputs = 2048;
+inline constexpr size_t kMaxInputs = 256;
 ApiResult<EmbeddingsRequest> ParseEmbeddingsRequest(std::string_view body);
 
 // What POST /v1/cache/pin and /v1/cache/warm say beside a request for an answer.

@@ -236,7 +236,11 @@ std::string AnswerJson(const AnswerHead& head, const std::vector<ChoiceText>& ch
 }
 
 std::string ToolCallsJson(const std::vector<AnswerDelta::Call>& calls) {
-  return calls.empty() ? "" : ToText(CallsJson(calls));
+  std::vector<AnswerDelta::Call> whole;
+  for (const AnswerDelta::Call& call : calls) {
+    if (Json::accept(call.arguments)) whole.push_back(call);
+  }
+  return whole.empty() ? "" : ToText(CallsJson(whole));
 }
 
 std::string RoleChunk(const AnswerHead& head, size_t choice, UsageField usage) {

@@ -93,7 +93,8 @@ struct ChoiceText {
 std::string AnswerJson(const AnswerHead& head, const std::vector<ChoiceText>& choices,
                        const Usage& usage, const Timings& timings);
 
-// Calls as a message has them, an array; empty when there are none.
+// Calls as a message has them, an array; empty when there are none. One whose arguments were cut
+// off is left out: no template could write it.
 std::string ToolCallsJson(const std::vector<AnswerDelta::Call>& calls);
 
 // --- Streams: the text of one `data:` line each ---

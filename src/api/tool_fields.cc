@@ -2,28 +2,22 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace trellis {
 namespace {
 
 // Objects that keep their order are slow to build when they are large.
 constexpr size_t kMaxToolBytes = 4u << 20;
 constexpr size_t kMaxMembers = 1024;
-
-bool HasLargeObject(const Json& value) {
-  if (value.is_object() && value.size() > kMaxMembers) return true;
-  if (!value.is_structured()) return false;
-  for (const Json& item : value) {
-    if (HasLargeObject(item)) return true;
-  }
-  return false;
-}
+constexpr size_t kMaxMemberName = 256;
 
 // Whether llama.cpp's parser, which keeps the order of members and has no limits, is not to see it.
 // What is no JSON does not concern it.
 bool IsTooMuch(const std::string& text) {
   if (text.size() > kMaxToolBytes || NestingDepth(text) > kMaxJsonDepth) return true;
   const Json value = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  return !value.is_discarded() && HasLargeObject(value);
+  return !value.is_discarded() && IsUnwieldy(value);
 }
 
 // Reads `reader`'s "function" with its name; `outer` gets what is wrong.
@@ -106,10 +100,11 @@ std::string WithoutMarks(std::string_view tools) {
 
 // Fails where JSON that keeps the order of members would take too long.
 void CheckToolSize(FieldReader& reader, std::string_view text, const Json& tools) {
-  if (text.size() <= kMaxToolBytes && !HasLargeObject(tools)) return;
+  if (text.size() <= kMaxToolBytes && !IsUnwieldy(tools)) return;
   reader.Fail(InvalidField(
-      "tools", fmt::format("tools is too large: at most {} bytes and {} members in one object",
-                           kMaxToolBytes, kMaxMembers)));
+      "tools", fmt::format("tools is too large: at most {} bytes, {} members in one object, and {} "
+                           "bytes of a name",
+                           kMaxToolBytes, kMaxMembers, kMaxMemberName)));
 }
 
 // Of a flat tool, as a function in ReadTools' form. `ordered`: the same with its members in order.
@@ -131,6 +126,22 @@ OrderedJson ReadFlatTool(FieldReader& tool, const FlatTools& form, const Ordered
 }
 
 }  // namespace
+
+bool IsUnwieldy(const Json& value) {
+  if (value.is_object()) {
+    if (value.size() > kMaxMembers) return true;
+    for (const auto& [name, member] : value.items()) {
+      const bool names_something = name == "$ref" || name == "name";
+      if (name.size() > kMaxMemberName || IsUnwieldy(member)) return true;
+      if (names_something && member.is_string() &&
+          member.get_ref<const std::string&>().size() > kMaxMemberName)
+        return true;
+    }
+  } else if (value.is_array()) {
+    return std::any_of(value.begin(), value.end(), IsUnwieldy);
+  }
+  return false;
+}
 
 void ReadFlatTools(FieldReader& reader, std::string_view body, const FlatTools& form,
                    std::string* tools_json) {

@@ -9,6 +9,10 @@
 
 namespace trellis {
 
+// Whether llama.cpp, which keeps the order of members and knows no limits, would take too long with
+// `value`: an object has too many members, or the name of one is too long.
+bool IsUnwieldy(const Json& value);
+
 // `tools` as JSON text in the client's own order, which the model sees; empty when there are none;
 // and which of them the answer may call. `body` is the text that `reader` reads.
 void ReadTools(FieldReader& reader, std::string_view body, std::string* tools_json,

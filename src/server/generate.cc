@@ -34,11 +34,16 @@ SamplingParams ToParams(const SamplingFields& f, uint64_t seed) {
   return p;
 }
 
+std::vector<std::string> StopsOf(const Job& job) {
+  std::vector<std::string> stops = job.fields.stop;
+  stops.insert(stops.end(), job.template_stops.begin(), job.template_stops.end());
+  return stops;
+}
+
 // One choice as it grows.
 struct Choice {
   Choice(const Tokenizer& tokenizer, const Job& job)
-      : decoder(tokenizer, job.fields.stop, SpecialTokens::kAsText,
-                job.answer_format->shown_tokens),
+      : decoder(tokenizer, StopsOf(job), SpecialTokens::kAsText, job.answer_format->shown_tokens),
         reader(job.answer_format->syntax) {}
   StreamDecoder decoder;
   AnswerReader reader;
@@ -95,7 +100,7 @@ class Generation {
       co_return co_await WriteReply(
           stream_, http_request_,
           ErrorReply(InvalidField(
-              NumSamples() > 1 ? "n" : "prompt",
+              NumSamples() > 1 ? "n" : prompt_field(),
               fmt::format("{} answers are more than the {} that may wait here (--max-queue)",
                           num_answers, most))),
           state_);
@@ -145,8 +150,8 @@ class Generation {
       GenerateRequest request;
       request.prompt = job_.prompts[i / n].tokens;
       // Where the grammar ends nothing else can follow.
-      if (!job_.fields.ignore_eos || job_.grammar != nullptr)
-        request.end_tokens = service_.end_tokens;
+      const bool is_held = job_.grammar != nullptr && job_.grammar->HoldsFromStart();
+      if (!job_.fields.ignore_eos || is_held) request.end_tokens = service_.end_tokens;
       if (job_.grammar != nullptr)
         request.constraint = std::make_shared<GrammarState>(job_.grammar);
       request.max_tokens = job_.fields.max_tokens;
@@ -178,8 +183,14 @@ class Generation {
     return Status::Ok();
   }
 
+  // Of a kept chat not all: who knows its id may go on from it.
+  std::string LogName() const {
+    constexpr size_t kEnough = 13;
+    return job_.kept_chat ? job_.head.id.substr(0, kEnough) : job_.head.id;
+  }
+
   LoggedRequest LogOf(size_t choice, const GenerateRequest& request) const {
-    LoggedRequest logged{.id = job_.head.id, .choice = choice};
+    LoggedRequest logged{.id = log_name_, .choice = choice};
     logged.owner = caller_.ScopeOf("");
     logged.scope = request.scope;
     logged.timings.prompt_tokens = request.prompt.size();
@@ -203,6 +214,7 @@ class Generation {
   bool RanksSamples() const { return NumSamples() > job_.fields.num_choices; }
 
   const char* prompt_field() const {
+    if (job_.purpose == Job::Purpose::kEmbed) return "input";
     return job_.head.form == AnswerForm::kChat ? "messages" : "prompt";
   }
 
@@ -270,9 +282,16 @@ class Generation {
       if (choice.reader.num_calls() > 0 && event.reason != FinishReason::kLength)
         choice.finish_reason = "tool_calls";
       piece->finish_reason = choice.finish_reason;
-      piece->stop_hit = choice.decoder.stop_hit();
+      piece->stop_hit = StopHit(choice);
     }
     return Status::Ok();
+  }
+
+  // The client's own that has ended it; empty: none did.
+  std::string StopHit(const Choice& choice) const {
+    const std::string& hit = choice.decoder.stop_hit();
+    const std::vector<std::string>& own = job_.fields.stop;
+    return std::find(own.begin(), own.end(), hit) == own.end() ? "" : hit;
   }
 
   static void Take(AnswerDelta delta, ChoiceText* piece) {
@@ -392,7 +411,7 @@ class Generation {
         text.calls = std::move(choices_[i].calls);
         text.has_logprobs = job_.fields.sampling.num_logprobs >= 0;
         text.logprobs = std::move(choices_[i].logprobs);
-        text.stop_hit = choices_[i].decoder.stop_hit();
+        text.stop_hit = StopHit(choices_[i]);
         text.finish_reason = choices_[i].finish_reason;
       }
     }
@@ -532,7 +551,7 @@ class Generation {
   // A line each, whatever is in them.
   void LogPrompts() const {
     for (const JobPrompt& prompt : job_.prompts)
-      spdlog::info("{} prompt={}", job_.head.id, QuotedJson(AsText(prompt.tokens)));
+      spdlog::info("{} prompt={}", log_name_, QuotedJson(AsText(prompt.tokens)));
   }
 
   void Log() const {
@@ -547,7 +566,7 @@ class Generation {
     spdlog::info(
         "{} finish={} prompt={} cached={} computed={} missed={} generated={} queued_ms={:.0f} "
         "prompt_ms={:.0f} predicted_ms={:.0f}",
-        job_.head.id, finish, usage_.prompt_tokens, usage_.cached_tokens, timings_.computed_tokens,
+        log_name_, finish, usage_.prompt_tokens, usage_.cached_tokens, timings_.computed_tokens,
         missed, usage_.completion_tokens, timings_.queued_ms, timings_.prompt_ms,
         timings_.predicted_ms);
   }
@@ -560,6 +579,7 @@ class Generation {
   ServerState& state_;
   std::shared_ptr<Channel> channel_;
   ClientWatch watch_;
+  const std::string log_name_ = LogName();  // KeepChat takes the chat away
   const Clock::time_point begun_ = Clock::now();
   Clock::time_point deadline_ = Clock::time_point::max();
   bool has_begun_ = false;      // the stream

@@ -61,7 +61,8 @@ TEST(GenerationTest, AnswersKeepToTheirFormat) {
     request["temperature"] = temperature;
     const Answer answer = client.Post(kCompletions, request);
     ASSERT_EQ(answer.status, 200u) << answer.body;
-    for (const Json& choice : answer.json()["choices"]) {
+    const Json parsed = answer.json();
+    for (const Json& choice : parsed["choices"]) {
       EXPECT_EQ(choice["finish_reason"], "stop");
       const Json value = Json::parse(choice["text"].get<std::string>(), nullptr, false);
       ASSERT_TRUE(value.is_object()) << choice;

@@ -13,9 +13,10 @@
 namespace trellis {
 namespace {
 
+// Nobody can guess one from others.
 std::string RandomId(const char* prefix) {
-  thread_local std::mt19937_64 random{std::random_device{}()};
-  return fmt::format("{}{:016x}", prefix, random());
+  std::random_device random;
+  return fmt::format("{}{:08x}{:08x}", prefix, random(), random());
 }
 
 ApiResult<Job> StartJob(const Service& service, GenerationFields fields, AnswerForm form) {
@@ -95,11 +96,19 @@ ApiResult<Job> ChatJob(ApiResult<ChatRequest> request, const Service& service) {
   // A message costs a token at least.
   const std::vector<ChatMessage>& messages = request.value().messages;
   size_t num_bytes = messages.size() * service.tokenizer->longest_piece();
-  for (const ChatMessage& message : messages) num_bytes += message.content.size();
+  for (const ChatMessage& message : messages) {
+    num_bytes += message.content.size() + message.tool_calls_json.size();
+    for (const std::string& part : message.content_parts) num_bytes += part.size();
+  }
   if (const auto error = ErrorOfLength(num_bytes, service, "messages")) return *error;
   ApiResult<Job> job = StartJob(service, std::move(request.value().generation), AnswerForm::kChat);
   if (!job.ok()) return job;
   const TextFormat& format = job.value().fields.format;
+  if (request.value().tool_choice.mode == ToolChoice::Mode::kRequired && !format.param.empty()) {
+    return InvalidField("tool_choice", fmt::format("tool_choice requires a call, and {} something "
+                                                   "else: only one of them can be",
+                                                   format.param));
+  }
   const ChatOptions options = OptionsOf(request.value(), format);
   Result<ChatPrompt> prompt = service.chat_template->Render(request.value().messages, options);
   if (!prompt.ok()) {
@@ -111,7 +120,7 @@ ApiResult<Job> ChatJob(ApiResult<ChatRequest> request, const Service& service) {
   job.value().answer_format = std::move(prompt->format);
   const AnswerFormat& answer = *job.value().answer_format;
   if (job.value().grammar == nullptr) job.value().grammar = answer.grammar;
-  for (const std::string& stop : answer.stops) job.value().fields.stop.push_back(stop);
+  job.value().template_stops = answer.stops;
   // A template that drops thoughts keeps them while tools are called.
   if (request.value().tools_json.empty()) {
     job.value().dropped_if_begins = service.chat_template->BeginningOfDropped(prompt->text);
@@ -302,8 +311,10 @@ ApiResult<Job> MakeJob(std::string_view path, const std::string& body, const std
   if (path == "/v1/responses") return ResponsesJob(body, owner, service);
   if (path == "/v1/completions") return CompletionJob(ParseCompletionRequest(body), service);
   if (path == "/completion" || path == "/completions" || path == "/infill") {
-    auto made = CompletionJob(
-        path == "/infill" ? ParseLlamaInfill(body) : ParseLlamaCompletion(body), service);
+    auto parsed = path == "/infill" ? ParseLlamaInfill(body) : ParseLlamaCompletion(body);
+    if (parsed.ok() && parsed.value().generation.stream && parsed.value().prompts.size() > 1)
+      return InvalidField("stream", "stream: one prompt at a time is streamed here");
+    auto made = CompletionJob(std::move(parsed), service);
     if (made.ok()) made.value().writer = NewLlamaWriter(made.value().head);
     return made;
   }

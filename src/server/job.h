@@ -39,6 +39,7 @@ struct Job {
   EmbeddingsForm embeddings_form = {};        // for kEmbed
   GenerationFields fields;
   std::vector<JobPrompt> prompts;  // none: only the model was to be loaded, as Ollama's clients ask
+  std::vector<std::string> template_stops = {};  // beside the client's own
   // Of all answers: what they may be, and how they are written (ChatPrompt's).
   std::shared_ptr<const Grammar> grammar = {};
   std::shared_ptr<const AnswerFormat> answer_format = std::make_shared<const AnswerFormat>();

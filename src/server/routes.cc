@@ -284,7 +284,7 @@ constexpr std::array<Route, 34> kRoutes = {{
     {"/api/generate", http::verb::post, Generate},
     {"/api/tags", http::verb::get, Tags},
     {"/api/ps", http::verb::get, Ps},
-    {"/api/show", http::verb::post, Show},
+    {"/api/show", http::verb::post, Show, Needs::kModel, Works::kOnTheBody},
     {"/api/version", http::verb::get, Version, Needs::kNothing},
     {"/v1/messages/count_tokens", http::verb::post, CountTokens, Needs::kModel, Works::kOnTheBody},
 }};

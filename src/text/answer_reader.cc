@@ -44,6 +44,11 @@ const std::string& AnswerReader::thoughts() const {
 
 AnswerDelta AnswerReader::Read() {
   if (syntax_ == nullptr) return {.thoughts = {}, .content = std::exchange(text_, ""), .calls = {}};
+  // Of a long text the next piece is longer, so that reading all of it again costs less than
+  // writing.
+  constexpr size_t kShare = 256;
+  if (text_.size() - num_read_ < text_.size() / kShare) return {};
+  num_read_ = text_.size();
   try {
     return Grow(syntax_->Parse(text_, /*is_whole=*/false), /*is_whole=*/false);
   } catch (const std::exception&) {
@@ -63,8 +68,9 @@ AnswerDelta AnswerReader::Finish() {
     last = Grow(syntax_->Parse(text_, /*is_whole=*/false), /*is_whole=*/true);
   } catch (const std::exception&) {
   }
-  const bool was_read = !given_->thoughts.empty() || !given_->content.empty() || num_calls() > 0;
-  if (!was_read) last.content = text_;
+  // It looked like something else for a while: then all of it was only text.
+  const bool is_text = given_->thoughts.empty() && num_calls() == 0;
+  if (is_text && text_.starts_with(given_->content)) last.content += Rest(text_, &given_->content);
   return last;
 }
 

@@ -39,8 +39,8 @@ class AnswerReader {
   AnswerReader(AnswerReader&&) noexcept;
 
   void Add(std::string_view text) { text_ += text; }
-  // What has come of it. COST: with a syntax that of all text so far, so not after every token if
-  // nobody looks.
+  // What has come of it, in larger pieces the longer it is. COST: with a syntax that of all text so
+  // far, so not after every token if nobody looks.
   AnswerDelta Read();
   // The rest, at the end. What is not written as it should be is content, as far as nothing of it
   // was given as something else.
@@ -53,7 +53,8 @@ class AnswerReader {
   AnswerDelta Grow(trellis_llama::ParsedAnswer parsed, bool is_whole);
 
   std::shared_ptr<const trellis_llama::AnswerSyntax> syntax_;
-  std::string text_;  // all of it; without a syntax, what was not read yet
+  std::string text_;     // all of it; without a syntax, what was not read yet
+  size_t num_read_ = 0;  // bytes of it, when it was read last
   std::unique_ptr<trellis_llama::ParsedAnswer> given_;
 };
 

@@ -42,6 +42,7 @@ Result<std::shared_ptr<const Grammar>> Grammar::Parse(const Tokenizer& tokenizer
   try {
     auto parsed = std::make_unique<TextGrammar>(tokenizer.impl().vocab.get(), source.gbnf);
     if (!source.prefix.empty()) parsed->AcceptText(source.prefix);
+    const TextGrammar is_not_too_large(*parsed);  // for each answer to have one of its own
     return std::shared_ptr<const Grammar>(new Grammar(tokenizer, std::move(parsed), source));
   } catch (const std::exception& error) {
     return Failed("the grammar cannot be used: ", error);
@@ -59,17 +60,17 @@ Result<std::shared_ptr<const Grammar>> Grammar::OfJsonSchema(const Tokenizer& to
   return Parse(tokenizer, {.gbnf = std::move(gbnf)});
 }
 
-size_t Grammar::FindTrigger(const std::string& text, size_t from) const {
+size_t Grammar::FindTrigger(const std::string& text, size_t from, bool is_all) const {
   size_t first = text.npos;
   for (const std::string& word : words_) {
     // It may have begun before.
     first = std::min(first, text.find(word, from - std::min(from, word.size())));
   }
-  // What std::regex does with a text takes as much stack as that is long.
-  constexpr size_t kMostForPatterns = 16 << 10;
+  const auto flags =
+      is_all ? std::regex_constants::match_default : std::regex_constants::match_not_bol;
   for (size_t i = 0; first == text.npos && i < patterns_.size(); i++) {
     std::smatch match;
-    if (text.size() > kMostForPatterns || !std::regex_search(text, match, patterns_[i])) continue;
+    if (!std::regex_search(text, match, patterns_[i], flags)) continue;
     first = static_cast<size_t>(match.position(match.size() > 1 && match[1].matched ? 1 : 0));
   }
   return first;
@@ -78,7 +79,7 @@ size_t Grammar::FindTrigger(const std::string& text, size_t from) const {
 GrammarState::GrammarState(std::shared_ptr<const Grammar> grammar)
     : grammar_(std::move(grammar)),
       at_(std::make_unique<TextGrammar>(*grammar_->parsed_)),
-      waits_(!grammar_->words_.empty() || !grammar_->patterns_.empty()) {}
+      waits_(!grammar_->HoldsFromStart()) {}
 GrammarState::GrammarState(GrammarState&&) noexcept = default;
 GrammarState::~GrammarState() = default;
 
@@ -101,19 +102,36 @@ Status GrammarState::Ban(std::span<float> logits) const {
   }
 }
 
+void GrammarState::Begin(const std::string& text) {
+  text_.clear();
+  text_is_all_ = false;
+  try {
+    at_->AcceptText(text);
+    waits_ = false;
+  } catch (const std::exception&) {
+    // It only looked like it: with the trigger came what cannot follow it.
+    at_ = std::make_unique<TextGrammar>(*grammar_->parsed_);
+  }
+}
+
 Status GrammarState::Accept(TokenId token) {
   try {
     if (!waits_) {
       at_->Accept(token);
       return Status::Ok();
     }
-    const size_t before = text_.size();
+    size_t before = text_.size();
     text_ += grammar_->tokenizer_.Piece(token, SpecialTokens::kParse);
-    const size_t begin = grammar_->FindTrigger(text_, before);
-    if (begin == text_.npos) return Status::Ok();
-    at_->AcceptText(text_.substr(begin));
-    waits_ = false;
-    text_.clear();
+    // What std::regex does with a text takes time, and as much stack as that is long.
+    constexpr size_t kMost = 4 << 10;
+    if (text_.size() > 2 * kMost) {
+      const size_t cut = text_.size() - kMost;
+      text_.erase(0, cut);
+      before -= std::min(before, cut);
+      text_is_all_ = false;
+    }
+    const size_t begin = grammar_->FindTrigger(text_, before, text_is_all_);
+    if (begin != text_.npos) Begin(text_.substr(begin));
     return Status::Ok();
   } catch (const std::exception& error) {
     return Failed("", error);

@@ -44,12 +44,16 @@ class Grammar {
                                                              const std::string& schema);
   ~Grammar();
 
+  // Whether it holds from the answer's start, not from a trigger on.
+  bool HoldsFromStart() const { return words_.empty() && patterns_.empty(); }
+
  private:
   friend class GrammarState;
   Grammar(const Tokenizer& tokenizer, std::unique_ptr<trellis_llama::TextGrammar> parsed,
           const GrammarSource& source);
-  // Where it begins to hold in text[from ..), or before; npos: nowhere yet.
-  size_t FindTrigger(const std::string& text, size_t from) const;
+  // Where it begins to hold in text[from ..), or before; npos: nowhere yet. `is_all`: the text
+  // begins where the answer does.
+  size_t FindTrigger(const std::string& text, size_t from, bool is_all) const;
 
   const Tokenizer& tokenizer_;
   const std::unique_ptr<trellis_llama::TextGrammar> parsed_;  // nothing was written yet
@@ -60,6 +64,7 @@ class Grammar {
 // ERRORS of all: kInvalidArgument, when the grammar takes too long here.
 class GrammarState : public Constraint {
  public:
+  // Takes up to some milliseconds.
   explicit GrammarState(std::shared_ptr<const Grammar> grammar);
   GrammarState(GrammarState&&) noexcept;
   ~GrammarState() override;
@@ -69,10 +74,14 @@ class GrammarState : public Constraint {
   Status Accept(TokenId token) override;
 
  private:
+  // It holds from this text on.
+  void Begin(const std::string& text);
+
   std::shared_ptr<const Grammar> grammar_;
   std::unique_ptr<trellis_llama::TextGrammar> at_;
-  bool waits_;        // for a trigger
-  std::string text_;  // of the answer, while it waits
+  bool waits_;               // for a trigger
+  std::string text_;         // the end of the answer, while it waits
+  bool text_is_all_ = true;  // of the answer
 };
 
 }  // namespace trellis

@@ -16,6 +16,8 @@ namespace {
 constexpr char kWhat[] = "the grammar";
 // About a second, once.
 constexpr size_t kParseWork = size_t{1} << 28;
+// Some milliseconds: once for each answer.
+constexpr size_t kCopyWork = size_t{1} << 22;
 // For one token, beside which others wait: a schema of a hundred members takes 10^7 where all of a vocabulary of
 // 150,000 is looked at.
 constexpr size_t kTokenWork = size_t{1} << 27;
@@ -36,7 +38,16 @@ TextGrammar::TextGrammar(const llama_vocab* vocab, const std::string& gbnf) {
   if (grammar_->stacks.empty()) throw std::runtime_error("it matches no text");
 }
 
-TextGrammar::TextGrammar(const TextGrammar& other) : grammar_(llama_grammar_clone_impl(*other.grammar_)) {}
+TextGrammar::TextGrammar(const TextGrammar& other) {
+  const Budget budget(kCopyWork, kWhat);
+  // Each element of a stack is looked for among those of all rules.
+  const llama_grammar& grammar = *other.grammar_;
+  size_t num_elements = 0, num_places = 0;
+  for (const llama_grammar_rule& rule : grammar.rules) num_elements += rule.size();
+  for (const llama_grammar_stack& stack : grammar.stacks) num_places += stack.size();
+  Charge(num_elements * (num_places + 1));
+  grammar_.reset(llama_grammar_clone_impl(grammar));
+}
 
 bool TextGrammar::Allows(int32_t token) const {
   if (static_cast<uint32_t>(token) >= grammar_->vocab->n_tokens()) return false;

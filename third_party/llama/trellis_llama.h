@@ -54,7 +54,7 @@ class TextGrammar {
  public:
   // THROWS what is wrong with `gbnf`. `vocab` outlives it.
   TextGrammar(const llama_vocab* vocab, const std::string& gbnf);
-  TextGrammar(const TextGrammar& other);
+  TextGrammar(const TextGrammar& other);  // THROWS
   TextGrammar(TextGrammar&&) = default;
 
   // Whether the text may go on with this token, or end, if it is one that ends texts. THROWS.
