@@ -7,7 +7,7 @@ set(CPACK_GENERATOR DEB)
 set(CPACK_PACKAGE_NAME trellis)
 set(CPACK_PACKAGE_VERSION ${PROJECT_VERSION})
 set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "server of GGUF language models that computes nothing twice")
-set(CPACK_DEBIAN_PACKAGE_DESCRIPTION
+string(CONCAT CPACK_DEBIAN_PACKAGE_DESCRIPTION
   "A native server with RadixAttention: one radix tree over token prefixes whose nodes own pages of keys and values. "
   "OpenAI's, Anthropic's, Ollama's and llama-server's clients use it as they are.")
 set(CPACK_DEBIAN_PACKAGE_MAINTAINER "The Trellis authors <trellis@localhost>")
