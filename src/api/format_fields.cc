@@ -108,8 +108,7 @@ void ReadResponseFormat(FieldReader& body, const Json& value, std::string_view t
     if (schema != nullptr) {
       ReadSchema(format, format.ParamOf("schema"), *schema, RawMember(text, "schema"), out);
     } else {
-      out->json_schema = R"({"type": "object"})";
-      out->param = "response_format";
+      TakeAnyObject("response_format", out);
     }
   } else if (type == "json_schema") {
     const std::string param = format.ParamOf("json_schema");
@@ -139,6 +138,11 @@ void ReadResponseFormat(FieldReader& body, const Json& value, std::string_view t
 }
 
 }  // namespace
+
+void TakeAnyObject(const std::string& param, TextFormat* out) {
+  out->json_schema = R"({"type": "object"})";
+  out->param = param;
+}
 
 void ReadSchema(FieldReader& reader, const std::string& param, const Json& value,
                 std::string_view text, TextFormat* out) {

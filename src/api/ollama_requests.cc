@@ -37,8 +37,7 @@ void ReadOllamaFormat(FieldReader& body, std::string_view text, TextFormat* out)
   const Json* format = body.Find("format");
   if (format == nullptr || *format == "") return;
   if (*format == "json") {
-    out->json_schema = R"({"type": "object"})";
-    out->param = "format";
+    TakeAnyObject("format", out);
   } else {
     ReadSchema(body, "format", *format, RawMember(text, "format"), out);
   }

@@ -184,8 +184,7 @@ void ReadTextFormat(FieldReader& body, std::string_view text, TextFormat* out) {
   std::string type;
   reader.String("type", &type);
   if (type == "json_object") {
-    out->json_schema = R"({"type": "object"})";
-    out->param = "text.format";
+    TakeAnyObject("text.format", out);
   } else if (type == "json_schema") {
     const Json* schema = reader.Find("schema");
     const std::string param = reader.ParamOf("schema");

@@ -26,3 +26,14 @@ WEATHER = {
         "required": ["city"],
     },
 }
+# The same as most APIs have tools.
+FUNCTIONS = [
+    {
+        "type": "function",
+        "function": {
+            "name": WEATHER["name"],
+            "description": WEATHER["description"],
+            "parameters": WEATHER["schema"],
+        },
+    }
+]

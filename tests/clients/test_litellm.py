@@ -4,19 +4,9 @@ import json
 
 import litellm
 import pytest
-from conftest import MODEL, WEATHER
+from conftest import FUNCTIONS as TOOLS, MODEL
 
 MESSAGES = [{"role": "user", "content": "Weather in Ulm?"}]
-TOOLS = [
-    {
-        "type": "function",
-        "function": {
-            "name": WEATHER["name"],
-            "description": WEATHER["description"],
-            "parameters": WEATHER["schema"],
-        },
-    }
-]
 
 
 def ways(server):

@@ -4,18 +4,8 @@ import json
 
 import ollama
 import pytest
-from conftest import MODEL, WEATHER
+from conftest import FUNCTIONS as TOOLS, MODEL
 
-TOOLS = [
-    {
-        "type": "function",
-        "function": {
-            "name": WEATHER["name"],
-            "description": WEATHER["description"],
-            "parameters": WEATHER["schema"],
-        },
-    }
-]
 GREEDY = {"temperature": 0, "num_predict": 60, "repeat_penalty": 1}
 
 

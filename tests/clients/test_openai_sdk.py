@@ -4,18 +4,7 @@ import json
 
 import openai
 import pytest
-from conftest import MODEL, WEATHER
-
-TOOLS = [
-    {
-        "type": "function",
-        "function": {
-            "name": WEATHER["name"],
-            "description": WEATHER["description"],
-            "parameters": WEATHER["schema"],
-        },
-    }
-]
+from conftest import FUNCTIONS as TOOLS, MODEL
 
 
 @pytest.fixture(scope="module")
