@@ -4,6 +4,7 @@
 #include "api/answer_writer.h"
 #include "api/anthropic_requests.h"
 #include "api/json_text.h"
+#include "api/test_events.h"
 
 namespace trellis {
 namespace {
@@ -109,21 +110,6 @@ TEST(MessagesRequestTest, WhatIsWrongIsNamed) {
 
 const AnswerHead kHead = {.id = "msg_1", .model = "m"};
 const Usage kUsage = {.prompt_tokens = 100, .cached_tokens = 60, .completion_tokens = 7};
-
-// [event, data] of each.
-std::vector<std::pair<std::string, Json>> EventsOf(const std::string& stream) {
-  std::vector<std::pair<std::string, Json>> events;
-  for (size_t at = 0; at < stream.size();) {
-    const size_t line = stream.find('\n', at), end = stream.find("\n\n", at);
-    EXPECT_EQ(stream.compare(at, 7, "event: "), 0);
-    EXPECT_EQ(stream.compare(line, 7, "\ndata: "), 0);
-    const std::string name = stream.substr(at + 7, line - at - 7);
-    events.emplace_back(name, Json::parse(stream.substr(line + 7, end - line - 7)));
-    EXPECT_EQ(events.back().second["type"], name);
-    at = end + 2;
-  }
-  return events;
-}
 
 TEST(MessagesAnswerTest, Whole) {
   const auto writer = NewAnthropicWriter(kHead, 80);

@@ -5,6 +5,7 @@
 
 #include "api/answer_writer.h"
 #include "api/json_text.h"
+#include "api/test_events.h"
 
 namespace trellis {
 namespace {
@@ -124,15 +125,11 @@ std::unique_ptr<AnswerWriter> NewWriter() {
   return NewResponsesWriter(kHead, Read(R"("input":"a","metadata":{"k":"v"})").repeated);
 }
 
-std::vector<Json> EventsOf(const std::string& stream) {
+std::vector<Json> NumberedEventsOf(const std::string& stream) {
   std::vector<Json> events;
-  for (size_t at = 0; at < stream.size();) {
-    const size_t line = stream.find('\n', at), end = stream.find("\n\n", at);
-    EXPECT_EQ(stream.compare(line, 7, "\ndata: "), 0);
-    events.push_back(Json::parse(stream.substr(line + 7, end - line - 7)));
-    EXPECT_EQ("event: " + events.back()["type"].get<std::string>(), stream.substr(at, line - at));
-    EXPECT_EQ(events.back()["sequence_number"], events.size() - 1);
-    at = end + 2;
+  for (auto& [name, data] : EventsOf(stream)) {
+    EXPECT_EQ(data["sequence_number"], events.size());
+    events.push_back(std::move(data));
   }
   return events;
 }
@@ -175,7 +172,7 @@ TEST(ResponsesAnswerTest, AStreamOpensAndClosesItsItems) {
                           nullptr);
   stream += writer->End(kUsage, {});
   std::string shape;
-  const std::vector<Json> events = EventsOf(stream);
+  const std::vector<Json> events = NumberedEventsOf(stream);
   for (const Json& event : events) {
     shape += event["type"].get<std::string>().substr(std::string("response.").size());
     if (event.contains("output_index")) shape += " " + event["output_index"].dump();
@@ -213,7 +210,7 @@ completed
   EXPECT_EQ(output[1]["content"][0]["text"], "SU");
   EXPECT_EQ(output[2]["arguments"], "{}");
   EXPECT_NE(output[2]["id"], output[3]["id"]);
-  const Json failed = EventsOf(NewWriter()->Error(InvalidField("a", "b")))[0];
+  const Json failed = NumberedEventsOf(NewWriter()->Error(InvalidField("a", "b")))[0];
   EXPECT_EQ(failed["type"], "response.failed");
   EXPECT_EQ(failed["response"]["error"]["message"], "b");
 }
