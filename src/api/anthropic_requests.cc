@@ -254,7 +254,7 @@ ApiResult<ChatRequest> Parse(std::string_view text, MaxTokens max_tokens) {
   generation.max_tokens = static_cast<size_t>(most);
   ReadStop(body, "stop_sequences", &generation.stop);
   body.Bool("stream", &generation.stream);
-  if (const Json* metadata = body.Find("metadata"); metadata != nullptr && metadata->is_object()) {
+  if (const Json* metadata = body.Find("metadata")) {
     FieldReader inner(*metadata, "metadata");
     ReadName(inner, "user_id", &generation.user);
     if (!inner.ok()) body.Fail(inner.error());

@@ -28,11 +28,11 @@ std::optional<seconds> ParseDuration(std::string_view text) {
 }
 
 void ReadRetention(FieldReader& body, std::vector<CacheBreakpoint>* out) {
-  std::string retention;
+  std::string retention = "in-memory";
   body.String("prompt_cache_retention", &retention);
   if (retention == "24h") {
     out->push_back({kWholePrompt, hours(24)});
-  } else if (!retention.empty() && retention != "in-memory" && retention != "in_memory") {
+  } else if (retention != "in-memory" && retention != "in_memory") {
     body.Fail(InvalidField(
         "prompt_cache_retention",
         fmt::format("prompt_cache_retention is \"{}\"; it must be \"in-memory\" or \"24h\"",

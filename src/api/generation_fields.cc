@@ -105,7 +105,7 @@ void ReadMaxTokens(FieldReader& reader, size_t* out) {
   for (const char* name : {"n_predict", "max_tokens", "max_completion_tokens"}) {
     const Json* value = reader.Find(name);
     if (value == nullptr) continue;
-    if (value->is_number_integer() && *value == -1) {
+    if (value->is_number() && *value == -1) {
       *out = 0;
       continue;
     }
@@ -250,16 +250,17 @@ void ReadSeed(FieldReader& reader, std::optional<int64_t>* out) {
 void ReadStop(FieldReader& reader, const char* name, std::vector<std::string>* out) {
   const Json* value = reader.Find(name);
   if (value == nullptr) return;
+  const std::string field = reader.ParamOf(name);
   if (!value->is_string() && !value->is_array()) {
-    return reader.FailType(name, "a string or an array of strings", *value);
+    return reader.FailType(field, "a string or an array of strings", *value);
   }
   const size_t count = value->is_array() ? value->size() : 1;
   if (count > kMaxStops) {
     return reader.Fail(InvalidField(
-        name, fmt::format("{} has {} strings; at most {} are taken", name, count, kMaxStops)));
+        field, fmt::format("{} has {} strings; at most {} are taken", field, count, kMaxStops)));
   }
   for (size_t i = 0; i < count; i++) {
-    const std::string param = value->is_array() ? fmt::format("{}[{}]", name, i) : name;
+    const std::string param = value->is_array() ? fmt::format("{}[{}]", field, i) : field;
     std::string text;
     reader.StringValue(value->is_array() ? (*value)[i] : *value, param, &text);
     if (text.size() > kMaxStopBytes) {
@@ -273,8 +274,9 @@ void ReadStop(FieldReader& reader, const char* name, std::vector<std::string>* o
 void ReadName(FieldReader& reader, const char* name, std::string* out) {
   reader.String(name, out);
   if (out->size() <= kMaxNameBytes) return;
-  reader.Fail(InvalidField(name, fmt::format("{} has {} bytes; at most {} are taken", name,
-                                             out->size(), kMaxNameBytes)));
+  const std::string param = reader.ParamOf(name);
+  reader.Fail(InvalidField(param, fmt::format("{} has {} bytes; at most {} are taken", param,
+                                              out->size(), kMaxNameBytes)));
 }
 
 void ReadCacheUse(FieldReader& reader, GenerationFields* out) {

@@ -484,6 +484,7 @@ TEST(CompletionRequestTest, Defaults) {
   EXPECT_FALSE(request.echo);
   EXPECT_EQ(Completion(R"({"prompt":"hi","logprobs":2})").generation.sampling.num_logprobs, 2);
   EXPECT_EQ(Completion(R"({"prompt":"hi","max_tokens":-1})").generation.max_tokens, 0u);
+  EXPECT_EQ(Completion(R"({"prompt":"hi","max_tokens":-1.0})").generation.max_tokens, 0u);
 }
 
 class BadCompletionBody : public testing::TestWithParam<BadBody> {};

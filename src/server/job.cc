@@ -203,7 +203,8 @@ ApiResult<Job> EmbeddingsJob(ApiResult<EmbeddingsRequest> parsed, EmbeddingsForm
   if (!made.ok()) return made;
   Job& job = made.value();
   job.purpose = Job::Purpose::kEmbed;
-  job.embeddings_form = request.base64 ? EmbeddingsForm::kBase64 : form;
+  const bool in_base64 = request.base64 && form == EmbeddingsForm::kFloats;
+  job.embeddings_form = in_base64 ? EmbeddingsForm::kBase64 : form;
   job.fields.stream = false;
   job.fields.max_tokens = 1;
   job.fields.num_choices = job.fields.best_of = 1;
