@@ -12,17 +12,18 @@ const char* StopTypeOf(const ChoiceText& choice) {
   return std::string_view(choice.finish_reason) == "length" ? "limit" : "eos";
 }
 
-// llama-server's own POST /completion: one object for each prompt, or in each event.
+// llama-server's own POST /completion: one object for each answer, whole or in the event that ends
+// it, with counts of that answer alone. A stream has no other end.
 class LlamaWriter : public AnswerWriter {
  public:
   explicit LlamaWriter(AnswerHead head) : head_(std::move(head)) {}
 
-  std::string Whole(const std::vector<ChoiceText>& choices, const Usage& usage,
+  std::string Whole(const std::vector<ChoiceText>& choices, const Usage&,
                     const Timings& timings) override {
-    if (choices.size() == 1) return ToText(Last(choices.front(), usage, timings));
     OrderedJson all = OrderedJson::array();
-    for (const ChoiceText& choice : choices) all.push_back(Last(choice, usage, timings));
-    return ToText(all);
+    for (const ChoiceText& choice : choices)
+      all.push_back(Last(choice, choice.text, &choice == &choices.back() ? &timings : nullptr));
+    return ToText(all.size() == 1 ? all.front() : all);
   }
 
   std::string Begin(size_t, const Usage&) override { return ""; }
@@ -32,37 +33,40 @@ class LlamaWriter : public AnswerWriter {
                 {"stop", false},
                 {"prompt_progress", ProgressJson(progress)}});
   }
-  std::string Piece(const ChoiceText& piece, const Timings*) override {
-    if (piece.finish_reason != nullptr) last_ = piece;
-    if (piece.text.empty()) return "";
-    return Say({{"index", piece.index}, {"content", piece.text}, {"stop", false}});
+  std::string Piece(const ChoiceText& piece, const Timings* last) override {
+    std::string out;
+    if (!piece.text.empty())
+      out = Say({{"index", piece.index}, {"content", piece.text}, {"stop", false}});
+    return piece.finish_reason == nullptr ? out : out + Say(Last(piece, "", last));
   }
-  std::string End(const Usage& usage, const Timings& timings) override {
-    last_.text.clear();
-    return Say(Last(last_, usage, timings));
-  }
+  std::string End(const Usage&, const Timings&) override { return ""; }
   std::string Error(const ApiError& error) override { return "data: " + ErrorBody(error) + "\n\n"; }
 
  private:
   static std::string Say(const OrderedJson& event) { return "data: " + ToText(event) + "\n\n"; }
 
-  OrderedJson Last(const ChoiceText& choice, const Usage& usage, const Timings& timings) const {
+  // `all`: of all answers, with the last of them: what is not known of each one is there.
+  OrderedJson Last(const ChoiceText& choice, const std::string& content, const Timings* all) const {
+    Timings timings = choice.timings;
+    if (all != nullptr) {
+      timings.pinned_tokens = all->pinned_tokens;
+      timings.cache_report = all->cache_report;
+    }
     return {{"index", choice.index},
-            {"content", choice.text},
+            {"content", content},
             {"model", head_.model},
             {"stop", true},
             {"stop_type", StopTypeOf(choice)},
             {"stopping_word", choice.stop_hit},
             {"truncated", false},
-            {"tokens_predicted", usage.completion_tokens},
-            {"tokens_evaluated", usage.prompt_tokens},
-            {"tokens_cached", usage.cached_tokens},
+            {"tokens_predicted", choice.usage.completion_tokens},
+            {"tokens_evaluated", choice.usage.prompt_tokens},
+            {"tokens_cached", choice.usage.cached_tokens},
             {"generation_settings", {{"seed", head_.seed}}},
             {"timings", TimingsJson(timings)}};
   }
 
   const AnswerHead head_;
-  ChoiceText last_;  // its end
 };
 
 }  // namespace

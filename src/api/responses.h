@@ -87,6 +87,9 @@ struct ChoiceText {
   std::vector<LogprobEntry> logprobs = {};
   std::string stop_hit = {};            // the stop string that ended it, if one did
   const char* finish_reason = nullptr;  // "stop", "length", "tool_calls"; null: it goes on
+  // At its end: of this choice alone, however many others its prompt has.
+  Usage usage = {};
+  Timings timings = {};
 };
 
 // The whole answer.

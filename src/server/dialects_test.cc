@@ -179,6 +179,33 @@ TEST(DialectsTest, ErrorsHaveTheFormOfTheApi) {
       << "the vocabulary has no tokens for it";
 }
 
+// llama-server's: an event that ends each of them, with its own counts.
+TEST(DialectsTest, SeveralPromptsAreStreamedByTheirIndex) {
+  TestServer server;
+  server.Load();
+  Client client(server);
+  Json request = {{"prompt", {"a", "be", "see"}}, {"temperature", 0}, {"n_predict", 5}};
+  const Json whole = client.Post("/completion", request).json();
+  request["stream"] = true;
+  std::vector<std::string> texts(3);
+  size_t num_ended = 0;
+  for (const std::string& event : EventsOf(client.Post("/completion", request).body)) {
+    const Json part = Json::parse(event);
+    const size_t index = part["index"];
+    ASSERT_LT(index, texts.size());
+    texts[index] += part["content"];
+    if (!part["stop"].get<bool>()) continue;
+    num_ended++;
+    EXPECT_EQ(part["tokens_predicted"], 5);
+    EXPECT_EQ(part["tokens_evaluated"], whole[index]["tokens_evaluated"]);
+    EXPECT_EQ(part["tokens_evaluated"],
+              part["timings"]["prompt_n"].get<int>() + part["timings"]["cache_n"].get<int>());
+  }
+  EXPECT_EQ(num_ended, 3u);
+  for (size_t i = 0; i < texts.size(); i++) EXPECT_EQ(texts[i], whole[i]["content"]);
+  EXPECT_NE(whole[0]["tokens_evaluated"], whole[2]["tokens_evaluated"]);
+}
+
 TEST(DialectsTest, ARequestMayHaveADeadline) {
   TestServer server;
   server.Load();

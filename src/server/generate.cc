@@ -69,6 +69,8 @@ struct Choice {
   std::vector<LogprobEntry> logprobs;
   std::vector<float> embedding;
   const char* finish_reason = nullptr;
+  Usage usage;  // of it alone, at its end
+  Timings timings;
   bool is_admitted = false;
   bool done = false;
 };
@@ -266,6 +268,10 @@ class Generation {
       choice.done = true;
       left_--;
       CountTimings(event.choice, event.timings);
+      choice.timings = TimingsOf(event.timings);
+      choice.usage = {.prompt_tokens = event.timings.prompt_tokens,
+                      .cached_tokens = event.timings.cached_tokens,
+                      .completion_tokens = choice.num_tokens};
       if (event.reason == FinishReason::kError) return event.status;
       if (event.reason == FinishReason::kCancelled && choice.finish_reason == nullptr) {
         return Status(StatusCode::kUnavailable, "the server is stopping");
@@ -283,6 +289,8 @@ class Generation {
         choice.finish_reason = "tool_calls";
       piece->finish_reason = choice.finish_reason;
       piece->stop_hit = StopHit(choice);
+      piece->usage = choice.usage;
+      piece->timings = choice.timings;
     }
     return Status::Ok();
   }
@@ -300,6 +308,15 @@ class Generation {
     piece->calls = std::move(delta.calls);
   }
 
+  static Timings TimingsOf(const GenerateTimings& t) {
+    return {.cached_tokens = t.cached_tokens,
+            .computed_tokens = t.computed_tokens,
+            .predicted_tokens = t.generated_tokens,
+            .queued_ms = t.queued.count(),
+            .prompt_ms = t.prompt.count(),
+            .predicted_ms = t.predicted.count()};
+  }
+
   void CountTimings(size_t choice, const GenerateTimings& t) {
     // Usage has a prompt once, however many answers it gets, as OpenAI counts. Its first answer is
     // the one that computes it for the others.
@@ -308,12 +325,7 @@ class Generation {
       usage_.cached_tokens += t.cached_tokens;
       if (t.pin.num_tokens > 0) pins_.push_back(t.pin);
     }
-    timings_.Add({.cached_tokens = t.cached_tokens,
-                  .computed_tokens = t.computed_tokens,
-                  .predicted_tokens = t.generated_tokens,
-                  .queued_ms = t.queued.count(),
-                  .prompt_ms = t.prompt.count(),
-                  .predicted_ms = t.predicted.count()});
+    timings_.Add(TimingsOf(t));
     usage_.completion_tokens = completion_tokens_;
     if (!job_.fields.breakpoints.empty()) {
       timings_.pinned_tokens = PinnedTokens();
@@ -413,6 +425,8 @@ class Generation {
         text.logprobs = std::move(choices_[i].logprobs);
         text.stop_hit = StopHit(choices_[i]);
         text.finish_reason = choices_[i].finish_reason;
+        text.usage = choices_[i].usage;
+        text.timings = choices_[i].timings;
       }
     }
     return texts;

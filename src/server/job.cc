@@ -313,8 +313,6 @@ ApiResult<Job> MakeJob(std::string_view path, const std::string& body, const std
   if (path == "/v1/completions") return CompletionJob(ParseCompletionRequest(body), service);
   if (path == "/completion" || path == "/completions" || path == "/infill") {
     auto parsed = path == "/infill" ? ParseLlamaInfill(body) : ParseLlamaCompletion(body);
-    if (parsed.ok() && parsed.value().generation.stream && parsed.value().prompts.size() > 1)
-      return InvalidField("stream", "stream: one prompt at a time is streamed here");
     auto made = CompletionJob(std::move(parsed), service);
     if (made.ok()) made.value().writer = NewLlamaWriter(made.value().head);
     return made;
