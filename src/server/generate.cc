@@ -494,7 +494,7 @@ class Generation {
       }
       const Result<std::string> next = is_late ? TooLate() : TakeNext();
       failed = !next.ok();
-      out += failed ? writer.Error(ErrorFromStatus(next.status())) : *next;
+      out += failed ? ErrorEvent(next.status()) : *next;
       // What is ready goes out in one write; a slow client makes the pieces larger, not the queue
       // of writes.
       if (!channel_->empty() || left_ == 0 || failed) continue;
@@ -507,6 +507,12 @@ class Generation {
     if (!co_await WriteChunk(std::move(out))) co_return false;
     if (!chunked()) co_return false;
     co_return co_await WriteText(stream_, "0\r\n\r\n", state_) && keep_alive();
+  }
+
+  std::string ErrorEvent(const Status& status) const {
+    ApiError error = ErrorFromStatus(status);
+    error.request_id = RequestIdOf(http_request_);
+    return job_.writer->Error(error);
   }
 
   // What the next event adds to the stream. ERRORS: what ends it.
@@ -578,11 +584,12 @@ class Generation {
     for (const auto& [cause, tokens] : Missed())
       missed += fmt::format("{}{}:{}", missed.empty() ? "" : ",", cause, tokens);
     spdlog::info(
-        "{} finish={} prompt={} cached={} computed={} missed={} generated={} queued_ms={:.0f} "
+        "{} request={} finish={} prompt={} cached={} computed={} missed={} generated={} "
+        "queued_ms={:.0f} "
         "prompt_ms={:.0f} predicted_ms={:.0f}",
-        log_name_, finish, usage_.prompt_tokens, usage_.cached_tokens, timings_.computed_tokens,
-        missed, usage_.completion_tokens, timings_.queued_ms, timings_.prompt_ms,
-        timings_.predicted_ms);
+        log_name_, RequestIdOf(http_request_), finish, usage_.prompt_tokens, usage_.cached_tokens,
+        timings_.computed_tokens, missed, usage_.completion_tokens, timings_.queued_ms,
+        timings_.prompt_ms, timings_.predicted_ms);
   }
 
   Job job_;
