@@ -19,7 +19,6 @@ DOCUMENT = pathlib.Path(__file__).parents[2] / "src/server/openapi.json"
 CONFIG = {"generation": {"max-examples": 6, "deterministic": True, "database": "none"}}
 schema = schemathesis.openapi.from_path(DOCUMENT, config=schemathesis.Config.from_dict(CONFIG))
 MOST_TOKENS = 4
-LIMITS = ("max_completion_tokens", "max_tokens", "n_predict", "max_output_tokens")
 
 
 def items_of(media_type, text):
@@ -42,43 +41,50 @@ def content_of(document, path, method, status):
     return response["content"]
 
 
-@schemathesis.check
-def stream_conformance(context: CheckContext, response, case):
-    """Each event of a stream is as x-itemSchema says."""
-    media_type = response.headers.get("content-type", [""])[0].partition(";")[0]
-    if media_type not in ("text/event-stream", "application/x-ndjson"):
-        return
-    document = case.operation.schema.raw_schema
-    items = items_of(media_type, response.content.decode())
+def check_stream(document, path, media_type, text):
+    """Each event is as x-itemSchema says."""
+    items = items_of(media_type, text)
     assert items, "a stream says something"
-    check = validator(document, content_of(document, case.operation.path, "post", 200)[media_type]["x-itemSchema"])
+    check = validator(document, content_of(document, path, "post", 200)[media_type]["x-itemSchema"])
     for item in items:
         check.validate(item)
 
 
+@schemathesis.check
+def stream_conformance(context: CheckContext, response, case):
+    media_type = response.headers.get("content-type", [""])[0].partition(";")[0]
+    if media_type in ("text/event-stream", "application/x-ndjson"):
+        check_stream(case.operation.schema.raw_schema, case.operation.path, media_type, response.content.decode())
+
+
+def limits_of(path):
+    """The fields that limit an answer, and values of them that do not."""
+    if path.startswith("/api/"):
+        return ["num_predict"], [-2, -1, 0]
+    if path == "/v1/responses":
+        return ["max_output_tokens"], []
+    if path.startswith("/v1/messages"):
+        return ["max_tokens"], []
+    return ["max_completion_tokens", "max_tokens", "n_predict"], [-1]
+
+
 def make_short(path, body):
     """An answer as long as the context would only take time. What is wrong stays wrong."""
-    limits = LIMITS
+    names, no_limits = limits_of(path)
+    holder = body
     if path.startswith("/api/"):
-        limits = ("num_predict",)
         if body.get("options") is None:
             body["options"] = {}
-        body = body["options"]
-        if not isinstance(body, dict):
+        holder = body["options"]
+        if not isinstance(holder, dict):
             return
-    elif path == "/v1/responses":
-        limits = ("max_output_tokens",)
-    elif path.startswith("/v1/messages"):
-        limits = ("max_tokens",)  # which it has to have
-    if limits[-1] != "max_tokens" and all(body.get(name) is None for name in limits):
-        body[limits[-1]] = MOST_TOKENS
-    for name in limits:
-        if type(body.get(name)) in (int, float) and not 1 <= body[name] <= MOST_TOKENS and -2 <= body[name] < 2**31:
-            right = body[name] == int(body[name]) and (body[name] != 0 or path.startswith("/api/"))
-            body[name] = MOST_TOKENS if right and (body[name] != -2 or path.startswith("/api/")) else body[name]
-    for name in ("n", "best_of"):
-        if type(body.get(name)) in (int, float) and 1 < body[name] <= 128 and body[name] == int(body[name]):
-            body[name] = 2
+    if not path.startswith("/v1/messages") and all(holder.get(name) is None for name in names):
+        holder[names[-1]] = MOST_TOKENS
+    for name, low, most in [*((name, MOST_TOKENS, 2**31 - 1) for name in names), ("n", 2, 128), ("best_of", 2, 128)]:
+        value = holder.get(name)
+        is_whole = type(value) in (int, float) and value == int(value)
+        if is_whole and (low < value <= most or (name in names and value in no_limits)):
+            holder[name] = low
 
 
 @schema.parametrize()
@@ -120,6 +126,17 @@ def test_examples(server, path, example):
         assert status == 400 and answer["error"]["code"] == "unsupported"
     else:
         assert status == 200, answer
+
+
+# This model has no tokens for /infill.
+@pytest.mark.parametrize("path, example", [(path, example) for path, _, example in OPERATIONS if path != "/infill"])
+def test_streams(server, document, path, example):
+    content = content_of(document, path, "post", 200)
+    for media_type in content.keys() & {"text/event-stream", "application/x-ndjson"}:
+        body = json.dumps(example | {"stream": True, "return_progress": True, "cache_report": True})
+        status, answer = server.open(path, body.encode(), {"Content-Type": "application/json"})
+        assert status == 200, answer
+        check_stream(document, path, media_type, answer.decode())
 
 
 def properties_of(document, part, example):
