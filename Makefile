@@ -1,6 +1,6 @@
 # Everything here calls scripts/; `make help` lists it.
 .DEFAULT_GOAL := build
-.PHONY: build run page test test-long bench bench-cache soak fuzz format install deb clean help
+.PHONY: build run page test test-long test-agents test-deb bench bench-cache soak fuzz format install deb clean help
 
 build: ## set up and build build/release/bin/trellis
 	@scripts/setup run
@@ -17,6 +17,9 @@ test: ## set up and run every test
 
 test-long: ## the runs of hours: 10^7 operations on the cache, perplexity beside libllama
 	@scripts/test long
+
+test-agents: ## coding agents of npm (OpenCode, Codex, Claude Code, Qwen Code) with a model of 1.5B
+	@scripts/test agents
 
 bench: ## measure beside llama.cpp and OpenVINO GenAI, for hours; BENCH_ARGS=--quick for minutes
 	@scripts/bench $(BENCH_ARGS)
@@ -38,6 +41,9 @@ install: build ## install into PREFIX (/usr/local)
 
 deb: ## make a Debian package of it, with a service
 	@scripts/deb
+
+test-deb: ## install, start, upgrade and purge it in a container with systemd, as root
+	@scripts/test_deb
 
 clean: ## remove build/; what was fetched stays in ~/.cache/trellis
 	@rm -rf build
