@@ -2,11 +2,11 @@
 // come back through a Channel to the connection's coroutine, which decodes, looks for stop strings
 // and writes.
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <charconv>
 #include <chrono>
+#include <cmath>
 #include <deque>
 #include <limits>
 #include <numeric>
@@ -115,7 +115,7 @@ class Generation {
     }
     const bool open = job_.fields.stream ? co_await WriteStream() : co_await Collect();
     co_await Settle();
-    Log();
+    LogAnswer();
     co_return open;
   }
 
@@ -497,6 +497,7 @@ class Generation {
 
   std::string ErrorEvent(const Status& status) const {
     ApiError error = ErrorFromStatus(status);
+    LogError(http_request_, error, state_);
     error.request_id = RequestIdOf(http_request_);
     return job_.writer->Error(error);
   }
@@ -554,28 +555,32 @@ class Generation {
     co_return co_await WriteText(stream_, text, state_);
   }
 
-  // A line each, whatever is in them.
   void LogPrompts() const {
     for (const JobPrompt& prompt : job_.prompts)
-      spdlog::info("{} prompt={}", log_name_, QuotedJson(AsText(prompt.tokens)));
+      state_.log.Info("prompt", {{"id", log_name_}, {"text", AsText(prompt.tokens)}});
   }
 
-  void Log() const {
+  void LogAnswer() const {
     std::string finish;
     for (const Choice& choice : choices_) {
       finish += finish.empty() ? "" : ",";
       finish += choice.finish_reason != nullptr ? choice.finish_reason : "cancelled";
     }
-    std::string missed;
-    for (const auto& [cause, tokens] : Missed())
-      missed += fmt::format("{}{}:{}", missed.empty() ? "" : ",", cause, tokens);
-    spdlog::info(
-        "{} request={} finish={} prompt={} cached={} computed={} missed={} generated={} "
-        "queued_ms={:.0f} "
-        "prompt_ms={:.0f} predicted_ms={:.0f}",
-        log_name_, RequestIdOf(http_request_), finish, usage_.prompt_tokens, usage_.cached_tokens,
-        timings_.computed_tokens, missed, usage_.completion_tokens, timings_.queued_ms,
-        timings_.prompt_ms, timings_.predicted_ms);
+    OrderedJson missed = OrderedJson::object();
+    for (const auto& [cause, tokens] : Missed()) missed[cause] = tokens;
+    state_.log.Info("answer", {{"id", log_name_},
+                               {"request_id", RequestIdOf(http_request_)},
+                               {"path", PathOf(http_request_)},
+                               {"stream", job_.fields.stream},
+                               {"finish_reason", finish},
+                               {"prompt_tokens", usage_.prompt_tokens},
+                               {"cached_tokens", usage_.cached_tokens},
+                               {"computed_tokens", timings_.computed_tokens},
+                               {"missed", std::move(missed)},
+                               {"generated_tokens", usage_.completion_tokens},
+                               {"queued_ms", std::round(timings_.queued_ms)},
+                               {"prompt_ms", std::round(timings_.prompt_ms)},
+                               {"predicted_ms", std::round(timings_.predicted_ms)}});
   }
 
   Job job_;
@@ -612,7 +617,7 @@ net::awaitable<bool> AnswerGeneration(const HttpRequest& request, const Caller& 
   try {
     co_await WorkOnBody(request, stream, state, make_job);
   } catch (const std::exception& error) {
-    job = InternalError(request, error);
+    job = InternalError(request, error, state);
   }
   if (!job) co_return false;
   if (!job->ok()) co_return co_await WriteReply(stream, request, ErrorReply(job->error()), state);

@@ -1,7 +1,6 @@
 #include "server/server.h"
 
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 #include <sys/resource.h>
 
 #include <csignal>
@@ -16,23 +15,23 @@ namespace trellis {
 namespace {
 
 // Every connection costs a descriptor, and the usual soft limit is 1,024.
-void RaiseDescriptorLimit() {
+void RaiseDescriptorLimit(const Log& log) {
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
   limit.rlim_cur = limit.rlim_max;
-  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) spdlog::warn("cannot raise the limit of open files");
+  if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+    log.Warning("open_files", {{"message", "cannot raise the limit of open files"}});
 }
 
 }  // namespace
 
 struct Server::Impl {
   explicit Impl(const Options& options)
-      : io(static_cast<int>(options.num_threads)),
+      : state(options),
+        io(static_cast<int>(options.num_threads)),
         strand(net::make_strand(io)),
         acceptor(strand),
-        signals(strand) {
-    state.options = options;
-  }
+        signals(strand) {}
 
   // Sessions use the service: it goes last.
   std::unique_ptr<Service> service;
@@ -71,8 +70,10 @@ struct Server::Impl {
         std::raise(signal);
         return;
       }
-      spdlog::info("stopping: running answers have {} s to finish; another signal stops at once",
-                   state.options.drain_timeout.count() / 1000);
+      const auto seconds = state.options.drain_timeout.count() / 1000;
+      state.log.Info("stopping", {{"message", fmt::format("running answers have {} s to finish; "
+                                                          "another signal stops at once",
+                                                          seconds)}});
       Stop();
       WaitForSignal();
     });
@@ -105,8 +106,8 @@ Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Server::~Server() = default;
 
 Result<std::unique_ptr<Server>> Server::Create(const Options& options) {
-  RaiseDescriptorLimit();
   auto impl = std::make_unique<Impl>(options);
+  RaiseDescriptorLimit(impl->state.log);
   boost::system::error_code error;
   const auto address =
       net::ip::make_address(options.host == "localhost" ? "127.0.0.1" : options.host, error);

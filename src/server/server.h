@@ -10,6 +10,7 @@
 
 #include "base/status.h"
 #include "server/api_keys.h"
+#include "server/log.h"
 #include "server/origins.h"
 #include "server/service.h"
 
@@ -22,6 +23,7 @@ class Server {
     uint16_t port = 8080;  // 0: any free one
     ApiKeys keys;          // none: everybody who reaches the port may use it
     OriginPolicy origins;
+    LogFormat log_format = LogFormat::kText;
     bool log_prompts = false;
     bool has_page = true;  // at /
     size_t num_threads = 2;

@@ -1,7 +1,6 @@
 #include "server/session.h"
 
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 
 #include <array>
 #include <optional>
@@ -44,6 +43,8 @@ std::optional<ApiError> ErrorOfReading(const boost::system::error_code& error,
   }
   return TransportError(400, "bad_request", "not HTTP: " + error.message());
 }
+
+constexpr size_t kLoggedBytes = 200;  // of a path and the like
 
 // To close with unread data makes the kernel reset the connection, and the client may lose the
 // answer: so what it still sends is thrown away for a while.
@@ -124,6 +125,13 @@ std::optional<ApiError> ErrorOfHeaders(const HttpRequest& request) {
   return std::nullopt;
 }
 
+void LogException(const HttpRequest& request, const std::exception& error,
+                  const ServerState& state) {
+  state.log.Error("exception", {{"request_id", RequestIdOf(request)},
+                                {"path", Excerpt(PathOf(request), kLoggedBytes)},
+                                {"message", error.what()}});
+}
+
 net::awaitable<bool> Answer(const HttpRequest& request, const Caller& caller, Stream& stream,
                             ServerState& state) {
   if (const auto error = ErrorOfHeaders(request)) {
@@ -143,7 +151,7 @@ net::awaitable<bool> Answer(const HttpRequest& request, const Caller& caller, St
   try {
     reply = co_await AnswerPlain(request, caller, stream, state);
   } catch (const std::exception& error) {
-    reply = ErrorReply(InternalError(request, error));
+    reply = ErrorReply(InternalError(request, error, state));
   }
   co_return co_await WriteReply(stream, request, std::move(reply), state);
 }
@@ -159,8 +167,9 @@ Reply ErrorReply(const ApiError& error) {
   return {.status = static_cast<unsigned>(error.http_status), .error = error};
 }
 
-ApiError InternalError(const HttpRequest& request, const std::exception& error) {
-  spdlog::error("{} request={}: {}", PathOf(request), RequestIdOf(request), error.what());
+ApiError InternalError(const HttpRequest& request, const std::exception& error,
+                       const ServerState& state) {
+  LogException(request, error, state);
   return ErrorFromStatus(
       Status(StatusCode::kInternal, "the server could not do this; its log says more"));
 }
@@ -174,6 +183,17 @@ std::string_view PathOf(const HttpRequest& request) {
     target = path == std::string_view::npos ? "/" : target.substr(path);
   }
   return target.substr(0, target.find('?'));
+}
+
+void LogError(const HttpRequest& request, const ApiError& error, const ServerState& state) {
+  OrderedJson fields = {{"request_id", RequestIdOf(request)},
+                        {"path", Excerpt(PathOf(request), kLoggedBytes)},
+                        {"status", error.http_status},
+                        {"code", error.code},
+                        {"param", Excerpt(error.param, kLoggedBytes)}};
+  if (error.http_status != 500) return state.log.Info("refused", fields);
+  fields["message"] = error.message;
+  state.log.Error("failed", fields);
 }
 
 ErrorForm FormOf(const HttpRequest& request) {
@@ -232,7 +252,10 @@ net::awaitable<bool> WriteReply(Stream& stream, const HttpRequest& request, Repl
     response.set(http::field::access_control_allow_headers, wanted.empty() ? "*" : wanted);
   }
   response.keep_alive(request.keep_alive() && !state.draining);
-  if (reply.error) reply.error->request_id = RequestIdOf(request);
+  if (reply.error) {
+    reply.error->request_id = RequestIdOf(request);
+    LogError(request, *reply.error, state);
+  }
   response.body() = reply.error ? ErrorBody(*reply.error, FormOf(request)) : std::move(reply.body);
   if (reply.status != 204 && reply.status != 304) response.prepare_payload();
   if (request.method() == http::verb::head) response.body().clear();
@@ -276,7 +299,7 @@ net::awaitable<void> RunSession(Stream stream, ServerState& state) {
     try {
       open = co_await Answer(request, caller, stream, state);
     } catch (const std::exception& error) {  // in the middle of an answer: there is no other way
-      spdlog::error("{} request={}: {}", PathOf(request), RequestIdOf(request), error.what());
+      LogException(request, error, state);
       open = false;
     }
   }

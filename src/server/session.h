@@ -29,7 +29,10 @@ using HttpRequest = http::request<http::string_body>;
 
 // What all connections share.
 struct ServerState {
-  Server::Options options;
+  explicit ServerState(const Server::Options& o) : options(o), log(o.log_format) {}
+
+  const Server::Options options;
+  const Log log;
   std::atomic<Service*> service{nullptr};
   LoadProgress progress;
   std::atomic<bool> draining{false};
@@ -76,7 +79,12 @@ struct Reply {
 };
 Reply ErrorReply(const ApiError& error);
 // After an exception, which is out of memory or a bug: this request's alone.
-ApiError InternalError(const HttpRequest& request, const std::exception& error);
+ApiError InternalError(const HttpRequest& request, const std::exception& error,
+                       const ServerState& state);
+
+// A line about an answer that is an error. What the client is told may have its own text in it, so
+// only of a failure of ours is the message there.
+void LogError(const HttpRequest& request, const ApiError& error, const ServerState& state);
 
 net::awaitable<void> RunSession(Stream stream, ServerState& state);
 
