@@ -68,6 +68,7 @@ int Serve(Flags flags) {
       return kExitUsage;
     }
     flags.server.keys = std::move(*keys);
+    flags.server.key_file = flags.api_key_file;
   }
   const bool is_open = flags.server.keys.empty() && !IsLoopback(flags.server.host);
   if (is_open && !flags.no_auth) {

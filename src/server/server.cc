@@ -31,7 +31,8 @@ struct Server::Impl {
         io(static_cast<int>(options.num_threads)),
         strand(net::make_strand(io)),
         acceptor(strand),
-        signals(strand) {}
+        signals(strand),
+        hangup(strand) {}
 
   // Sessions use the service: it goes last.
   std::unique_ptr<Service> service;
@@ -39,7 +40,7 @@ struct Server::Impl {
   net::io_context io;
   net::strand<net::io_context::executor_type> strand;  // of the acceptor and the signals
   net::ip::tcp::acceptor acceptor;
-  net::signal_set signals;
+  net::signal_set signals, hangup;
   std::atomic<bool> stopping{false};
   std::promise<void> stop_wanted;
 
@@ -77,6 +78,27 @@ struct Server::Impl {
       Stop();
       WaitForSignal();
     });
+  }
+
+  void WaitForHangup() {
+    hangup.async_wait([this](const boost::system::error_code& error, int) {
+      if (error) return;
+      // A file may be on a disk that is slow.
+      net::post(state.blocking, [this] { (void)ReloadKeys(); });
+      WaitForHangup();
+    });
+  }
+
+  Status ReloadKeys() {
+    Result<ApiKeys> keys = ApiKeys::Read(state.options.key_file);
+    if (!keys.ok()) {
+      const std::string& why = keys.status().message();
+      state.log.Error("keys_kept", {{"message", "the keys stay as they were: " + why}});
+      return keys.status();
+    }
+    state.log.Info("keys_reloaded", {{"keys", keys->size()}});
+    state.keys.Set(std::move(*keys));
+    return Status::Ok();
   }
 
   // From any thread, also before Run().
@@ -143,6 +165,10 @@ void Server::Run() {
   impl.signals.add(SIGINT);
   impl.signals.add(SIGTERM);
   impl.WaitForSignal();
+  if (!impl.state.options.key_file.empty()) {
+    impl.hangup.add(SIGHUP);
+    impl.WaitForHangup();
+  }
   const auto work = net::make_work_guard(impl.io);
   net::co_spawn(impl.strand, impl.Accept(), net::detached);
   std::vector<std::thread> threads;
@@ -162,6 +188,9 @@ void Server::Run() {
 
 void Server::Stop() {
   impl_->Stop();
+}
+Status Server::ReloadKeys() {
+  return impl_->ReloadKeys();
 }
 
 }  // namespace trellis

@@ -22,6 +22,7 @@ class Server {
     std::string host = "127.0.0.1";
     uint16_t port = 8080;  // 0: any free one
     ApiKeys keys;          // none: everybody who reaches the port may use it
+    std::string key_file;  // where they are from; SIGHUP reads it again. Empty: SIGHUP is not ours
     OriginPolicy origins;
     LogFormat log_format = LogFormat::kText;
     bool log_prompts = false;
@@ -49,6 +50,9 @@ class Server {
   // within drain_timeout, and returns. A second signal ends the process at once. Once.
   void Run();
   void Stop();
+  // Reads Options::key_file again; logs what has come of it. From now on its keys count; requests
+  // that were let in go on. An error leaves the keys as they are. From any thread.
+  Status ReloadKeys();
 
  private:
   struct Impl;

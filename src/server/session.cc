@@ -72,12 +72,13 @@ class ActiveRequest {
 };
 
 // Sets the caller's key, or says what is wrong with it.
-std::optional<ApiError> ErrorOfKey(const HttpRequest& request, const ApiKeys& keys,
+std::optional<ApiError> ErrorOfKey(const HttpRequest& request, const ServerState& state,
                                    Caller* caller) {
-  if (keys.empty()) return std::nullopt;
+  const std::shared_ptr<const ApiKeys> keys = state.keys.Get();
+  if (keys->empty()) return std::nullopt;
   const std::string_view secret =
       SecretOf(HeaderOf(request, "authorization"), HeaderOf(request, "x-api-key"));
-  caller->key = keys.Find(secret);
+  caller->key = {keys, keys->Find(secret)};  // keeps all of them
   // A browser's preflight carries no key.
   const bool is_open = IsPublic(request) || request.method() == http::verb::options;
   if (caller->key != nullptr || is_open) return std::nullopt;
@@ -99,7 +100,7 @@ net::awaitable<boost::system::error_code> ReadRequest(Stream& stream, beast::fla
   if (error) co_return error;
   refused = ErrorOfOrigin(HeaderOf(parser.get(), "origin"), HeaderOf(parser.get(), "host"),
                           state.options.origins);
-  if (!refused) refused = ErrorOfKey(parser.get(), state.options.keys, &caller);
+  if (!refused) refused = ErrorOfKey(parser.get(), state, &caller);
   if (refused) co_return error;
   if (!parser.is_done() && beast::iequals(parser.get()[http::field::expect], "100-continue") &&
       !co_await WriteText(stream, "HTTP/1.1 100 Continue\r\n\r\n", state)) {
@@ -270,7 +271,7 @@ net::awaitable<bool> WriteReply(Stream& stream, const HttpRequest& request, Repl
 }
 
 net::awaitable<void> RunSession(Stream stream, ServerState& state) {
-  Caller caller{.key = nullptr, .connection = state.connections++};
+  Caller caller{.connection = state.connections++};
   beast::flat_buffer buffer;
   for (bool open = true; open;) {
     Parser parser;

@@ -6,6 +6,7 @@
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -29,10 +30,11 @@ using HttpRequest = http::request<http::string_body>;
 
 // What all connections share.
 struct ServerState {
-  explicit ServerState(const Server::Options& o) : options(o), log(o.log_format) {}
+  explicit ServerState(const Server::Options& o) : options(o), log(o.log_format), keys(o.keys) {}
 
   const Server::Options options;
   const Log log;
+  CurrentKeys keys;
   std::atomic<Service*> service{nullptr};
   LoadProgress progress;
   std::atomic<bool> draining{false};
@@ -56,8 +58,8 @@ net::awaitable<void> WorkOnBody(const HttpRequest& request, Stream& stream, Serv
 
 // Who asks.
 struct Caller {
-  const ApiKey* key = nullptr;  // null: there are no keys
-  uint64_t connection = 0;      // its number
+  std::shared_ptr<const ApiKey> key = {};  // null: there are no keys
+  uint64_t connection = 0;                 // its number
 
   // Where what it computes is cached.
   std::string ScopeOf(const std::string& salt) const;
