@@ -193,6 +193,12 @@ void AddServe(CLI::App& app, int* exit_status) {
       ->capture_default_str()
       ->type_name("N");
   serve
+      ->add_option("--max-connections", flags->server.max_connections,
+                   "Open connections; more wait until one is closed")
+      ->check(Between(1, 1 << 20))
+      ->capture_default_str()
+      ->type_name("N");
+  serve
       ->add_option("--drain-timeout", flags->drain_seconds,
                    "Seconds that running answers have on SIGTERM")
       ->check(Between(0, 86400))

@@ -239,47 +239,51 @@ class Generation {
     Choice& choice = choices_[event.choice];
     piece->index = event.choice;
     piece->has_logprobs = job_.fields.sampling.num_logprobs >= 0;
-    if (event.progress) {
+    if (const auto* progress = std::get_if<PromptProgress>(&event.what)) {
       if (!choice.is_admitted && event.choice % NumSamples() == 0) {
-        admitted_.prompt_tokens += event.progress->total;
-        admitted_.cached_tokens += event.progress->cached;
+        admitted_.prompt_tokens += progress->total;
+        admitted_.cached_tokens += progress->cached;
       }
       choice.is_admitted = true;
-    } else if (event.token) {
+    } else if (const auto* token = std::get_if<SampledToken>(&event.what)) {
       if (choice.finish_reason != nullptr)
         return Status::Ok();  // computed while the stop string was found
       completion_tokens_++;
       choice.num_tokens++;
-      choice.logprob += static_cast<double>(event.token->logprob);
-      if (piece->has_logprobs) piece->logprobs.push_back(Logprobs(*event.token, choice.offset));
-      choice.offset += service_.tokenizer->Piece(event.token->token, SpecialTokens::kAsText).size();
-      choice.reader.Add(choice.decoder.Push(event.token->token));
+      choice.logprob += static_cast<double>(token->logprob);
+      if (piece->has_logprobs) piece->logprobs.push_back(Logprobs(*token, choice.offset));
+      choice.offset += service_.tokenizer->Piece(token->token, SpecialTokens::kAsText).size();
+      choice.reader.Add(choice.decoder.Push(token->token));
       // Reading takes all text again: where more tokens wait, once for all of them.
       if (job_.fields.stream && channel_->empty()) Take(choice.reader.Read(), piece);
       if (choice.decoder.stopped()) {
         choice.finish_reason = "stop";
         service_.engine->Finish(*choice.request);
       }
-    } else if (event.embedding) {
-      choice.embedding = *event.embedding;
+    } else if (const auto* embedding = std::get_if<std::vector<float>>(&event.what)) {
+      choice.embedding = *embedding;
     } else {
+      const Ending& ending = *std::get<std::unique_ptr<Ending>>(event.what);
       choice.done = true;
       left_--;
-      CountTimings(event.choice, event.timings);
-      if (event.reason == FinishReason::kError) return event.status;
-      if (event.reason == FinishReason::kCancelled && choice.finish_reason == nullptr) {
+      CountTimings(event.choice, ending.timings);
+      if (ending.reason == FinishReason::kError) {
+        choice.finish_reason = "error";
+        return ending.status;
+      }
+      if (ending.reason == FinishReason::kCancelled && choice.finish_reason == nullptr) {
         return Status(StatusCode::kUnavailable, "the server is stopping");
       }
       if (choice.finish_reason == nullptr) {
         choice.reader.Add(choice.decoder.Finish());
-        choice.finish_reason = event.reason == FinishReason::kLength ? "length" : "stop";
+        choice.finish_reason = ending.reason == FinishReason::kLength ? "length" : "stop";
       }
       Take(choice.reader.Finish(), piece);
       usage_.reasoning_tokens +=
           service_.tokenizer
               ->Encode(choice.reader.thoughts(), AddSpecial::kNo, SpecialTokens::kAsText)
               .size();
-      if (choice.reader.num_calls() > 0 && event.reason != FinishReason::kLength)
+      if (choice.reader.num_calls() > 0 && ending.reason != FinishReason::kLength)
         choice.finish_reason = "tool_calls";
       piece->finish_reason = choice.finish_reason;
       piece->stop_hit = StopHit(choice);
@@ -509,11 +513,12 @@ class Generation {
     TRELLIS_RETURN_IF_ERROR(Apply(event, &piece));
     std::string out;
     if (!std::exchange(has_begun_, true)) out += Beginning();
-    if (event.progress && job_.fields.return_progress) {
+    const auto* progress = std::get_if<PromptProgress>(&event.what);
+    if (progress != nullptr && job_.fields.return_progress) {
       const std::chrono::duration<double, std::milli> passed = Clock::now() - begun_;
-      out += job_.writer->Progress(event.choice, {.total = event.progress->total,
-                                                  .cached = event.progress->cached,
-                                                  .done = event.progress->done,
+      out += job_.writer->Progress(event.choice, {.total = progress->total,
+                                                  .cached = progress->cached,
+                                                  .done = progress->done,
                                                   .ms = passed.count()});
     }
     if (job_.kept_chat) choices_[event.choice].Add(piece);

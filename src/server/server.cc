@@ -46,6 +46,11 @@ struct Server::Impl {
 
   net::awaitable<void> Accept() {
     for (;;) {
+      while (state.open_connections >= state.options.max_connections && !stopping) {
+        net::steady_timer pause(strand, std::chrono::milliseconds(50));
+        boost::system::error_code ignored;
+        co_await pause.async_wait(net::redirect_error(net::use_awaitable, ignored));
+      }
       auto connection = net::make_strand(io.get_executor());
       Stream stream(connection);
       boost::system::error_code error;
@@ -59,6 +64,18 @@ struct Server::Impl {
       }
       stream.socket().set_option(net::ip::tcp::no_delay(true), error);
       net::co_spawn(connection, RunSession(std::move(stream), state), net::detached);
+    }
+  }
+
+  // What a handler throws, when there is no memory for it, is the end of that handler alone.
+  void Serve() {
+    for (bool is_over = false; !is_over;) {
+      try {
+        io.run();
+        is_over = true;
+      } catch (const std::exception& error) {
+        state.log.Error("exception", {{"message", error.what()}});
+      }
     }
   }
 
@@ -173,7 +190,7 @@ void Server::Run() {
   net::co_spawn(impl.strand, impl.Accept(), net::detached);
   std::vector<std::thread> threads;
   for (size_t t = 0; t < impl.state.options.num_threads; t++) {
-    threads.emplace_back([&impl] { impl.io.run(); });
+    threads.emplace_back([&impl] { impl.Serve(); });
   }
   impl.stop_wanted.get_future().wait();
   impl.Drain();

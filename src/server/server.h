@@ -31,8 +31,14 @@ class Server {
     size_t max_body_bytes = 32u << 20;
     // A stream with nothing to say says so this often, so that proxies do not give up on it.
     std::chrono::milliseconds keep_alive_interval{15'000};
-    std::chrono::seconds idle_timeout{75};   // between requests, and for a request to arrive
+    std::chrono::seconds idle_timeout{75};  // between requests
+    std::chrono::seconds header_timeout{
+        20};  // from a request's first byte to the end of its headers
+    // A body has so long, and a second more for each min_body_rate bytes of it that are there.
+    std::chrono::seconds body_timeout{20};
+    size_t min_body_rate = 16 * 1024;
     std::chrono::seconds write_timeout{30};  // a client that takes nothing for so long is cut off
+    size_t max_connections = 4096;           // more wait until one of them is closed
     std::chrono::milliseconds drain_timeout{30000};
   };
   // Binds and listens; raises the process's limit of open files. ERRORS: kIo (address in use, ...),

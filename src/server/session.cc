@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "server/channel.h"
+#include "server/read_timer.h"
 
 namespace trellis {
 namespace {
@@ -29,6 +30,13 @@ HttpRequest UnreadRequest(const Parser& parser) {
 // The answer to what could not be read; nothing where nobody waits for one.
 std::optional<ApiError> ErrorOfReading(const boost::system::error_code& error,
                                        const Server::Options& options) {
+  if (error == beast::error::timeout) {
+    return TransportError(408, "request_timeout",
+                          fmt::format("the request did not arrive in time: its headers have {} s, "
+                                      "its body {} s and a second more for each {} bytes",
+                                      options.header_timeout.count(), options.body_timeout.count(),
+                                      options.min_body_rate));
+  }
   if (error == http::error::body_limit) {
     return TransportError(413, "request_too_large",
                           fmt::format("the body is larger than {} bytes", options.max_body_bytes));
@@ -59,16 +67,16 @@ net::awaitable<void> DiscardRest(Stream& stream) {
   }
 }
 
-// Counted while it lives: the drain waits for it.
-class ActiveRequest {
+// Counts one while it lives.
+class Counted {
  public:
-  explicit ActiveRequest(ServerState& state) : state_(state) { state_.active_requests++; }
-  ~ActiveRequest() { state_.active_requests--; }
-  ActiveRequest(const ActiveRequest&) = delete;
-  ActiveRequest& operator=(const ActiveRequest&) = delete;
+  explicit Counted(std::atomic<size_t>& count) : count_(count) { count_++; }
+  ~Counted() { count_--; }
+  Counted(const Counted&) = delete;
+  Counted& operator=(const Counted&) = delete;
 
  private:
-  ServerState& state_;
+  std::atomic<size_t>& count_;
 };
 
 // Sets the caller's key, or says what is wrong with it.
@@ -88,15 +96,47 @@ std::optional<ApiError> ErrorOfKey(const HttpRequest& request, const ServerState
                                     : "this key is none of this server's"));
 }
 
+// beast::error::timeout: they have not come in time, though something of them has.
+net::awaitable<boost::system::error_code> ReadHeaders(Stream& stream, beast::flat_buffer& buffer,
+                                                      Parser& parser,
+                                                      const Server::Options& options) {
+  boost::system::error_code error;
+  ReadTimer timer(stream);
+  bool has_begun = buffer.size() > 0;
+  const auto now = std::chrono::steady_clock::now();
+  timer.Set(now + (has_begun ? options.header_timeout : options.idle_timeout));
+  while (!error && !parser.is_header_done()) {
+    co_await http::async_read_some(stream, buffer, parser,
+                                   net::redirect_error(net::use_awaitable, error));
+    if (!has_begun && !error) timer.Set(std::chrono::steady_clock::now() + options.header_timeout);
+    has_begun = has_begun || !error;
+  }
+  if (timer.is_over() && has_begun) error = beast::error::timeout;
+  co_return error;
+}
+
+net::awaitable<boost::system::error_code> ReadBody(Stream& stream, beast::flat_buffer& buffer,
+                                                   Parser& parser, const Server::Options& options) {
+  boost::system::error_code error;
+  ReadTimer timer(stream);
+  const auto begun = std::chrono::steady_clock::now();
+  parser.eager(true);
+  while (!error && !parser.is_done()) {
+    const std::chrono::seconds earned(parser.get().body().size() / options.min_body_rate);
+    timer.Set(begun + options.body_timeout + earned);
+    co_await http::async_read_some(stream, buffer, parser,
+                                   net::redirect_error(net::use_awaitable, error));
+  }
+  if (timer.is_over()) error = beast::error::timeout;
+  co_return error;
+}
+
 // A page or a key that is wrong is known before the body, and then that is not read: `refused`.
 net::awaitable<boost::system::error_code> ReadRequest(Stream& stream, beast::flat_buffer& buffer,
                                                       Parser& parser, const ServerState& state,
                                                       Caller& caller,
                                                       std::optional<ApiError>& refused) {
-  boost::system::error_code error;
-  stream.expires_after(state.options.idle_timeout);
-  co_await http::async_read_header(stream, buffer, parser,
-                                   net::redirect_error(net::use_awaitable, error));
+  boost::system::error_code error = co_await ReadHeaders(stream, buffer, parser, state.options);
   if (error) co_return error;
   refused = ErrorOfOrigin(HeaderOf(parser.get(), "origin"), HeaderOf(parser.get(), "host"),
                           state.options.origins);
@@ -106,9 +146,7 @@ net::awaitable<boost::system::error_code> ReadRequest(Stream& stream, beast::fla
       !co_await WriteText(stream, "HTTP/1.1 100 Continue\r\n\r\n", state)) {
     co_return make_error_code(http::error::end_of_stream);
   }
-  stream.expires_after(state.options.idle_timeout);
-  co_await http::async_read(stream, buffer, parser, net::redirect_error(net::use_awaitable, error));
-  co_return error;
+  co_return co_await ReadBody(stream, buffer, parser, state.options);
 }
 
 // What is wrong with the request whatever it asks for.
@@ -271,6 +309,7 @@ net::awaitable<bool> WriteReply(Stream& stream, const HttpRequest& request, Repl
 }
 
 net::awaitable<void> RunSession(Stream stream, ServerState& state) {
+  const Counted open_connection(state.open_connections);
   Caller caller{.connection = state.connections++};
   beast::flat_buffer buffer;
   for (bool open = true; open;) {
@@ -296,7 +335,7 @@ net::awaitable<void> RunSession(Stream stream, ServerState& state) {
       continue;
     }
     const HttpRequest request = parser.release();
-    const ActiveRequest active(state);
+    const Counted active(state.active_requests);  // the drain waits for it
     try {
       open = co_await Answer(request, caller, stream, state);
     } catch (const std::exception& error) {  // in the middle of an answer: there is no other way

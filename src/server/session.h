@@ -41,6 +41,7 @@ struct ServerState {
   std::atomic<bool> stopped{false};  // the drain is over: nobody waits for anything any more
   std::atomic<size_t> active_requests{0};
   std::atomic<uint64_t> http_requests{0}, connections{0};
+  std::atomic<size_t> open_connections{0};
   net::thread_pool blocking{1};  // for what may wait for the engine
   net::thread_pool text{2};      // for parsing, templates and tokenizing of large bodies
 };
