@@ -2,9 +2,9 @@
 //
 //   Submit() -> inbox -> [engine thread: admit -> plan -> Forward -> sample -> commit -> sink] ...
 //
-// THREADS: Submit, Cancel, Finish, Stats, CacheStats, ResetCache, Unpin, Pins, Inspect and Drain may be
-// called from any thread. Sinks are called on the engine thread, with no lock held, and must not
-// block.
+// THREADS: Submit, Cancel, Finish, Stats, CacheStats, ResetCache, Unpin, Pins, Inspect and Drain
+// may be called from any thread. Sinks are called on the engine thread, with no lock held, and must
+// not block.
 #pragma once
 
 #include <array>

@@ -154,7 +154,8 @@ class Generation {
       if (!job_.fields.ignore_eos || is_held) request.end_tokens = service_.end_tokens;
       if (job_.grammar != nullptr)
         request.constraint = std::make_shared<GrammarState>(job_.grammar);
-      request.max_tokens = job_.fields.max_tokens;
+      // The engine knows no prompt without an answer.
+      request.max_tokens = job_.fields.only_prompt ? 1 : job_.fields.max_tokens;
       if (job_.purpose == Job::Purpose::kEmbed) request.pooling = service_.model->spec().pooling;
       request.sampling =
           ToParams(job_.fields.sampling, static_cast<uint64_t>(job_.head.seed) + i % n);
@@ -246,8 +247,8 @@ class Generation {
       }
       choice.is_admitted = true;
     } else if (const auto* token = std::get_if<SampledToken>(&event.what)) {
-      if (choice.finish_reason != nullptr)
-        return Status::Ok();  // computed while the stop string was found
+      // Computed while the stop string was found; or nobody wants it.
+      if (choice.finish_reason != nullptr || job_.fields.only_prompt) return Status::Ok();
       completion_tokens_++;
       choice.num_tokens++;
       choice.logprob += static_cast<double>(token->logprob);
@@ -276,7 +277,8 @@ class Generation {
       }
       if (choice.finish_reason == nullptr) {
         choice.reader.Add(choice.decoder.Finish());
-        choice.finish_reason = ending.reason == FinishReason::kLength ? "length" : "stop";
+        const bool is_cut = ending.reason == FinishReason::kLength || job_.fields.only_prompt;
+        choice.finish_reason = is_cut ? "length" : "stop";
       }
       Take(choice.reader.Finish(), piece);
       usage_.reasoning_tokens +=
@@ -314,7 +316,7 @@ class Generation {
     }
     timings_.Add({.cached_tokens = t.cached_tokens,
                   .computed_tokens = t.computed_tokens,
-                  .predicted_tokens = t.generated_tokens,
+                  .predicted_tokens = job_.fields.only_prompt ? 0 : t.generated_tokens,
                   .queued_ms = t.queued.count(),
                   .prompt_ms = t.prompt.count(),
                   .predicted_ms = t.predicted.count()});

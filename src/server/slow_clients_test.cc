@@ -38,7 +38,8 @@ TEST(SlowClientTest, TheTimeOfHeadersIsThatOfAllOfThem) {
 TEST(SlowClientTest, ABodyThatDoesNotArriveIsA408) {
   TestServer server([](TestOptions& o) { o.server.body_timeout = kSoon; });
   server.Load();
-  for (const char* length : {"Content-Length: 100\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n4\r\n{"}) {
+  for (const char* length :
+       {"Content-Length: 100\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n4\r\n{"}) {
     Client client(server);
     client.Send("POST /v1/completions HTTP/1.1\r\nHost: x\r\n" + std::string(length));
     const Answer late = client.Read();
