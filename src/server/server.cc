@@ -63,7 +63,9 @@ struct Server::Impl {
         continue;
       }
       stream.socket().set_option(net::ip::tcp::no_delay(true), error);
-      net::co_spawn(connection, RunSession(std::move(stream), state), net::detached);
+      auto open_connection = std::make_unique<Counted>(state.open_connections);
+      net::co_spawn(connection, RunSession(std::move(stream), std::move(open_connection), state),
+                    net::detached);
     }
   }
 

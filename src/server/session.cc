@@ -67,18 +67,6 @@ net::awaitable<void> DiscardRest(Stream& stream) {
   }
 }
 
-// Counts one while it lives.
-class Counted {
- public:
-  explicit Counted(std::atomic<size_t>& count) : count_(count) { count_++; }
-  ~Counted() { count_--; }
-  Counted(const Counted&) = delete;
-  Counted& operator=(const Counted&) = delete;
-
- private:
-  std::atomic<size_t>& count_;
-};
-
 // Sets the caller's key, or says what is wrong with it.
 std::optional<ApiError> ErrorOfKey(const HttpRequest& request, const ServerState& state,
                                    Caller* caller) {
@@ -308,8 +296,8 @@ net::awaitable<bool> WriteReply(Stream& stream, const HttpRequest& request, Repl
   co_return !error && response.keep_alive();
 }
 
-net::awaitable<void> RunSession(Stream stream, ServerState& state) {
-  const Counted open_connection(state.open_connections);
+net::awaitable<void> RunSession(Stream stream, std::unique_ptr<Counted> open_connection,
+                                ServerState& state) {
   Caller caller{.connection = state.connections++};
   beast::flat_buffer buffer;
   for (bool open = true; open;) {

@@ -89,7 +89,21 @@ ApiError InternalError(const HttpRequest& request, const std::exception& error,
 // only of a failure of ours is the message there.
 void LogError(const HttpRequest& request, const ApiError& error, const ServerState& state);
 
-net::awaitable<void> RunSession(Stream stream, ServerState& state);
+// Counts one while it lives.
+class Counted {
+ public:
+  explicit Counted(std::atomic<size_t>& count) : count_(count) { count_++; }
+  ~Counted() { count_--; }
+  Counted(const Counted&) = delete;
+  Counted& operator=(const Counted&) = delete;
+
+ private:
+  std::atomic<size_t>& count_;
+};
+
+// `open_connection` is let go of when it ends.
+net::awaitable<void> RunSession(Stream stream, std::unique_ptr<Counted> open_connection,
+                                ServerState& state);
 
 // Empty where there is none.
 inline std::string_view HeaderOf(const HttpRequest& request, std::string_view name) {
