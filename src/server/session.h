@@ -125,6 +125,9 @@ net::awaitable<Reply> AnswerPlain(const HttpRequest& request, const Caller& call
 // Whether it is answered to those who have no key, too.
 bool IsPublic(const HttpRequest& request);
 
+// All there are; a path that ends in a slash, but for "/", stands for all that begin so.
+std::vector<std::pair<http::verb, std::string_view>> Routes();
+
 // Whether it is for AnswerGeneration: answers, and prompts to be computed ahead of time.
 bool IsGeneration(const HttpRequest& request);
 // False: the connection is to be closed.
