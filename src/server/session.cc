@@ -296,7 +296,8 @@ net::awaitable<bool> WriteReply(Stream& stream, const HttpRequest& request, Repl
   co_return !error && response.keep_alive();
 }
 
-net::awaitable<void> RunSession(Stream stream, std::unique_ptr<Counted> open_connection,
+net::awaitable<void> RunSession(Stream stream,
+                                [[maybe_unused]] std::unique_ptr<Counted> open_connection,
                                 ServerState& state) {
   Caller caller{.connection = state.connections++};
   beast::flat_buffer buffer;
