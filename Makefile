@@ -1,6 +1,6 @@
 # Everything here calls scripts/; `make help` lists it.
 .DEFAULT_GOAL := build
-.PHONY: build run page test test-long test-agents test-deb bench bench-cache soak fuzz format install deb clean help
+.PHONY: build run page test test-long test-agents test-deb bench bench-cache soak load fuzz format install deb clean help
 
 build: ## set up and build build/release/bin/trellis
 	@scripts/setup run
@@ -29,6 +29,9 @@ bench-cache: ## the same of prompts that share their beginnings, also beside a T
 
 soak: ## 300 clients on a cache far too small; SOAK_MINUTES=20, SOAK_PRESET=dev with sanitizers
 	@scripts/soak
+
+load: ## 1,000 idle connections and 1,000 streams at once: what they cost
+	@scripts/load
 
 fuzz: ## run each libFuzzer target for FUZZ_SECONDS (60)
 	@scripts/fuzz

@@ -7,15 +7,26 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdio>
+#include <functional>
 #include <string>
+#include <string_view>
 #include <utility>
 
 namespace trellis {
 
+using SayWriter = std::function<void(std::string_view)>;
 // To standard error. That nobody can read it any more is no reason to fail.
+inline SayWriter say_writer = [](std::string_view text) {
+  std::fwrite(text.data(), 1, text.size(), stderr);
+};
+// From now on what is said goes there instead; before there are threads.
+inline void SayThrough(SayWriter writer) {
+  say_writer = std::move(writer);
+}
+
 template <typename... Args>
 void Say(fmt::format_string<Args...> format, Args&&... args) {
-  std::fputs(fmt::format(format, std::forward<Args>(args)...).c_str(), stderr);
+  say_writer(fmt::format(format, std::forward<Args>(args)...));
 }
 
 // Sends on what was printed to standard output. THROWS std::system_error when it cannot be written.

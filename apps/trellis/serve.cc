@@ -1,7 +1,5 @@
 // trellis serve: the HTTP server.
 #include <fmt/format.h>
-#include <spdlog/sinks/stdout_color_sinks.h>
-#include <spdlog/spdlog.h>
 
 #include <atomic>
 #include <csignal>
@@ -24,6 +22,7 @@ struct Flags {
   std::string alias;
   std::string api_key_file;
   int drain_seconds = 30;
+  std::string log_format = "text";
   bool no_page = false;
   bool no_prefix_cache = false;
   bool no_auth = false;
@@ -37,8 +36,26 @@ std::string NameOf(const Flags& flags) {
   return name;
 }
 
+// Who reads lines of JSON gets nothing else: neither a bar of progress nor an empty line.
+void LogSaid(const Log& log, std::string_view text) {
+  if (text.starts_with('\r')) return;
+  while (text.ends_with('\n')) text.remove_suffix(1);
+  constexpr std::string_view kWarning = "warning: ", kName = "trellis: ";
+  if (text.starts_with(kWarning)) {
+    log.Warning("warning", {{"message", text.substr(kWarning.size())}});
+  } else if (text.starts_with(kName)) {
+    log.Error("failed", {{"message", text.substr(kName.size())}});
+  } else if (!text.empty()) {
+    log.Info("said", {{"message", text}});
+  }
+}
+
 int Serve(Flags flags) {
-  spdlog::set_default_logger(spdlog::stderr_color_mt("trellis"));
+  const bool is_json = flags.log_format == "json";
+  flags.server.log_format = is_json ? LogFormat::kJson : LogFormat::kText;
+  StartLog(flags.server.log_format);
+  const Log log(flags.server.log_format);
+  if (is_json) SayThrough([log](std::string_view text) { LogSaid(log, text); });
   if (const Status named = CheckModelIsNamed(flags.model); !named.ok()) return ExitStatusOf(named);
   flags.model.prefix_cache = !flags.no_prefix_cache;
   flags.model.eviction = *FindEvictionPolicy(flags.eviction_policy);  // the flag's check knows them
@@ -51,6 +68,7 @@ int Serve(Flags flags) {
       return kExitUsage;
     }
     flags.server.keys = std::move(*keys);
+    flags.server.key_file = flags.api_key_file;
   }
   const bool is_open = flags.server.keys.empty() && !IsLoopback(flags.server.host);
   if (is_open && !flags.no_auth) {
@@ -97,6 +115,7 @@ int Serve(Flags flags) {
     (*service)->model_name = NameOf(flags);
     server.SetService(std::move(*service));
     loading = false;
+    if (is_json) return log.Info("listening", {{"url", url}});
     Say("listening on {0}\n{1}  curl {0}/v1/chat/completions -H 'Content-Type: application/json' "
         "\\\n"
         "    -d '{{\"messages\":[{{\"role\":\"user\",\"content\":\"Say "
@@ -150,6 +169,8 @@ void AddServe(CLI::App& app, int* exit_status) {
       ->type_name("ORIGIN")
       ->delimiter(',')
       ->allow_extra_args(false);
+  AddChoice(serve, "--log-format", &flags->log_format,
+            "The log for people, or a JSON object in each line", {"text", "json"});
   serve->add_flag("--log-prompts", flags->server.log_prompts,
                   "Write the prompts that clients send to the log");
   serve->add_flag("--no-page", flags->no_page, "Leave out the web page at /");
@@ -168,6 +189,12 @@ void AddServe(CLI::App& app, int* exit_status) {
       ->type_name("PERCENT");
   serve
       ->add_option("--max-queue", flags->model.max_queue, "Waiting requests of a key; more get 503")
+      ->check(Between(1, 1 << 20))
+      ->capture_default_str()
+      ->type_name("N");
+  serve
+      ->add_option("--max-connections", flags->server.max_connections,
+                   "Open connections; more wait until one is closed")
       ->check(Between(1, 1 << 20))
       ->capture_default_str()
       ->type_name("N");

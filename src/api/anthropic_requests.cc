@@ -245,14 +245,15 @@ ApiResult<ChatRequest> Parse(std::string_view text, MaxTokens max_tokens) {
   body.String("model", &generation.model);
   body.Number("temperature", 0, 100, &generation.sampling.temperature);
   body.Number("top_p", 0, 1, &generation.sampling.top_p);
-  int64_t top_k = 0, most = 0;
+  int64_t top_k = 0, most = -1;
   body.Integer("top_k", 0, kInt32Max, &top_k);
   generation.sampling.top_k = static_cast<int32_t>(top_k);
-  body.Integer("max_tokens", 1, kInt32Max, &most);
-  if (body.ok() && max_tokens == MaxTokens::kNeeded && most == 0) {
+  body.Integer("max_tokens", 0, kInt32Max, &most);
+  if (body.ok() && max_tokens == MaxTokens::kNeeded && most < 0) {
     body.Fail(InvalidField("max_tokens", "max_tokens is missing"));
   }
-  generation.max_tokens = static_cast<size_t>(most);
+  generation.max_tokens = static_cast<size_t>(std::max<int64_t>(most, 0));
+  generation.only_prompt = most == 0;
   ReadStop(body, "stop_sequences", &generation.stop);
   body.Bool("stream", &generation.stream);
   if (const Json* metadata = body.Find("metadata")) {

@@ -112,6 +112,8 @@ TEST(MessagesRequestTest, TheSystemMaySpeakBetweenTurns) {
 TEST(MessagesRequestTest, WhatIsWrongIsNamed) {
   const std::string user = R"("messages":[{"role":"user","content":"a"}])";
   EXPECT_EQ(ParseMessagesRequest(R"({"model":"m",)" + user + "}").error().param, "max_tokens");
+  EXPECT_TRUE(
+      ParseMessagesRequest(R"({"max_tokens":0,)" + user + "}").value().generation.only_prompt);
   EXPECT_TRUE(ParseCountTokensRequest(R"({"model":"m",)" + user + "}").ok());
   EXPECT_EQ(Wrong(R"("messages":[])"), "messages");
   EXPECT_EQ(Wrong(R"("messages":[{"role":"tool","content":"a"}])"), "messages[0].role");

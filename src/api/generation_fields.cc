@@ -100,18 +100,21 @@ void ReadLogprobs(FieldReader& reader, LogprobsForm form, SamplingFields* out) {
 
 // --- When it ends ---
 
-// -1 asks for no limit, as llama-server's n_predict does. The newest name wins.
-void ReadMaxTokens(FieldReader& reader, size_t* out) {
+// -1 asks for no limit, and 0 for the prompt alone, as llama-server's n_predict does. The newest
+// name wins.
+void ReadMaxTokens(FieldReader& reader, GenerationFields* out) {
   for (const char* name : {"n_predict", "max_tokens", "max_completion_tokens"}) {
     const Json* value = reader.Find(name);
     if (value == nullptr) continue;
     if (value->is_number() && *value == -1) {
-      *out = 0;
+      out->max_tokens = 0;
+      out->only_prompt = false;
       continue;
     }
     int64_t count = 1;
-    reader.IntegerValue(*value, name, 1, kInt32Max, &count);
-    *out = static_cast<size_t>(count);
+    reader.IntegerValue(*value, name, 0, kInt32Max, &count);
+    out->max_tokens = static_cast<size_t>(count);
+    out->only_prompt = count == 0;
   }
 }
 
@@ -297,7 +300,7 @@ void ReadGenerationFields(FieldReader& reader, std::string_view body, LogprobsFo
   ReadLogprobs(reader, form, &out->sampling);
   ReadStop(reader, "stop", &out->stop);
   ReadFormat(reader, body, &out->format);
-  ReadMaxTokens(reader, &out->max_tokens);
+  ReadMaxTokens(reader, out);
   ReadStream(reader, out);
   ReadNumChoices(reader, form, out);
   reader.Bool("ignore_eos", &out->ignore_eos);

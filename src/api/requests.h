@@ -64,9 +64,10 @@ struct GenerationFields {
   SamplingFields sampling;
   std::vector<std::string> stop;
   TextFormat format;
-  size_t max_tokens = 0;   // 0: to the end of the context
-  size_t num_choices = 1;  // n
-  size_t best_of = 1;      // so many are sampled, and the n likeliest given; at least n
+  size_t max_tokens = 0;     // 0: to the end of the context
+  bool only_prompt = false;  // the client's max_tokens is 0: nothing is generated
+  size_t num_choices = 1;    // n
+  size_t best_of = 1;        // so many are sampled, and the n likeliest given; at least n
   bool stream = false;
   bool include_usage = false;    // stream_options.include_usage
   bool return_progress = false;  // streams say how far the prompt is, as llama-server's

@@ -105,6 +105,10 @@ TEST(ChatRequestTest, TheNewestNameOfTheLimitWins) {
                 .generation.max_tokens,
             7u);
   EXPECT_EQ(ParseChatRequest(Chat(R"("max_tokens":-1)")).value().generation.max_tokens, 0u);
+  EXPECT_FALSE(ParseChatRequest(Chat(R"("max_tokens":-1)")).value().generation.only_prompt);
+  EXPECT_TRUE(ParseChatRequest(Chat(R"("max_tokens":0)")).value().generation.only_prompt);
+  EXPECT_FALSE(
+      ParseChatRequest(Chat(R"("n_predict":0,"max_tokens":5)")).value().generation.only_prompt);
 }
 
 TEST(ChatRequestTest, Seeds) {
@@ -295,7 +299,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadField{R"("repeat_penalty":0)", "repeat_penalty", "invalid_value"},
         BadField{R"("presence_penalty":3)", "presence_penalty", "invalid_value"},
         BadField{R"("frequency_penalty":-2.5)", "frequency_penalty", "invalid_value"},
-        BadField{R"("max_tokens":0)", "max_tokens", "invalid_value"},
+        BadField{R"("max_tokens":-2)", "max_tokens", "invalid_value"},
         BadField{R"("max_tokens":"5")", "max_tokens", "invalid_type"},
         BadField{R"("max_completion_tokens":true)", "max_completion_tokens", "invalid_type"},
         BadField{R"("max_tokens":99999999999999999999)", "max_tokens", "invalid_value"},

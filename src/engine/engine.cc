@@ -336,6 +336,11 @@ PageCacheStats Engine::CacheStats() const {
 void Engine::ResetCache() {
   impl_->RunBetweenSteps([](StepLoop& loop) { loop.ResetCache(); });
 }
+std::vector<PinTable::View> Engine::Pins() {
+  std::vector<PinTable::View> pins;
+  impl_->RunBetweenSteps([&](StepLoop& loop) { pins = loop.Pins(); });
+  return pins;
+}
 size_t Engine::Unpin(const std::string& tenant, std::optional<PinId> id) {
   size_t num_ended = 0;
   impl_->RunBetweenSteps([&](StepLoop& loop) { num_ended = loop.Unpin(tenant, id); });

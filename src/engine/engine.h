@@ -2,9 +2,9 @@
 //
 //   Submit() -> inbox -> [engine thread: admit -> plan -> Forward -> sample -> commit -> sink] ...
 //
-// THREADS: Submit, Cancel, Finish, Stats, CacheStats, ResetCache, Unpin, Inspect and Drain may be
-// called from any thread. Sinks are called on the engine thread, with no lock held, and must not
-// block.
+// THREADS: Submit, Cancel, Finish, Stats, CacheStats, ResetCache, Unpin, Pins, Inspect and Drain
+// may be called from any thread. Sinks are called on the engine thread, with no lock held, and must
+// not block.
 #pragma once
 
 #include <array>
@@ -208,6 +208,8 @@ class Engine {
   // Ends one retention of the tenant, or all of them (no id); returns how many that were. Not from
   // a sink.
   size_t Unpin(const std::string& tenant, std::optional<PinId> id);
+  // The retentions that hold something now; an owner is a tenant. Not from a sink.
+  std::vector<PinTable::View> Pins();
   // Shows the cache, which is the engine thread's alone: calls `look` there between two steps, and
   // returns when it has. Every answer waits meanwhile, so it should take less than a step; it must
   // not throw, nor call the engine. Not from a sink.

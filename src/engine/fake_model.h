@@ -7,9 +7,12 @@
 // only.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <limits>
+#include <optional>
 #include <set>
 #include <span>
 #include <vector>
@@ -34,6 +37,9 @@ class FakeModel : public Model {
 
   // Called with each batch before it is computed, on the engine's thread.
   std::function<void(std::span<const SequenceRows>)> on_forward;
+  // What it computes of rows that are run together with one of this token is not a number. Set
+  // before the engine runs.
+  std::optional<TokenId> breaks_at;
 
   void Forward(std::span<const SequenceRows> batch, float* logits) override {
     TRELLIS_CHECK(!batch.empty());
@@ -140,13 +146,18 @@ class FakeModel : public Model {
   float* Attend(const SequenceRows& rows, float* logits) const {
     uint64_t seen = 0;
     size_t next = 0;
+    const bool breaks = breaks_at && std::find(rows.tokens.begin(), rows.tokens.end(),
+                                               *breaks_at) != rows.tokens.end();
+    constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
     for (const size_t wanted : rows.logit_rows) {
       for (; next <= rows.first_position + wanted; next++) seen = Mix(seen, ReadRow(rows, next));
       if (!rows.hidden_sum.empty()) {
         AddHidden(seen, rows.hidden_sum);
+        if (breaks) rows.hidden_sum[0] = kNan;
         continue;
       }
       FillLogits(seen, logits);
+      if (breaks) logits[spec_.vocab_size - 1] = kNan;
       logits += spec_.vocab_size;
     }
     return logits;

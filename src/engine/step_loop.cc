@@ -32,6 +32,19 @@ size_t MostPinned(const PageCache& cache, double share) {
   return static_cast<size_t>(share * static_cast<double>(cache.Stats().capacity));
 }
 
+// COST: a small part of what sampling costs.
+bool HasNan(std::span<const float> logits) {
+  bool found = false;
+  for (const float logit : logits) found |= logit != logit;
+  return found;
+}
+
+Status NoNumbers() {
+  return Status(StatusCode::kInternal,
+                "the model's output is not a number (NaN): its file may be broken; check it by "
+                "pulling it again");
+}
+
 // Requests that have a row for their next token only.
 size_t NumDecoding(const BatchPlan& plan) {
   return static_cast<size_t>(std::count_if(
@@ -430,6 +443,10 @@ void StepLoop::Sample(const BatchPlan& plan) {
 void StepLoop::SampleRow(LogitRow& row) const {
   Request& request = *row.request;
   if (request.params.pooling) return;
+  if (HasNan(row.logits)) {
+    row.status = NoNumbers();
+    return;
+  }
   try {
     row.token = request.sampler.Sample(row.logits, request.tokens, request.num_generated());
     if (request.params.constraint != nullptr) row.status = KeepToConstraint(row);
@@ -490,6 +507,7 @@ void StepLoop::FinishEmbedding(Request& request) {
   std::vector<float>& embedding = request.hidden_sum;
   double squares = 0;
   for (const float x : embedding) squares += static_cast<double>(x) * x;
+  if (!std::isfinite(squares)) return End(request, FinishReason::kError, NoNumbers());
   // The mean has the sum's direction.
   const double scale = squares > 0 ? 1 / std::sqrt(squares) : 0;
   for (float& x : embedding) x = static_cast<float>(x * scale);

@@ -59,6 +59,7 @@ class StepLoop {
   void CancelAll();
   void ResetCache();
   size_t Unpin(const std::string& tenant, std::optional<PinId> id);
+  std::vector<PinTable::View> Pins() const { return pins_.List(); }
   // When a retention ends, whether or not anything runs.
   std::optional<PinTable::TimePoint> NextExpiry() const { return pins_.NextExpiry(); }
 

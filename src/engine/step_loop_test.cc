@@ -599,5 +599,27 @@ TEST_F(StepLoopTest, RandomTraffic) {
   EXPECT_GT(deduplicated, 50u);
 }
 
+// A broken model: whose output is no number fails, and nobody beside it notices.
+TEST_F(StepLoopTest, WhatIsNotANumberFailsItsOwnRequestAlone) {
+  for (const bool is_embedding : {false, true}) {
+    Start(64, {});
+    model_.breaks_at = 7;
+    const Job beside = Submit({1, 2, 3}, 20);
+    Step();
+    GenerateRequest request = Greedy({4, 7, 5});
+    if (is_embedding) request.pooling = Pooling::kLast;
+    const Job broken = Submit(std::move(request), 20);
+    RunUntilIdle();
+    ASSERT_TRUE(broken.sink->finished());
+    EXPECT_EQ(broken.sink->reason(), FinishReason::kError);
+    EXPECT_EQ(broken.sink->status().code(), StatusCode::kInternal);
+    EXPECT_NE(broken.sink->status().message().find("NaN"), std::string::npos);
+    EXPECT_TRUE(broken.sink->tokens().empty());
+    model_.breaks_at.reset();
+    ExpectComplete(beside);
+    ExpectNothingHeld();
+  }
+}
+
 }  // namespace
 }  // namespace trellis

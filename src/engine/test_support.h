@@ -45,6 +45,7 @@ class RecordingSink : public GenerationSink {
     TRELLIS_CHECK(!finished_ && status.ok() == (reason != FinishReason::kError));
     finished_ = true;
     reason_ = reason;
+    status_ = status;
     timings_ = timings;
     changed_.NotifyAll();
   }
@@ -70,6 +71,10 @@ class RecordingSink : public GenerationSink {
     MutexLock lock(mutex_);
     TRELLIS_CHECK(finished_);
     return timings_;
+  }
+  Status status() const {
+    MutexLock lock(mutex_);
+    return status_;
   }
   // What was known at each Stage that it has reached.
   std::vector<GenerateTimings> stages() const {
@@ -98,6 +103,7 @@ class RecordingSink : public GenerationSink {
   std::vector<float> embedding_ TRELLIS_GUARDED_BY(mutex_);
   bool finished_ TRELLIS_GUARDED_BY(mutex_) = false;
   FinishReason reason_ TRELLIS_GUARDED_BY(mutex_) = FinishReason::kError;
+  Status status_ TRELLIS_GUARDED_BY(mutex_);
   GenerateTimings timings_ TRELLIS_GUARDED_BY(mutex_);
 };
 

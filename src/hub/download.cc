@@ -13,6 +13,8 @@
 #include <chrono>
 #include <cstring>
 #include <filesystem>
+#include <optional>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -79,9 +81,30 @@ bool IsSha256(const std::string& tag) {
          });
 }
 
+// What each GGUF file begins with.
+constexpr std::string_view kMagic = "GGUF";
+
+// Of "bytes FIRST-LAST/SIZE" (RFC 9110, 14.4).
+struct ContentRange {
+  size_t first = 0;
+  std::optional<size_t> size;  // "*": not said
+};
+std::optional<ContentRange> ParseContentRange(std::string_view text) {
+  constexpr std::string_view kUnit = "bytes ";
+  if (!text.starts_with(kUnit)) return std::nullopt;
+  text.remove_prefix(kUnit.size());
+  ContentRange range;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), range.first);
+  const size_t slash = text.find('/');
+  if (error != std::errc() || *end != '-' || slash == text.npos) return std::nullopt;
+  if (text.substr(slash + 1) != "*") range.size = ReadNumber(text.substr(slash + 1));
+  return range;
+}
+
 // What the server has, as far as it says so.
 struct RemoteFile {
   size_t size = 0;      // 0: unknown
+  std::string etag;     // for If-Range; empty: its digest says more, or it has no strong one
   std::string version;  // empty: unknown
   std::string sha256;   // empty: unknown
 };
@@ -141,6 +164,9 @@ class Downloader {
       remote_.version = Unquoted(answer.header(etag));
       remote_.size = ReadNumber(answer.header(is_linked ? "x-linked-size" : "content-length"));
       if (is_linked && IsSha256(remote_.version)) remote_.sha256 = remote_.version;
+      // A hub's is not its store's. A weak one stands for other bytes too.
+      const std::string& tag = answer.header(etag);
+      if (!is_linked && tag.starts_with('"')) remote_.etag = tag;
     }
     Sha256 key;
     key.Update(remote_.version);
@@ -189,8 +215,11 @@ class Downloader {
     }
   }
 
+  // To go on it takes a way to know that the bytes are of the same file.
+  bool CanResume() const { return !remote_.sha256.empty() || !remote_.etag.empty(); }
+
   Status Resume(const File& file) {
-    if (remote_.version.empty() || remote_.size == 0) return Restart(file);
+    if (!CanResume() || remote_.size == 0) return Restart(file);
     TRELLIS_ASSIGN_OR_RETURN(done_, Digest(file, partial_, &digest_));
     return done_ > remote_.size ? Restart(file) : Status::Ok();
   }
@@ -213,27 +242,58 @@ class Downloader {
 
   Status Fetch(const File& file) {
     if (remote_.size > 0 && done_ == remote_.size) return Status::Ok();
-    TRELLIS_ASSIGN_OR_RETURN(const Answer answer, SendPatiently(client_, options_.patience, [&] {
-                               HttpClient::Request get = NewRequest(HttpClient::Method::kGet);
-                               get.offset = done_;
-                               get.on_body = [&, is_first = true](const Answer& so_far,
-                                                                  std::string_view bytes) mutable {
-                                 // Not 206: the server begins at the beginning, wherever we wanted
-                                 // it to.
-                                 if (is_first && so_far.status != 206)
-                                   TRELLIS_RETURN_IF_ERROR(Restart(file));
-                                 is_first = false;
-                                 return Write(file, bytes);
-                               };
-                               return get;
-                             }));
-    return answer.ok() ? Status::Ok() : ErrorOf(answer);
+    constexpr int kRangeNotSatisfiable = 416;
+    TRELLIS_ASSIGN_OR_RETURN(Answer answer, Get(file));
+    if (answer.status == kRangeNotSatisfiable && done_ > 0) {
+      TRELLIS_RETURN_IF_ERROR(Restart(file));
+      TRELLIS_ASSIGN_OR_RETURN(answer, Get(file));
+    }
+    if (!answer.ok()) return ErrorOf(answer);
+    return done_ < kMagic.size() ? NoGguf(file) : Status::Ok();
+  }
+
+  Result<Answer> Get(const File& file) {
+    return SendPatiently(client_, options_.patience, [&] {
+      HttpClient::Request get = NewRequest(HttpClient::Method::kGet);
+      get.offset = CanResume() ? done_ : 0;
+      get.if_range = remote_.etag;
+      get.on_body = [&, is_first = true](const Answer& so_far, std::string_view bytes) mutable {
+        if (std::exchange(is_first, false)) TRELLIS_RETURN_IF_ERROR(Begin(file, so_far));
+        return Write(file, bytes);
+      };
+      return get;
+    });
+  }
+
+  // Looks where the bytes that come now belong. ERRORS: kUnavailable: nowhere; what was there is
+  // given up, so that the next try begins at the beginning.
+  Status Begin(const File& file, const Answer& answer) {
+    constexpr int kPartialContent = 206;
+    // The server begins at the beginning, wherever we wanted it to.
+    if (answer.status != kPartialContent) return Restart(file);
+    const std::string& text = answer.header("content-range");
+    const auto range = ParseContentRange(text);
+    const bool has_size = range && range->size && remote_.size > 0;
+    if (range && range->first == done_ && (!has_size || *range->size == remote_.size))
+      return Status::Ok();
+    const size_t wanted = done_;
+    TRELLIS_RETURN_IF_ERROR(Restart(file));
+    return Status(StatusCode::kUnavailable,
+                  fmt::format("{} was asked for byte {} on and sends '{}': beginning anew",
+                              WithoutSecrets(options_.url), wanted, text));
+  }
+
+  Status NoGguf(const File& file) {
+    TRELLIS_RETURN_IF_ERROR(Restart(file));
+    return Status(StatusCode::kInvalidArgument,
+                  fmt::format("{} is no GGUF file", WithoutSecrets(options_.url)));
   }
 
   Status Write(const File& file, std::string_view bytes) {
-    if (done_ == 0 && !bytes.starts_with("GGUF")) {
-      return Status(StatusCode::kInvalidArgument,
-                    fmt::format("{} is no GGUF file", WithoutSecrets(options_.url)));
+    // They may come one by one.
+    if (done_ < kMagic.size()) {
+      const size_t n = std::min(kMagic.size() - done_, bytes.size());
+      if (bytes.substr(0, n) != kMagic.substr(done_, n)) return NoGguf(file);
     }
     for (size_t written = 0; written < bytes.size();) {
       const ssize_t n = pwrite(file.fd(), bytes.data() + written, bytes.size() - written,

@@ -216,6 +216,11 @@ Status HttpClient::SendOnce(const Request& request, const std::string& token, An
   }
   if (request.offset > 0) {
     curl_easy_setopt(curl, CURLOPT_RANGE, fmt::format("{}-", request.offset).c_str());
+    if (!request.if_range.empty()) {
+      headers.reset(
+          curl_slist_append(headers.release(), ("If-Range: " + request.if_range).c_str()));
+      curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers.get());
+    }
   }
   if (!token.empty()) {
     curl_easy_setopt(curl, CURLOPT_HTTPAUTH, CURLAUTH_BEARER);

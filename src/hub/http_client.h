@@ -39,6 +39,7 @@ class HttpClient {
     std::string token = {};
     std::string json = {};                    // body of a POST
     size_t offset = 0;                        // of a GET: only what begins there (Range)
+    std::string if_range = {};                // a strong ETag: all, if it is not this one any more
     std::chrono::seconds longest_silence{0};  // 0: it may be silent for ever
     std::function<bool()> is_cancelled = {};  // asked about once a second, and for each piece
     // A redirect with these headers is the answer, and is not followed.

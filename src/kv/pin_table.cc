@@ -120,6 +120,12 @@ size_t PinTable::RemoveAll(const std::string& owner) {
   return num_removed;
 }
 
+std::vector<PinTable::View> PinTable::List() const {
+  std::vector<View> list;
+  for (const Pin& pin : pins_) list.push_back({pin.id, pin.owner, pin.keys.size(), pin.expires});
+  return list;
+}
+
 void PinTable::Expire(TimePoint now) {
   while (!pins_.empty() && pins_.front().expires <= now) Erase(pins_.begin());
 }

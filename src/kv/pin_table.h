@@ -66,6 +66,15 @@ class PinTable {
   // Ends the one that would have ended first; false: there is none.
   bool ReleaseOne();
 
+  struct View {
+    PinId id;
+    std::string owner;
+    size_t num_pages = 0;  // what it holds, all of them whole
+    TimePoint expires;
+  };
+  // All of them, the one that ends first is first.
+  std::vector<View> List() const;
+
   size_t size() const { return pins_.size(); }
   size_t num_pages() const { return holders_.size(); }
   size_t max_pages() const { return max_pages_; }

@@ -7,14 +7,16 @@
 //   KEY scope=NAME       shares what is cached with the other keys of NAME
 //   KEY admin            may also reset the cache of everyone
 //
-// THREADS: immutable once read.
+// THREADS: ApiKeys is immutable once read.
 #pragma once
 
-#include <optional>
+#include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/status.h"
 
 namespace trellis {
@@ -43,6 +45,28 @@ class ApiKeys {
 
  private:
   std::vector<ApiKey> keys_;
+};
+
+// The keys that count now. They may be exchanged while requests are served: who has looked one up
+// keeps it. A key that is in both files keeps its name, and so its cache, its pins and its share.
+// THREADS: any.
+class CurrentKeys {
+ public:
+  explicit CurrentKeys(ApiKeys keys) { Set(std::move(keys)); }
+
+  std::shared_ptr<const ApiKeys> Get() const {
+    MutexLock lock(mutex_);
+    return keys_;
+  }
+  void Set(ApiKeys keys) {
+    auto exchanged = std::make_shared<const ApiKeys>(std::move(keys));
+    MutexLock lock(mutex_);
+    keys_.swap(exchanged);  // the old ones go without the lock
+  }
+
+ private:
+  mutable Mutex mutex_;
+  std::shared_ptr<const ApiKeys> keys_ TRELLIS_GUARDED_BY(mutex_);
 };
 
 // What a request carries: "Authorization: Bearer KEY" (OpenAI's), or "x-api-key: KEY"

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdio>
+#include <fstream>
+
 #include "server/test_support.h"
 
 namespace trellis {
@@ -189,6 +192,71 @@ TEST_F(KeyedServerTest, TheTreeShowsOnesOwnScopeAndAnAdminAllWithoutText) {
   EXPECT_EQ(all.dump().find("ffff"), std::string::npos);
   EXPECT_EQ(Send("GET", "/v1/cache/tree?cache_salt=x", "two").json().dump().find("ffff"),
             std::string::npos);
+}
+
+// --- Exchanged while it runs ---
+
+class ReloadedKeysTest : public testing::Test {
+ protected:
+  ReloadedKeysTest()
+      : path_(testing::TempDir() + "keys"), server_([this](TestOptions& options) {
+          WriteKeys("one\ngone\nleft scope=t\n");
+          options.server.keys = std::move(*ApiKeys::Read(path_));
+          options.server.key_file = path_;
+        }) {
+    server_.Load();
+  }
+  void WriteKeys(const std::string& text) { std::ofstream(path_) << text; }
+  Answer Complete(const std::string& key, const std::string& prompt) {
+    Client client(server_);
+    client.SendRequest("POST", kCompletions, Json{{"prompt", prompt}, {"max_tokens", 4}}.dump(),
+                       "Authorization: Bearer " + key + "\r\n");
+    return client.Read();
+  }
+  int Cached(const std::string& key, const std::string& prompt) {
+    return Complete(key, prompt).json()["usage"]["prompt_tokens_details"]["cached_tokens"];
+  }
+
+  const std::string path_;
+  TestServer server_;
+};
+
+TEST_F(ReloadedKeysTest, NewOnesCountOldOnesDoNotAndOthersKeepTheirCache) {
+  const std::string prompt(100, 'a');
+  EXPECT_EQ(Cached("one", prompt), 0);
+  EXPECT_EQ(Cached("left", prompt), 0);
+  EXPECT_EQ(Complete("new", prompt).status, 401u);
+  WriteKeys("new\none\nright scope=t\n");
+  EXPECT_TRUE(server_.server().ReloadKeys().ok());
+  EXPECT_EQ(Complete("gone", prompt).status, 401u);
+  EXPECT_EQ(Cached("new", prompt), 0);
+  EXPECT_GT(Cached("one", prompt), 90);
+  EXPECT_GT(Cached("right", prompt), 90);
+}
+
+TEST_F(ReloadedKeysTest, AWrongFileChangesNothing) {
+  for (const char* text : {"", "# none\n", "one\nsecret admim\n", "one\none\n"}) {
+    WriteKeys(text);
+    EXPECT_EQ(server_.server().ReloadKeys().code(), StatusCode::kInvalidArgument) << text;
+    EXPECT_EQ(Complete("gone", "a").status, 200u) << text;
+  }
+  std::remove(path_.c_str());
+  EXPECT_EQ(server_.server().ReloadKeys().code(), StatusCode::kIo);
+  EXPECT_EQ(Complete("gone", "a").status, 200u);
+}
+
+TEST_F(ReloadedKeysTest, WhatWasLetInIsAnsweredAndItsConnectionIsLookedAtAnew) {
+  server_.gate().Close();
+  Client client(server_);
+  const std::string gone = "Authorization: Bearer gone\r\n";
+  client.SendRequest("POST", kCompletions, R"({"prompt":"abc","max_tokens":4})", gone);
+  server_.Await([](const EngineStats& stats) { return stats.waiting + stats.running == 1; });
+  WriteKeys("one\n");
+  EXPECT_TRUE(server_.server().ReloadKeys().ok());
+  server_.gate().Open();
+  EXPECT_EQ(client.Read().status, 200u);
+  client.SendRequest("GET", "/v1/models", "", gone);
+  EXPECT_EQ(client.Read().status, 401u);
 }
 
 // Prompts of one key cannot hold up those of another, however many.

@@ -124,10 +124,7 @@ void ChoiceSink::OnStage(Stage stage, const GenerateTimings& so_far) {
 }
 
 void ChoiceSink::OnPromptProgress(const PromptProgress& progress) {
-  Event event;
-  event.choice = choice_;
-  event.progress = progress;
-  channel_->Post(std::move(event));
+  channel_->Post({choice_, progress});
 }
 
 void ChoiceSink::OnToken(const SampledToken& token) {
@@ -137,17 +134,11 @@ void ChoiceSink::OnToken(const SampledToken& token) {
   last_ = now;
   num_tokens_++;
   record_.CountToken();
-  Event event;
-  event.choice = choice_;
-  event.token = token;
-  channel_->Post(std::move(event));
+  channel_->Post({choice_, token});
 }
 
 void ChoiceSink::OnEmbedding(std::vector<float> embedding) {
-  Event event;
-  event.choice = choice_;
-  event.embedding = std::move(embedding);
-  channel_->Post(std::move(event));
+  channel_->Post({choice_, std::move(embedding)});
 }
 
 void ChoiceSink::OnFinish(FinishReason reason, const Status& status,
@@ -164,12 +155,7 @@ void ChoiceSink::OnFinish(FinishReason reason, const Status& status,
         Seconds(timings.queued + timings.prompt + timings.predicted).count());
   }
   record_.Finish(reason, timings);
-  Event event;
-  event.choice = choice_;
-  event.reason = reason;
-  event.status = status;
-  event.timings = timings;
-  channel_->Post(std::move(event));
+  channel_->Post({choice_, std::make_unique<Ending>(Ending{reason, status, timings})});
 }
 
 }  // namespace trellis

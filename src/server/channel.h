@@ -6,7 +6,7 @@
 #include <cstddef>
 #include <deque>
 #include <memory>
-#include <optional>
+#include <variant>
 #include <vector>
 
 #include "engine/engine.h"
@@ -16,15 +16,17 @@
 
 namespace trellis {
 
+// What is known when a choice has ended.
+struct Ending {
+  FinishReason reason = FinishReason::kStop;
+  Status status = {};
+  GenerateTimings timings = {};
+};
+
+// As many tokens of an answer wait here as its client is slow to take: 48 bytes each.
 struct Event {
   size_t choice = 0;
-  // One of these, or the choice has ended.
-  std::optional<PromptProgress> progress;
-  std::optional<SampledToken> token;
-  std::optional<std::vector<float>> embedding;
-  FinishReason reason = FinishReason::kStop;
-  Status status;
-  GenerateTimings timings;
+  std::variant<SampledToken, PromptProgress, std::vector<float>, std::unique_ptr<Ending>> what;
 };
 
 // Events, in order. What waits in it is bounded by what was asked for: max_tokens per choice.

@@ -2,11 +2,11 @@
 // come back through a Channel to the connection's coroutine, which decodes, looks for stop strings
 // and writes.
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <charconv>
 #include <chrono>
+#include <cmath>
 #include <deque>
 #include <limits>
 #include <numeric>
@@ -117,7 +117,7 @@ class Generation {
     }
     const bool open = job_.fields.stream ? co_await WriteStream() : co_await Collect();
     co_await Settle();
-    Log();
+    LogAnswer();
     co_return open;
   }
 
@@ -156,7 +156,8 @@ class Generation {
       if (!job_.fields.ignore_eos || is_held) request.end_tokens = service_.end_tokens;
       if (job_.grammar != nullptr)
         request.constraint = std::make_shared<GrammarState>(job_.grammar);
-      request.max_tokens = job_.fields.max_tokens;
+      // The engine knows no prompt without an answer.
+      request.max_tokens = job_.fields.only_prompt ? 1 : job_.fields.max_tokens;
       if (job_.purpose == Job::Purpose::kEmbed) request.pooling = service_.model->spec().pooling;
       request.sampling =
           ToParams(job_.fields.sampling, static_cast<uint64_t>(job_.head.seed) + i % n);
@@ -241,51 +242,56 @@ class Generation {
     Choice& choice = choices_[event.choice];
     piece->index = event.choice;
     piece->has_logprobs = job_.fields.sampling.num_logprobs >= 0;
-    if (event.progress) {
+    if (const auto* progress = std::get_if<PromptProgress>(&event.what)) {
       if (!choice.is_admitted && event.choice % NumSamples() == 0) {
-        admitted_.prompt_tokens += event.progress->total;
-        admitted_.cached_tokens += event.progress->cached;
+        admitted_.prompt_tokens += progress->total;
+        admitted_.cached_tokens += progress->cached;
       }
       choice.is_admitted = true;
-    } else if (event.token) {
-      if (choice.finish_reason != nullptr)
-        return Status::Ok();  // computed while the stop string was found
+    } else if (const auto* token = std::get_if<SampledToken>(&event.what)) {
+      // Computed while the stop string was found; or nobody wants it.
+      if (choice.finish_reason != nullptr || job_.fields.only_prompt) return Status::Ok();
       completion_tokens_++;
       choice.num_tokens++;
-      choice.logprob += static_cast<double>(event.token->logprob);
-      if (piece->has_logprobs) piece->logprobs.push_back(Logprobs(*event.token, choice.offset));
-      choice.offset += service_.tokenizer->Piece(event.token->token, SpecialTokens::kAsText).size();
-      choice.reader.Add(choice.decoder.Push(event.token->token));
+      choice.logprob += static_cast<double>(token->logprob);
+      if (piece->has_logprobs) piece->logprobs.push_back(Logprobs(*token, choice.offset));
+      choice.offset += service_.tokenizer->Piece(token->token, SpecialTokens::kAsText).size();
+      choice.reader.Add(choice.decoder.Push(token->token));
       // Reading takes all text again: where more tokens wait, once for all of them.
       if (job_.fields.stream && channel_->empty()) Take(choice.reader.Read(), piece);
       if (choice.decoder.stopped()) {
         choice.finish_reason = "stop";
         service_.engine->Finish(*choice.request);
       }
-    } else if (event.embedding) {
-      choice.embedding = *event.embedding;
+    } else if (const auto* embedding = std::get_if<std::vector<float>>(&event.what)) {
+      choice.embedding = *embedding;
     } else {
+      const Ending& ending = *std::get<std::unique_ptr<Ending>>(event.what);
       choice.done = true;
       left_--;
-      CountTimings(event.choice, event.timings);
-      choice.timings = TimingsOf(event.timings);
-      choice.usage = {.prompt_tokens = event.timings.prompt_tokens,
-                      .cached_tokens = event.timings.cached_tokens,
+      CountTimings(event.choice, ending.timings);
+      choice.timings = TimingsOf(ending.timings);
+      choice.usage = {.prompt_tokens = ending.timings.prompt_tokens,
+                      .cached_tokens = ending.timings.cached_tokens,
                       .completion_tokens = choice.num_tokens};
-      if (event.reason == FinishReason::kError) return event.status;
-      if (event.reason == FinishReason::kCancelled && choice.finish_reason == nullptr) {
+      if (ending.reason == FinishReason::kError) {
+        choice.finish_reason = "error";
+        return ending.status;
+      }
+      if (ending.reason == FinishReason::kCancelled && choice.finish_reason == nullptr) {
         return Status(StatusCode::kUnavailable, "the server is stopping");
       }
       if (choice.finish_reason == nullptr) {
         choice.reader.Add(choice.decoder.Finish());
-        choice.finish_reason = event.reason == FinishReason::kLength ? "length" : "stop";
+        const bool is_cut = ending.reason == FinishReason::kLength || job_.fields.only_prompt;
+        choice.finish_reason = is_cut ? "length" : "stop";
       }
       Take(choice.reader.Finish(), piece);
       usage_.reasoning_tokens +=
           service_.tokenizer
               ->Encode(choice.reader.thoughts(), AddSpecial::kNo, SpecialTokens::kAsText)
               .size();
-      if (choice.reader.num_calls() > 0 && event.reason != FinishReason::kLength)
+      if (choice.reader.num_calls() > 0 && ending.reason != FinishReason::kLength)
         choice.finish_reason = "tool_calls";
       piece->finish_reason = choice.finish_reason;
       piece->stop_hit = StopHit(choice);
@@ -308,10 +314,10 @@ class Generation {
     piece->calls = std::move(delta.calls);
   }
 
-  static Timings TimingsOf(const GenerateTimings& t) {
+  Timings TimingsOf(const GenerateTimings& t) const {
     return {.cached_tokens = t.cached_tokens,
             .computed_tokens = t.computed_tokens,
-            .predicted_tokens = t.generated_tokens,
+            .predicted_tokens = job_.fields.only_prompt ? 0 : t.generated_tokens,
             .queued_ms = t.queued.count(),
             .prompt_ms = t.prompt.count(),
             .predicted_ms = t.predicted.count()};
@@ -511,6 +517,7 @@ class Generation {
 
   std::string ErrorEvent(const Status& status) const {
     ApiError error = ErrorFromStatus(status);
+    LogError(http_request_, error, state_);
     error.request_id = RequestIdOf(http_request_);
     return job_.writer->Error(error);
   }
@@ -522,11 +529,12 @@ class Generation {
     TRELLIS_RETURN_IF_ERROR(Apply(event, &piece));
     std::string out;
     if (!std::exchange(has_begun_, true)) out += Beginning();
-    if (event.progress && job_.fields.return_progress) {
+    const auto* progress = std::get_if<PromptProgress>(&event.what);
+    if (progress != nullptr && job_.fields.return_progress) {
       const std::chrono::duration<double, std::milli> passed = Clock::now() - begun_;
-      out += job_.writer->Progress(event.choice, {.total = event.progress->total,
-                                                  .cached = event.progress->cached,
-                                                  .done = event.progress->done,
+      out += job_.writer->Progress(event.choice, {.total = progress->total,
+                                                  .cached = progress->cached,
+                                                  .done = progress->done,
                                                   .ms = passed.count()});
     }
     if (job_.kept_chat) choices_[event.choice].Add(piece);
@@ -568,28 +576,32 @@ class Generation {
     co_return co_await WriteText(stream_, text, state_);
   }
 
-  // A line each, whatever is in them.
   void LogPrompts() const {
     for (const JobPrompt& prompt : job_.prompts)
-      spdlog::info("{} prompt={}", log_name_, QuotedJson(AsText(prompt.tokens)));
+      state_.log.Info("prompt", {{"id", log_name_}, {"text", AsText(prompt.tokens)}});
   }
 
-  void Log() const {
+  void LogAnswer() const {
     std::string finish;
     for (const Choice& choice : choices_) {
       finish += finish.empty() ? "" : ",";
       finish += choice.finish_reason != nullptr ? choice.finish_reason : "cancelled";
     }
-    std::string missed;
-    for (const auto& [cause, tokens] : Missed())
-      missed += fmt::format("{}{}:{}", missed.empty() ? "" : ",", cause, tokens);
-    spdlog::info(
-        "{} request={} finish={} prompt={} cached={} computed={} missed={} generated={} "
-        "queued_ms={:.0f} "
-        "prompt_ms={:.0f} predicted_ms={:.0f}",
-        log_name_, RequestIdOf(http_request_), finish, usage_.prompt_tokens, usage_.cached_tokens,
-        timings_.computed_tokens, missed, usage_.completion_tokens, timings_.queued_ms,
-        timings_.prompt_ms, timings_.predicted_ms);
+    OrderedJson missed = OrderedJson::object();
+    for (const auto& [cause, tokens] : Missed()) missed[cause] = tokens;
+    state_.log.Info("answer", {{"id", log_name_},
+                               {"request_id", RequestIdOf(http_request_)},
+                               {"path", PathOf(http_request_)},
+                               {"stream", job_.fields.stream},
+                               {"finish_reason", finish},
+                               {"prompt_tokens", usage_.prompt_tokens},
+                               {"cached_tokens", usage_.cached_tokens},
+                               {"computed_tokens", timings_.computed_tokens},
+                               {"missed", std::move(missed)},
+                               {"generated_tokens", usage_.completion_tokens},
+                               {"queued_ms", std::round(timings_.queued_ms)},
+                               {"prompt_ms", std::round(timings_.prompt_ms)},
+                               {"predicted_ms", std::round(timings_.predicted_ms)}});
   }
 
   Job job_;
@@ -626,7 +638,7 @@ net::awaitable<bool> AnswerGeneration(const HttpRequest& request, const Caller& 
   try {
     co_await WorkOnBody(request, stream, state, make_job);
   } catch (const std::exception& error) {
-    job = InternalError(request, error);
+    job = InternalError(request, error, state);
   }
   if (!job) co_return false;
   if (!job->ok()) co_return co_await WriteReply(stream, request, ErrorReply(job->error()), state);

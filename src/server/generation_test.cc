@@ -441,5 +441,65 @@ TEST(GenerationTest, StoppingCutsOffWhatTakesTooLong) {
   EXPECT_EQ(events.back(), "[DONE]");
 }
 
+// --- Nothing is asked for, or nothing can be ---
+
+TEST(EmptyAnswerTest, NoTokensComputeThePromptInEveryDialect) {
+  TestServer server;
+  server.Load();
+  Client client(server);
+  const Json message = {{{"role", "user"}, {"content", "warm this up"}}};
+  const Json text =
+      client.Post("/v1/completions", {{"prompt", std::string(60, 't')}, {"max_tokens", 0}}).json();
+  EXPECT_EQ(text["choices"][0]["text"], "");
+  EXPECT_EQ(text["choices"][0]["finish_reason"], "length");
+  EXPECT_EQ(text["usage"]["completion_tokens"], 0);
+  EXPECT_EQ(text["usage"]["prompt_tokens"], 62);
+  EXPECT_EQ(text["timings"]["predicted_n"], 0);
+  const Json echo = client
+                        .Post("/v1/completions", {{"prompt", std::string(60, 't')},
+                                                  {"max_tokens", 0},
+                                                  {"echo", true},
+                                                  {"stream", false}})
+                        .json();
+  EXPECT_EQ(echo["choices"][0]["text"], std::string(60, 't'));
+  EXPECT_EQ(echo["usage"]["prompt_tokens_details"]["cached_tokens"], 61);
+
+  const Json chat =
+      client.Post("/v1/chat/completions", {{"messages", message}, {"max_tokens", 0}}).json();
+  EXPECT_EQ(chat["choices"][0]["finish_reason"], "length");
+  EXPECT_EQ(chat["usage"]["completion_tokens"], 0);
+  const Json anthropic =
+      client.Post("/v1/messages", {{"model", "fake"}, {"messages", message}, {"max_tokens", 0}})
+          .json();
+  EXPECT_EQ(anthropic["stop_reason"], "max_tokens");
+  EXPECT_EQ(anthropic["usage"]["output_tokens"], 0);
+  EXPECT_GT(anthropic["usage"]["cache_read_input_tokens"], 0);
+  const Json llama = client.Post("/completion", {{"prompt", "abc"}, {"n_predict", 0}}).json();
+  EXPECT_EQ(llama["content"], "");
+  EXPECT_EQ(llama["tokens_predicted"], 0);
+  client.SendRequest("POST", "/v1/completions", R"({"prompt":"abc","max_tokens":0,"stream":true})");
+  const auto events = EventsOf(client.Read().body);
+  ASSERT_EQ(events.size(), 2u);
+  EXPECT_EQ(Json::parse(events[0])["choices"][0]["finish_reason"], "length");
+}
+
+TEST(BrokenModelTest, ItsRequestIsA500AndOthersAreAnswered) {
+  TestServer server;
+  server.Load();
+  server.model().breaks_at =
+      server.tokenizer().Encode("z", AddSpecial::kNo, SpecialTokens::kAsText).back();
+  Client client(server);
+  for (int i = 0; i < 3; i++) {
+    const Answer broken = client.Post("/v1/completions", {{"prompt", "xyz"}, {"max_tokens", 5}});
+    EXPECT_EQ(broken.status, 500u);
+    EXPECT_EQ(broken.json()["error"]["type"], "server_error");
+    EXPECT_NE(broken.body.find("NaN"), std::string::npos);
+    const Json whole = {{"prompt", "abc"}, {"max_tokens", 5}, {"temperature", 0}};
+    EXPECT_EQ(client.Post("/v1/completions", whole).status, 200u);
+  }
+  client.SendRequest("POST", "/v1/completions", R"({"prompt":"xyz","stream":true})");
+  EXPECT_NE(client.Read().body.find(R"("internal_error")"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace trellis

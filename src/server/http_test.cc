@@ -228,17 +228,6 @@ TEST(HttpTest, ARefusedBodysClientReadsWhy) {
   }
 }
 
-TEST(HttpTest, ConnectionsThatGoQuietAreClosed) {
-  TestServer server([&](TestOptions& o) { o.server.idle_timeout = std::chrono::seconds(1); });
-  server.Load();
-  Client silent(server), half(server), done(server);
-  half.Send("POST /tokenize HTTP/1.1\r\nContent-Le");
-  EXPECT_EQ(done.Get("/health").status, 200u);
-  EXPECT_EQ(silent.ReadSome(1), "");
-  EXPECT_EQ(half.ReadSome(1), "");
-  EXPECT_EQ(done.ReadSome(1), "");
-}
-
 TEST(HttpTest, MetricsAreValid) {
   TestServer server;
   server.Load();

@@ -93,6 +93,34 @@ TEST_F(RetentionApiTest, APinOutlivesAFloodUntilItIsUnpinned) {
   EXPECT_EQ(Send("/v1/cache/unpin", {{"all", true}}).json()["unpinned"], 1);
 }
 
+TEST_F(RetentionApiTest, PinsAreListedToTheirKeyAndToAnAdmin) {
+  const auto pin = [&](char letter, size_t size, int ttl, const char* key) {
+    const Json request = {{"prompt", std::string(size, letter)}, {"ttl", ttl}};
+    return Send("/v1/cache/pin", request, key).json()["pins"][0];
+  };
+  const auto list = [&](const char* key) {
+    return Send("/v1/cache/pins", nullptr, key).json()["pins"];
+  };
+  EXPECT_EQ(list("a"), Json::array());
+  const Json later = pin('p', 100, 3000, "a"), sooner = pin('q', 40, 600, "a");
+  const Json others = pin('r', 70, 60, "b");
+  const Json own = list("a");
+  ASSERT_EQ(own.size(), 2u) << own;
+  EXPECT_EQ(own[0]["id"], sooner["pin"]);
+  EXPECT_EQ(own[0]["tokens"], 32);
+  EXPECT_EQ(own[0]["pages"], 1);
+  EXPECT_EQ(own[0]["own"], true);
+  EXPECT_EQ(own[1]["id"], later["pin"]);
+  EXPECT_EQ(own[1]["tokens"], 96);
+  EXPECT_NEAR(own[1]["expires_at"].get<double>(), later["expires_at"].get<double>(), 2);
+  const Json all = list("boss");
+  ASSERT_EQ(all.size(), 3u);
+  EXPECT_EQ(all[0]["id"], others["pin"]);
+  EXPECT_EQ(all[0]["own"], false);
+  Send("/v1/cache/unpin", {{"pin", own[0]["id"]}});
+  EXPECT_EQ(list("a").size(), 1u);
+}
+
 TEST_F(RetentionApiTest, APinSaysWhatItHoldsAndUntilWhen) {
   const auto pin = [&](Json prompt, Json ttl) {
     return Send("/v1/cache/pin", {{"prompt", prompt}, {"ttl", ttl}}).json();

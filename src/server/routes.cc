@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 
 #include "api/json_text.h"
 #include "api/requests.h"
@@ -204,6 +205,26 @@ Reply Unpin(const Call& call) {
   return Json({{"unpinned", num_ended}});
 }
 
+// Those of the key; of all where it may see everybody's cache. An owner is a secret.
+Reply Pins(const Call& call) {
+  const auto steady_now = std::chrono::steady_clock::now();
+  const auto now = std::chrono::system_clock::now();
+  OrderedJson list = OrderedJson::array();
+  for (const PinTable::View& pin : call.service->engine->Pins()) {
+    const bool is_own = pin.owner == call.caller.tenant();
+    if (!is_own && !call.caller.is_admin()) continue;
+    const auto expires = now + (pin.expires - steady_now);
+    list.push_back(
+        {{"id", fmt::format("pin-{}", pin.id.value())},
+         {"own", is_own},
+         {"tokens", pin.num_pages * kPageTokens},
+         {"pages", pin.num_pages},
+         {"expires_at",
+          std::chrono::duration_cast<std::chrono::seconds>(expires.time_since_epoch()).count()}});
+  }
+  return Json({{"pins", std::move(list)}});
+}
+
 // llama-server's. It has slots; here as many requests run as there is memory for.
 Reply Props(const Call& call) {
   const Service& service = *call.service;
@@ -257,7 +278,7 @@ struct Route {
   Needs needs = Needs::kModel;
   Works works = Works::kQuickly;
 };
-constexpr std::array<Route, 35> kRoutes = {{
+constexpr std::array<Route, 36> kRoutes = {{
     {"/", http::verb::get, Page, Needs::kNothing},
     {kPageAssets, http::verb::get, Page, Needs::kNothing},
     {kDescription, http::verb::get, Description, Needs::kNothing},
@@ -273,6 +294,7 @@ constexpr std::array<Route, 35> kRoutes = {{
     {"/v1/cache/warm", http::verb::post, Generate},
     {"/v1/cache/pin", http::verb::post, Generate},
     {"/v1/cache/unpin", http::verb::post, Unpin, Needs::kModel, Works::kForTheEngine},
+    {"/v1/cache/pins", http::verb::get, Pins, Needs::kModel, Works::kForTheEngine},
     {"/tokenize", http::verb::post, Tokenize, Needs::kModel, Works::kOnTheBody},
     {"/detokenize", http::verb::post, Detokenize, Needs::kModel, Works::kOnTheBody},
     {"/v1/chat/completions", http::verb::post, Generate},

@@ -1,7 +1,6 @@
 #include "server/server.h"
 
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 #include <sys/resource.h>
 
 #include <csignal>
@@ -16,23 +15,24 @@ namespace trellis {
 namespace {
 
 // Every connection costs a descriptor, and the usual soft limit is 1,024.
-void RaiseDescriptorLimit() {
+void RaiseDescriptorLimit(const Log& log) {
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
   limit.rlim_cur = limit.rlim_max;
-  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) spdlog::warn("cannot raise the limit of open files");
+  if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+    log.Warning("open_files", {{"message", "cannot raise the limit of open files"}});
 }
 
 }  // namespace
 
 struct Server::Impl {
   explicit Impl(const Options& options)
-      : io(static_cast<int>(options.num_threads)),
+      : state(options),
+        io(static_cast<int>(options.num_threads)),
         strand(net::make_strand(io)),
         acceptor(strand),
-        signals(strand) {
-    state.options = options;
-  }
+        signals(strand),
+        hangup(strand) {}
 
   // Sessions use the service: it goes last.
   std::unique_ptr<Service> service;
@@ -40,12 +40,17 @@ struct Server::Impl {
   net::io_context io;
   net::strand<net::io_context::executor_type> strand;  // of the acceptor and the signals
   net::ip::tcp::acceptor acceptor;
-  net::signal_set signals;
+  net::signal_set signals, hangup;
   std::atomic<bool> stopping{false};
   std::promise<void> stop_wanted;
 
   net::awaitable<void> Accept() {
     for (;;) {
+      while (state.open_connections >= state.options.max_connections && !stopping) {
+        net::steady_timer pause(strand, std::chrono::milliseconds(50));
+        boost::system::error_code ignored;
+        co_await pause.async_wait(net::redirect_error(net::use_awaitable, ignored));
+      }
       auto connection = net::make_strand(io.get_executor());
       Stream stream(connection);
       boost::system::error_code error;
@@ -58,7 +63,21 @@ struct Server::Impl {
         continue;
       }
       stream.socket().set_option(net::ip::tcp::no_delay(true), error);
-      net::co_spawn(connection, RunSession(std::move(stream), state), net::detached);
+      auto open_connection = std::make_unique<Counted>(state.open_connections);
+      net::co_spawn(connection, RunSession(std::move(stream), std::move(open_connection), state),
+                    net::detached);
+    }
+  }
+
+  // What a handler throws, when there is no memory for it, is the end of that handler alone.
+  void Serve() {
+    for (bool is_over = false; !is_over;) {
+      try {
+        io.run();
+        is_over = true;
+      } catch (const std::exception& error) {
+        state.log.Error("exception", {{"message", error.what()}});
+      }
     }
   }
 
@@ -71,11 +90,34 @@ struct Server::Impl {
         std::raise(signal);
         return;
       }
-      spdlog::info("stopping: running answers have {} s to finish; another signal stops at once",
-                   state.options.drain_timeout.count() / 1000);
+      const auto seconds = state.options.drain_timeout.count() / 1000;
+      state.log.Info("stopping", {{"message", fmt::format("running answers have {} s to finish; "
+                                                          "another signal stops at once",
+                                                          seconds)}});
       Stop();
       WaitForSignal();
     });
+  }
+
+  void WaitForHangup() {
+    hangup.async_wait([this](const boost::system::error_code& error, int) {
+      if (error) return;
+      // A file may be on a disk that is slow.
+      net::post(state.blocking, [this] { (void)ReloadKeys(); });
+      WaitForHangup();
+    });
+  }
+
+  Status ReloadKeys() {
+    Result<ApiKeys> keys = ApiKeys::Read(state.options.key_file);
+    if (!keys.ok()) {
+      const std::string& why = keys.status().message();
+      state.log.Error("keys_kept", {{"message", "the keys stay as they were: " + why}});
+      return keys.status();
+    }
+    state.log.Info("keys_reloaded", {{"keys", keys->size()}});
+    state.keys.Set(std::move(*keys));
+    return Status::Ok();
   }
 
   // From any thread, also before Run().
@@ -105,8 +147,8 @@ Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Server::~Server() = default;
 
 Result<std::unique_ptr<Server>> Server::Create(const Options& options) {
-  RaiseDescriptorLimit();
   auto impl = std::make_unique<Impl>(options);
+  RaiseDescriptorLimit(impl->state.log);
   boost::system::error_code error;
   const auto address =
       net::ip::make_address(options.host == "localhost" ? "127.0.0.1" : options.host, error);
@@ -142,11 +184,15 @@ void Server::Run() {
   impl.signals.add(SIGINT);
   impl.signals.add(SIGTERM);
   impl.WaitForSignal();
+  if (!impl.state.options.key_file.empty()) {
+    impl.hangup.add(SIGHUP);
+    impl.WaitForHangup();
+  }
   const auto work = net::make_work_guard(impl.io);
   net::co_spawn(impl.strand, impl.Accept(), net::detached);
   std::vector<std::thread> threads;
   for (size_t t = 0; t < impl.state.options.num_threads; t++) {
-    threads.emplace_back([&impl] { impl.io.run(); });
+    threads.emplace_back([&impl] { impl.Serve(); });
   }
   impl.stop_wanted.get_future().wait();
   impl.Drain();
@@ -161,6 +207,9 @@ void Server::Run() {
 
 void Server::Stop() {
   impl_->Stop();
+}
+Status Server::ReloadKeys() {
+  return impl_->ReloadKeys();
 }
 
 }  // namespace trellis

@@ -1,12 +1,12 @@
 #include "server/session.h"
 
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 
 #include <array>
 #include <optional>
 
 #include "server/channel.h"
+#include "server/read_timer.h"
 
 namespace trellis {
 namespace {
@@ -30,6 +30,13 @@ HttpRequest UnreadRequest(const Parser& parser) {
 // The answer to what could not be read; nothing where nobody waits for one.
 std::optional<ApiError> ErrorOfReading(const boost::system::error_code& error,
                                        const Server::Options& options) {
+  if (error == beast::error::timeout) {
+    return TransportError(408, "request_timeout",
+                          fmt::format("the request did not arrive in time: its headers have {} s, "
+                                      "its body {} s and a second more for each {} bytes",
+                                      options.header_timeout.count(), options.body_timeout.count(),
+                                      options.min_body_rate));
+  }
   if (error == http::error::body_limit) {
     return TransportError(413, "request_too_large",
                           fmt::format("the body is larger than {} bytes", options.max_body_bytes));
@@ -45,6 +52,8 @@ std::optional<ApiError> ErrorOfReading(const boost::system::error_code& error,
   return TransportError(400, "bad_request", "not HTTP: " + error.message());
 }
 
+constexpr size_t kLoggedBytes = 200;  // of a path and the like
+
 // To close with unread data makes the kernel reset the connection, and the client may lose the
 // answer: so what it still sends is thrown away for a while.
 net::awaitable<void> DiscardRest(Stream& stream) {
@@ -58,25 +67,14 @@ net::awaitable<void> DiscardRest(Stream& stream) {
   }
 }
 
-// Counted while it lives: the drain waits for it.
-class ActiveRequest {
- public:
-  explicit ActiveRequest(ServerState& state) : state_(state) { state_.active_requests++; }
-  ~ActiveRequest() { state_.active_requests--; }
-  ActiveRequest(const ActiveRequest&) = delete;
-  ActiveRequest& operator=(const ActiveRequest&) = delete;
-
- private:
-  ServerState& state_;
-};
-
 // Sets the caller's key, or says what is wrong with it.
-std::optional<ApiError> ErrorOfKey(const HttpRequest& request, const ApiKeys& keys,
+std::optional<ApiError> ErrorOfKey(const HttpRequest& request, const ServerState& state,
                                    Caller* caller) {
-  if (keys.empty()) return std::nullopt;
+  const std::shared_ptr<const ApiKeys> keys = state.keys.Get();
+  if (keys->empty()) return std::nullopt;
   const std::string_view secret =
       SecretOf(HeaderOf(request, "authorization"), HeaderOf(request, "x-api-key"));
-  caller->key = keys.Find(secret);
+  caller->key = {keys, keys->Find(secret)};  // keeps all of them
   // A browser's preflight carries no key.
   const bool is_open = IsPublic(request) || request.method() == http::verb::options;
   if (caller->key != nullptr || is_open) return std::nullopt;
@@ -86,27 +84,57 @@ std::optional<ApiError> ErrorOfKey(const HttpRequest& request, const ApiKeys& ke
                                     : "this key is none of this server's"));
 }
 
+// beast::error::timeout: they have not come in time, though something of them has.
+net::awaitable<boost::system::error_code> ReadHeaders(Stream& stream, beast::flat_buffer& buffer,
+                                                      Parser& parser,
+                                                      const Server::Options& options) {
+  boost::system::error_code error;
+  ReadTimer timer(stream);
+  bool has_begun = buffer.size() > 0;
+  const auto now = std::chrono::steady_clock::now();
+  timer.Set(now + (has_begun ? options.header_timeout : options.idle_timeout));
+  while (!error && !parser.is_header_done()) {
+    co_await http::async_read_some(stream, buffer, parser,
+                                   net::redirect_error(net::use_awaitable, error));
+    if (!has_begun && !error) timer.Set(std::chrono::steady_clock::now() + options.header_timeout);
+    has_begun = has_begun || !error;
+  }
+  if (timer.is_over() && has_begun) error = beast::error::timeout;
+  co_return error;
+}
+
+net::awaitable<boost::system::error_code> ReadBody(Stream& stream, beast::flat_buffer& buffer,
+                                                   Parser& parser, const Server::Options& options) {
+  boost::system::error_code error;
+  ReadTimer timer(stream);
+  const auto begun = std::chrono::steady_clock::now();
+  parser.eager(true);
+  while (!error && !parser.is_done()) {
+    const std::chrono::seconds earned(parser.get().body().size() / options.min_body_rate);
+    timer.Set(begun + options.body_timeout + earned);
+    co_await http::async_read_some(stream, buffer, parser,
+                                   net::redirect_error(net::use_awaitable, error));
+  }
+  if (timer.is_over()) error = beast::error::timeout;
+  co_return error;
+}
+
 // A page or a key that is wrong is known before the body, and then that is not read: `refused`.
 net::awaitable<boost::system::error_code> ReadRequest(Stream& stream, beast::flat_buffer& buffer,
                                                       Parser& parser, const ServerState& state,
                                                       Caller& caller,
                                                       std::optional<ApiError>& refused) {
-  boost::system::error_code error;
-  stream.expires_after(state.options.idle_timeout);
-  co_await http::async_read_header(stream, buffer, parser,
-                                   net::redirect_error(net::use_awaitable, error));
+  boost::system::error_code error = co_await ReadHeaders(stream, buffer, parser, state.options);
   if (error) co_return error;
   refused = ErrorOfOrigin(HeaderOf(parser.get(), "origin"), HeaderOf(parser.get(), "host"),
                           state.options.origins);
-  if (!refused) refused = ErrorOfKey(parser.get(), state.options.keys, &caller);
+  if (!refused) refused = ErrorOfKey(parser.get(), state, &caller);
   if (refused) co_return error;
   if (!parser.is_done() && beast::iequals(parser.get()[http::field::expect], "100-continue") &&
       !co_await WriteText(stream, "HTTP/1.1 100 Continue\r\n\r\n", state)) {
     co_return make_error_code(http::error::end_of_stream);
   }
-  stream.expires_after(state.options.idle_timeout);
-  co_await http::async_read(stream, buffer, parser, net::redirect_error(net::use_awaitable, error));
-  co_return error;
+  co_return co_await ReadBody(stream, buffer, parser, state.options);
 }
 
 // What is wrong with the request whatever it asks for.
@@ -122,6 +150,13 @@ std::optional<ApiError> ErrorOfHeaders(const HttpRequest& request) {
                     std::string_view(encoding.data(), encoding.size())));
   }
   return std::nullopt;
+}
+
+void LogException(const HttpRequest& request, const std::exception& error,
+                  const ServerState& state) {
+  state.log.Error("exception", {{"request_id", RequestIdOf(request)},
+                                {"path", Excerpt(PathOf(request), kLoggedBytes)},
+                                {"message", error.what()}});
 }
 
 net::awaitable<bool> Answer(const HttpRequest& request, const Caller& caller, Stream& stream,
@@ -143,7 +178,7 @@ net::awaitable<bool> Answer(const HttpRequest& request, const Caller& caller, St
   try {
     reply = co_await AnswerPlain(request, caller, stream, state);
   } catch (const std::exception& error) {
-    reply = ErrorReply(InternalError(request, error));
+    reply = ErrorReply(InternalError(request, error, state));
   }
   co_return co_await WriteReply(stream, request, std::move(reply), state);
 }
@@ -159,8 +194,9 @@ Reply ErrorReply(const ApiError& error) {
   return {.status = static_cast<unsigned>(error.http_status), .error = error};
 }
 
-ApiError InternalError(const HttpRequest& request, const std::exception& error) {
-  spdlog::error("{} request={}: {}", PathOf(request), RequestIdOf(request), error.what());
+ApiError InternalError(const HttpRequest& request, const std::exception& error,
+                       const ServerState& state) {
+  LogException(request, error, state);
   return ErrorFromStatus(
       Status(StatusCode::kInternal, "the server could not do this; its log says more"));
 }
@@ -174,6 +210,17 @@ std::string_view PathOf(const HttpRequest& request) {
     target = path == std::string_view::npos ? "/" : target.substr(path);
   }
   return target.substr(0, target.find('?'));
+}
+
+void LogError(const HttpRequest& request, const ApiError& error, const ServerState& state) {
+  OrderedJson fields = {{"request_id", RequestIdOf(request)},
+                        {"path", Excerpt(PathOf(request), kLoggedBytes)},
+                        {"status", error.http_status},
+                        {"code", error.code},
+                        {"param", Excerpt(error.param, kLoggedBytes)}};
+  if (error.http_status != 500) return state.log.Info("refused", fields);
+  fields["message"] = error.message;
+  state.log.Error("failed", fields);
 }
 
 ErrorForm FormOf(const HttpRequest& request) {
@@ -232,7 +279,10 @@ net::awaitable<bool> WriteReply(Stream& stream, const HttpRequest& request, Repl
     response.set(http::field::access_control_allow_headers, wanted.empty() ? "*" : wanted);
   }
   response.keep_alive(request.keep_alive() && !state.draining);
-  if (reply.error) reply.error->request_id = RequestIdOf(request);
+  if (reply.error) {
+    reply.error->request_id = RequestIdOf(request);
+    LogError(request, *reply.error, state);
+  }
   response.body() = reply.error ? ErrorBody(*reply.error, FormOf(request)) : std::move(reply.body);
   if (reply.status != 204 && reply.status != 304) response.prepare_payload();
   if (request.method() == http::verb::head) response.body().clear();
@@ -246,8 +296,10 @@ net::awaitable<bool> WriteReply(Stream& stream, const HttpRequest& request, Repl
   co_return !error && response.keep_alive();
 }
 
-net::awaitable<void> RunSession(Stream stream, ServerState& state) {
-  Caller caller{.key = nullptr, .connection = state.connections++};
+net::awaitable<void> RunSession(Stream stream,
+                                [[maybe_unused]] std::unique_ptr<Counted> open_connection,
+                                ServerState& state) {
+  Caller caller{.connection = state.connections++};
   beast::flat_buffer buffer;
   for (bool open = true; open;) {
     Parser parser;
@@ -272,11 +324,11 @@ net::awaitable<void> RunSession(Stream stream, ServerState& state) {
       continue;
     }
     const HttpRequest request = parser.release();
-    const ActiveRequest active(state);
+    const Counted active(state.active_requests);  // the drain waits for it
     try {
       open = co_await Answer(request, caller, stream, state);
     } catch (const std::exception& error) {  // in the middle of an answer: there is no other way
-      spdlog::error("{} request={}: {}", PathOf(request), RequestIdOf(request), error.what());
+      LogException(request, error, state);
       open = false;
     }
   }

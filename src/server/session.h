@@ -6,6 +6,7 @@
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -29,13 +30,18 @@ using HttpRequest = http::request<http::string_body>;
 
 // What all connections share.
 struct ServerState {
-  Server::Options options;
+  explicit ServerState(const Server::Options& o) : options(o), log(o.log_format), keys(o.keys) {}
+
+  const Server::Options options;
+  const Log log;
+  CurrentKeys keys;
   std::atomic<Service*> service{nullptr};
   LoadProgress progress;
   std::atomic<bool> draining{false};
   std::atomic<bool> stopped{false};  // the drain is over: nobody waits for anything any more
   std::atomic<size_t> active_requests{0};
   std::atomic<uint64_t> http_requests{0}, connections{0};
+  std::atomic<size_t> open_connections{0};
   net::thread_pool blocking{1};  // for what may wait for the engine
   net::thread_pool text{2};      // for parsing, templates and tokenizing of large bodies
 };
@@ -53,8 +59,8 @@ net::awaitable<void> WorkOnBody(const HttpRequest& request, Stream& stream, Serv
 
 // Who asks.
 struct Caller {
-  const ApiKey* key = nullptr;  // null: there are no keys
-  uint64_t connection = 0;      // its number
+  std::shared_ptr<const ApiKey> key = {};  // null: there are no keys
+  uint64_t connection = 0;                 // its number
 
   // Where what it computes is cached.
   std::string ScopeOf(const std::string& salt) const;
@@ -76,9 +82,28 @@ struct Reply {
 };
 Reply ErrorReply(const ApiError& error);
 // After an exception, which is out of memory or a bug: this request's alone.
-ApiError InternalError(const HttpRequest& request, const std::exception& error);
+ApiError InternalError(const HttpRequest& request, const std::exception& error,
+                       const ServerState& state);
 
-net::awaitable<void> RunSession(Stream stream, ServerState& state);
+// A line about an answer that is an error. What the client is told may have its own text in it, so
+// only of a failure of ours is the message there.
+void LogError(const HttpRequest& request, const ApiError& error, const ServerState& state);
+
+// Counts one while it lives.
+class Counted {
+ public:
+  explicit Counted(std::atomic<size_t>& count) : count_(count) { count_++; }
+  ~Counted() { count_--; }
+  Counted(const Counted&) = delete;
+  Counted& operator=(const Counted&) = delete;
+
+ private:
+  std::atomic<size_t>& count_;
+};
+
+// `open_connection` is let go of when it ends.
+net::awaitable<void> RunSession(Stream stream, std::unique_ptr<Counted> open_connection,
+                                ServerState& state);
 
 // Empty where there is none.
 inline std::string_view HeaderOf(const HttpRequest& request, std::string_view name) {

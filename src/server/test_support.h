@@ -124,7 +124,7 @@ class TestServer {
   Server& server() { return *server_; }
   Engine& engine() { return *service_->engine; }
   const Tokenizer& tokenizer() { return *service_->tokenizer; }
-  const FakeModel& model() { return *model_; }
+  FakeModel& model() { return *model_; }
   Gate& gate() { return gate_; }
   uint16_t port() const { return server_->port(); }
 

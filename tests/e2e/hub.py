@@ -6,6 +6,7 @@ import http.server
 import json
 import pathlib
 import random
+import ssl
 import threading
 import urllib.parse
 
@@ -33,6 +34,8 @@ class Hub:
         self.stalled = threading.Event()
         self.wrong_byte = False
         self.ranges = True  # whether the store knows of them
+        self.wrong_ranges = 0  # so many answers to a Range begin elsewhere
+        self.after_head = {}  # path below the store: what it has once it was described
         self.requests = []  # of both: (who, method, path, headers)
         self.servers = [self.listen("hub"), self.listen("store")]
         self.url, self.store_url = (f"http://127.0.0.1:{server.server_address[1]}" for server in self.servers)
@@ -151,16 +154,48 @@ class Hub:
                 if hub.wrong_byte:
                     body = body[:-1] + bytes([body[-1] ^ 1])
                 begin, status = 0, 200
-                if hub.ranges and (wanted := self.headers.get("Range")):
+                is_same = self.headers.get("If-Range") in (None, headers["ETag"])
+                if hub.ranges and is_same and (wanted := self.headers.get("Range")):
                     begin, status = int(wanted.removeprefix("bytes=").removesuffix("-")), 206
+                    if hub.wrong_ranges > 0:
+                        hub.wrong_ranges -= 1
+                        begin -= 1000
                     headers["Content-Range"] = f"bytes {begin}-{len(body) - 1}/{len(body)}"
                 headers["Content-Length"] = str(len(body) - begin)
                 self.answer(status, headers, body[begin:])
+                if self.command == "HEAD" and path in hub.after_head:
+                    hub.plain[path] = hub.after_head.pop(path)
 
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         return server
+
+
+@contextlib.contextmanager
+def secure_redirects(key, certificate, target):
+    """The address of an https server that sends everybody to the same path at `target`."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def do_GET(self):
+            self.send_response(302)
+            self.send_header("Location", target + self.path)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_GET
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"https://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
 
 
 def files_below(folder):

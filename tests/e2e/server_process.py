@@ -88,8 +88,8 @@ class Server:
     def read_log(self):
         for line in self.process.stderr:
             self.log.append(line)
-            if found := re.match(r"listening on (\S+)", line):
-                self.url = found[1]
+            if found := re.match(r'listening on (\S+)|.*"event":"listening","url":"([^"]+)"', line):
+                self.url = found[1] or found[2]
 
     def fail(self, what):
         if self.process.poll() is not None:

@@ -76,6 +76,8 @@ def test_sizes():
     for size, told in (("1.5g", "1.50 GiB"), ("64M", "64.0 MiB"), ("67108864", "64.0 MiB"), ("64MiB", "64.0 MiB")):
         done = trellis("run", "-m", model_path(), "-n", "1", "--kv-cache", size, "x")
         assert done.returncode == 0 and f"KV cache {told}" in done.stderr
+    done = trellis("run", "-m", model_path(), "-n", "1", "--kv-cache", "4TiB", "x")
+    assert done.returncode == 0 and "4096.00 GiB is more than" in done.stderr and "MiB would fit" in done.stderr, done.stderr
     for size in ("10", "0", "-5", "nan", "1e30", "GiB"):
         assert trellis("run", "-m", model_path(), "--kv-cache", size, "x").returncode == 2
 

@@ -1,5 +1,7 @@
 """Keys, by the official client: whose cache is whose, whose turn it is, and what stays cached."""
 
+import signal
+
 import openai
 import pytest
 from server_process import MODEL, Server
@@ -84,3 +86,32 @@ def test_a_file_of_keys_that_is_wrong_is_said(tmp_path):
     with pytest.raises(AssertionError, match="line 2") as error, Server("--api-key-file", str(keys)):
         pass
     assert "status 2" in str(error.value) and "secret" not in str(error.value)
+
+
+def test_sighup_reads_the_file_again_while_answers_go_on(tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text("sk-anna\nsk-gone\n")
+    text = words("r", 100)
+    with Server(*FLAGS, "--api-key-file", str(keys)) as server:
+        _, cached = ask(server, "sk-anna", text)
+        assert cached == 0
+        stream = client_of(server, "sk-gone").completions.create(
+            model=MODEL, prompt="Once", max_tokens=150, stream=True, extra_body={"ignore_eos": True}
+        )
+        chunks = [next(iter(stream))]
+        keys.write_text("sk-anna\nsk-new admim\n")
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_until("it says what is wrong", lambda: any("keys_kept" in line for line in server.log))
+        assert "line 2" in "".join(server.log)
+        ask(server, "sk-gone", "x")
+        keys.write_text("sk-new\nsk-anna\n")
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_until("it has read them", lambda: any("keys_reloaded keys=2" in line for line in server.log))
+        with pytest.raises(openai.AuthenticationError):
+            ask(server, "sk-gone", "x")
+        ask(server, "sk-new", "x")
+        assert ask(server, "sk-anna", text)[1] > 200
+        chunks += list(stream)
+        assert chunks[-1].choices[0].finish_reason == "length"
+        assert server.stop() == 0
+        assert "sk-" not in "".join(server.log)

@@ -6,6 +6,7 @@ import pathlib
 import promql_parser
 from prometheus_client.parser import text_string_to_metric_families
 from conftest import complete, some_tokens
+from server_process import Server
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -148,3 +149,22 @@ def test_the_tree_shows_what_is_cached_and_text_to_its_owner(fresh):
         first = fresh.get("/v1/cache/tree?limit=1")["nodes"][0]
         assert first["leases"] == 1 and first["age"] == 0
     fresh.settle()
+
+
+def test_a_log_in_json_is_nothing_else():
+    with Server("--kv-cache", "64MiB", "--ctx-size", "8192", "--log-format", "json") as server:
+        answer = complete(server, some_tokens("json", 40))
+        assert server.post("/v1/completions", {"prompt": "x", "top_p": 7})[0] == 400
+        assert server.stop() == 0
+        server.reader.join()
+        lines = [json.loads(line) for line in server.log]
+    events = {line["event"]: line for line in lines}
+    assert {"warning", "listening", "answer", "refused", "stopping"} <= events.keys(), events
+    assert "the KV cache holds" in events["warning"]["message"]
+    assert events["answer"]["id"] == answer["id"] and events["answer"]["prompt_tokens"] == 40
+    assert events["refused"]["status"] == 400 and events["refused"]["param"] == "top_p"
+    types = {}
+    for line in lines:
+        assert line["time"].endswith("Z") and line["level"] in ("info", "warning", "error")
+        for name, value in line.items():
+            assert types.setdefault(name, type(value)) is type(value), name

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 from server_process import DEADLINE, MODEL, Server, model_path, program
-from hub import Hub, files_below, gguf
+from hub import Hub, files_below, gguf, secure_redirects
 
 BIN = os.environ["TRELLIS_BIN"]
 REPO = "maker/Some-Model-GGUF"
@@ -114,21 +114,26 @@ def test_a_store_that_knows_no_ranges_begins_again(hub, home):
     assert content(home) == FILES[FILE] and models(home) == [f"{REPO}/{FILE}"]
 
 
-def stop_a_pull(hub, home, after=100_000):
+def wait_for_bytes(home, process, count):
+    """Until so many are in the partial file."""
+    while sum(path.stat().st_size for path in pathlib.Path(home["TRELLIS_MODELS_DIR"]).rglob("*.partial")) < count:
+        assert process.poll() is None
+
+
+def stop_a_pull(hub, home, after=100_000, what=REPO):
     """Ctrl-C when so many bytes have come; the partial file's path."""
     hub.stall_after = after
-    with program("pull", REPO, env=home) as process:
+    with program("pull", what, env=home) as process:
         assert hub.stalled.wait(DEADLINE)
-        folder = pathlib.Path(home["TRELLIS_MODELS_DIR"]) / REPO
-        while sum(path.stat().st_size for path in folder.glob("*.partial")) < after:
-            assert process.poll() is None
+        wait_for_bytes(home, process, after)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate()
     assert process.returncode == 130 and "what came is kept" in err, err
     hub.stall_after = None
     hub.go_on.set()
     (partial,) = models(home)
-    assert re.fullmatch(rf"{REPO}/{FILE}\.[0-9a-f]{{12}}\.partial", partial)
+    assert re.fullmatch(r".*\.gguf\.[0-9a-f]{12}\.partial", partial)
+    assert what != REPO or partial.startswith(f"{REPO}/{FILE}.")
     return partial
 
 
@@ -139,6 +144,64 @@ def test_ctrl_c_keeps_what_came(hub, home):
     assert pull(home).returncode == 0
     assert hub.asked("store", "GET")[-1][3]["Range"] == "bytes=100000-"
     assert content(home) == FILES[FILE] and models(home) == [f"{REPO}/{FILE}"]
+
+
+def test_bytes_from_elsewhere_are_not_put_there(hub, home):
+    stop_a_pull(hub, home)
+    hub.wrong_ranges = 1
+    done = pull(home)
+    assert done.returncode == 0 and "asked for byte 100000" in done.stderr, done.stderr
+    assert content(home) == FILES[FILE] and models(home) == [f"{REPO}/{FILE}"]
+    assert [headers.get("Range") for _, _, _, headers in hub.asked("store", "GET")] == [None, "bytes=100000-", None]
+
+
+def test_a_url_goes_on_with_the_same_file_only(hub, home):
+    url, path = hub.store_url + "/x.gguf", "/x.gguf"
+    hub.plain[path] = gguf(1)
+    stop_a_pull(hub, home, what=url)
+    assert pull(home, url).returncode == 0 and content(home, "127.0.0.1/x.gguf") == gguf(1)
+    last = hub.asked("store", "GET")[-1][3]
+    assert last["Range"] == "bytes=100000-" and last["If-Range"].startswith('"')
+    # It changes just after it was described: all of it comes, not the rest.
+    hub.plain["/y.gguf"] = gguf(2)
+    hub.go_on.clear()
+    hub.stalled.clear()
+    hub.plain.pop(path)
+    (pathlib.Path(home["TRELLIS_MODELS_DIR"]) / "127.0.0.1/x.gguf").unlink()
+    stop_a_pull(hub, home, what=hub.store_url + "/y.gguf")
+    hub.after_head["/y.gguf"] = gguf(3)
+    assert pull(home, hub.store_url + "/y.gguf").returncode == 0
+    assert content(home, "127.0.0.1/y.gguf") == gguf(3)
+
+
+def test_a_file_may_come_by_the_byte(hub, home):
+    hub.stall_after = 2
+    with program("pull", REPO, env=home) as process:
+        assert hub.stalled.wait(DEADLINE)
+        wait_for_bytes(home, process, 2)
+        hub.go_on.set()
+        _, err = process.communicate()
+    assert process.returncode == 0 and content(home) == FILES[FILE], err
+    hub.stall_after = None
+    hub.plain["/short.gguf"] = b"GG"
+    done = pull(home, hub.store_url + "/short.gguf")
+    assert done.returncode == 2 and "no GGUF file" in done.stderr and models(home) == [f"{REPO}/{FILE}"]
+
+
+def test_nobody_is_led_from_https_to_http(hub, home, tmp_path):
+    """A stand-in with a certificate of its own."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-days", "2"]
+    subprocess.run([*made, *subject], check=True, capture_output=True)
+    hub.plain["/x.gguf"] = gguf(1)
+    with secure_redirects(key, certificate, hub.store_url) as url:
+        trusting = {**home, "SSL_CERT_FILE": str(certificate)}
+        done = pull(trusting, url + "/x.gguf")
+        assert done.returncode == 1 and f"redirects from https to {hub.store_url}/x.gguf" in done.stderr, done.stderr
+        assert hub.asked("store") == [] and models(home) == []
+        done = pull(home, url + "/x.gguf")
+        assert done.returncode == 1 and "ertificate" in done.stderr, done.stderr
 
 
 def test_what_came_of_another_version_is_not_gone_on_with(hub, home):

@@ -183,8 +183,8 @@ def test_the_log_says_how_each_answer_ended(fresh):
     with fresh.send("/v1/completions", body) as connection:
         stream = read_until(connection, rb'data: \{.*?"id":"([^"]*)"')[1].decode()
     for line in (
-        f"{whole['id']} finish=length prompt=50 cached=0 computed=50 missed=cold:50 generated=3 ",
-        f"{stream} finish=cancelled prompt=70 cached=50 computed=20 missed=diverged:20 generated=[1-9]",
+        f"{whole['id']} .*finish_reason=length prompt_tokens=50 cached_tokens=0 computed_tokens=50 missed=cold:50 generated_tokens=3 ",
+        f"{stream} .*finish_reason=cancelled prompt_tokens=70 cached_tokens=50 computed_tokens=20 missed=diverged:20 generated_tokens=[1-9]",
     ):
         fresh.wait_until(f"the log has: {line}", lambda: logged(line))
 
