@@ -196,6 +196,8 @@ CLI::App* ChosenCommand(CLI::App& app, const std::vector<std::string>& args) {
 void ApplyEnvironment(CLI::App& command) {
   for (CLI::Option* option : Flags(command)) {
     for (const std::string& name : option->get_lnames()) {
+      // That variable says where pulled models lie, which other commands look into too.
+      if (name == "models-dir") continue;
       const std::string variable = EnvironmentNameOf(name);
       const std::string value = Environment(variable);
       if (value.empty()) continue;

@@ -14,6 +14,8 @@
 
 #include "api/errors.h"
 #include "server/api_keys.h"
+#include "server/model_pool.h"
+#include "server/response_store.h"
 #include "server/server.h"
 
 namespace trellis {
@@ -29,7 +31,8 @@ using HttpRequest = http::request<http::string_body>;
 // What all connections share.
 struct ServerState {
   Server::Options options;
-  std::atomic<Service*> service{nullptr};
+  std::atomic<ModelPool*> models{nullptr};
+  ResponseStore responses;
   LoadProgress progress;
   std::atomic<bool> draining{false};
   std::atomic<bool> stopped{false};  // the drain is over: nobody waits for anything any more
@@ -97,7 +100,7 @@ bool IsPublic(const HttpRequest& request);
 bool IsGeneration(const HttpRequest& request);
 // False: the connection is to be closed.
 net::awaitable<bool> AnswerGeneration(const HttpRequest& request, const Caller& caller,
-                                      Service& service, Stream& stream, ServerState& state);
+                                      Stream& stream, ServerState& state);
 
 // --- Writing. False: the connection is to be closed. ---
 
