@@ -64,7 +64,10 @@ class Peer:
         self.pipeline = openvino_genai.ContinuousBatchingPipeline(model, scheduler, "CPU", properties)
 
     def encode(self, text):
-        return self.pipeline.get_tokenizer().encode(text).input_ids.data[0].tolist()
+        """In stretches of lines: its tokenizer cuts a text to the model's context without a word."""
+        tokenizer, lines = self.pipeline.get_tokenizer(), text.splitlines(keepends=True)
+        stretches = ("".join(lines[i : i + 100]) for i in range(0, len(lines), 100))
+        return [token for part in stretches for token in tokenizer.encode(part).input_ids.data[0].tolist()]
 
     def add(self, prompt, num_out):
         config = openvino_genai.GenerationConfig(max_new_tokens=num_out, ignore_eos=True, do_sample=False)

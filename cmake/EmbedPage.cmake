@@ -1,4 +1,5 @@
-# cmake -D DIST=web/dist -D OUT=page_files.cc -P EmbedPage.cmake: writes the files of DIST as C++, for server/page.h.
+# cmake -D DIST=web/dist -D DESCRIPTION=openapi.json -D OUT=page_files.cc -P EmbedPage.cmake: writes the files of DIST, and
+# DESCRIPTION, as C++, for server/page.h.
 cmake_minimum_required(VERSION 3.25)
 
 # literal VARIABLE FILE: its bytes, as the elements of an array.
@@ -13,23 +14,30 @@ set(type_html "text/html; charset=utf-8")
 set(type_js "text/javascript; charset=utf-8")
 set(type_css "text/css; charset=utf-8")
 set(type_svg "image/svg+xml")
+set(type_json "application/json")
 
-file(GLOB_RECURSE files RELATIVE ${DIST} ${DIST}/*)
+file(GLOB_RECURSE files ${DIST}/*)
 list(SORT files)
+list(APPEND files ${DESCRIPTION})
 set(arrays "")
 set(entries "")
 set(index 0)
 foreach(file ${files})
   string(REGEX REPLACE ".*\\." "" extension ${file})
   if(NOT DEFINED type_${extension})
-    message(FATAL_ERROR "${DIST}/${file}: no content type is known for .${extension}; add it to cmake/EmbedPage.cmake")
+    message(FATAL_ERROR "${file}: no content type is known for .${extension}; add it to cmake/EmbedPage.cmake")
   endif()
-  string(REGEX REPLACE "^index\\.html$" "" path ${file})
-  file(SHA256 ${DIST}/${file} hash)
+  cmake_path(RELATIVE_PATH file BASE_DIRECTORY ${DIST} OUTPUT_VARIABLE path)
+  if(file STREQUAL DESCRIPTION)
+    cmake_path(GET file FILENAME path)
+  elseif(path STREQUAL index.html)
+    set(path "")
+  endif()
+  file(SHA256 ${file} hash)
   string(SUBSTRING ${hash} 0 16 hash)
   # -n: without a time, so that equal files are equal bytes.
-  execute_process(COMMAND gzip -9 -n -c ${DIST}/${file} OUTPUT_FILE ${OUT}.gz COMMAND_ERROR_IS_FATAL ANY)
-  literal(plain ${DIST}/${file})
+  execute_process(COMMAND gzip -9 -n -c ${file} OUTPUT_FILE ${OUT}.gz COMMAND_ERROR_IS_FATAL ANY)
+  literal(plain ${file})
   literal(gzipped ${OUT}.gz)
   string(APPEND arrays "constexpr unsigned char kPlain${index}[] = {\n${plain}};\n")
   string(APPEND arrays "constexpr unsigned char kGzipped${index}[] = {\n${gzipped}};\n")

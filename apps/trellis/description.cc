@@ -11,6 +11,9 @@ ArgumentDescription Describe(const CLI::Option& option) {
   for (const std::string& name : option.get_lnames()) described.names.push_back("--" + name);
   if (option.check_lname("hf")) described.names.insert(described.names.begin(), "-hf");
   described.help = option.get_description();
+  if (option.get_configurable() && !option.get_lnames().empty()) {
+    described.setting = option.get_lnames().back();  // temperature, of --temp and --temperature
+  }
   if (option.get_items_expected_max() == 0) return described;
   described.value = option.get_type_name();
   described.default_value = option.get_default_str();

@@ -1,4 +1,4 @@
-// The commands and flags of CLI11 as data, for completions and the manual.
+// The commands and flags of CLI11 as data, for completions, the manual and the reference.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -15,6 +15,7 @@ struct ArgumentDescription {
   std::string value;               // "FILE"; empty: it takes none
   std::string help;
   std::string default_value;
+  std::string setting;  // its key in a config file (settings.h); empty: it has none
   Offers offers = Offers::kNothing;
   std::vector<std::string> choices;
 };

@@ -1,8 +1,11 @@
-// trellis man: the manual page, of the same description as --help.
+// trellis man: the manual page and the reference (docs/configuration.md), of the same description
+// as
+// --help.
 #include <fmt/format.h>
 
 #include "commands.h"
 #include "description.h"
+#include "flags.h"
 #include "settings.h"
 
 namespace trellis {
@@ -125,11 +128,86 @@ void PrintManual(const CLI::App& app) {
   fmt::print("{}", kTail);
 }
 
+// Text for a cell of a table in Markdown.
+std::string Cell(const std::string& text) {
+  std::string cell;
+  for (const char c : text) {
+    if (c == '|' || c == '<') cell += '\\';
+    cell += c;
+  }
+  return cell;
+}
+
+std::string Code(const std::string& text) {
+  std::string code;
+  for (const char c : text) code += c == '|' ? "\\|" : std::string(1, c);
+  return code.empty() ? "" : fmt::format("`{}`", code);
+}
+
+// Help that says its default itself, "Threads (default: all)", in two.
+struct Help {
+  std::string text;
+  std::string default_text;
+};
+
+Help SplitHelp(const std::string& help) {
+  static constexpr std::string_view kMark = " (default: ";
+  const size_t at = help.find(kMark);
+  if (at == help.npos || !help.ends_with(')')) return {help, ""};
+  const size_t begin = at + kMark.size();
+  return {help.substr(0, at), help.substr(begin, help.size() - 1 - begin)};
+}
+
+void PrintReferenceRow(const ArgumentDescription& argument) {
+  std::string head = fmt::format("{}", fmt::join(argument.names, ", "));
+  if (!argument.value.empty()) head += (head.empty() ? "" : " ") + argument.value;
+  const Help help = SplitHelp(argument.help);
+  std::string default_text = Cell(help.default_text);
+  if (!argument.default_value.empty()) default_text = Code(argument.default_value);
+  if (argument.value.empty()) default_text = Code("false");
+  std::string variable;
+  if (!argument.setting.empty()) variable = EnvironmentNameOf(argument.setting);
+  fmt::print("| {} | {} | {} | {} | {} |\n", Code(head), default_text, Code(argument.setting),
+             Code(variable), Cell(help.text));
+}
+
+void PrintReferenceOf(const CommandDescription& command) {
+  std::string usage = "trellis " + command.name;
+  for (const ArgumentDescription& argument : command.arguments) {
+    if (argument.names.empty()) usage += " " + argument.value;
+  }
+  fmt::print("\n## {}\n`{}`: {}.\n", command.name, usage, command.help);
+  if (command.arguments.size() == 1) return;  // --help
+  fmt::print("\n| flag | default | TOML | environment | |\n| --- | --- | --- | --- | --- |\n");
+  for (const ArgumentDescription& argument : command.arguments) {
+    if (argument.names != std::vector<std::string>{"-h", "--help"}) PrintReferenceRow(argument);
+  }
+}
+
+constexpr const char* kReferenceHead = R"(# Configuration reference
+Written by `trellis man --format markdown`; a test holds this file to it.
+
+A flag is taken from the command line, else from the environment, else from the config file, else it has its default.
+The config file is `--config FILE`, else `TRELLIS_CONFIG`, else `~/.config/trellis/config.toml` if it is there;
+[cli.md](cli.md#settings) has an example. A key at its top is for every command that has the flag, one in a table (`[serve]`) for that command.
+Switches, which have no value here, are `true` or `false` in both.
+)";
+
+void PrintReference(const CLI::App& app) {
+  fmt::print("{}", kReferenceHead);
+  for (const CommandDescription& command : DescribeCommands(app)) PrintReferenceOf(command);
+}
+
 }  // namespace
 
 void AddMan(CLI::App& app) {
+  auto format = std::make_shared<std::string>("man");
   CLI::App* man = app.add_subcommand("man", "Print the manual page: trellis man | man -l -");
-  man->callback([&app] { PrintManual(app); });
+  // No setting: the manual is there when a config file is wrong.
+  AddChoice(man, "--format", format.get(), "A manual page, or docs/configuration.md",
+            {"man", "markdown"})
+      ->configurable(false);
+  man->callback([format, &app] { (*format == "man" ? PrintManual : PrintReference)(app); });
 }
 
 }  // namespace trellis

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include <limits>
 #include <utility>
 
@@ -64,15 +66,12 @@ void ReadTexts(FieldReader& outer, const Json& value, const std::string& param, 
   }
 }
 
-// Claude Code begins its system prompt with "x-anthropic-billing-header: ...; cch=a5145;", a stamp
-// that is another in each request and means nothing to a model: with it no prompt would be found
+// Claude Code begins its system prompt with a line "x-anthropic-billing-header: ...;", a stamp that
+// is another in each conversation and means nothing to a model: with it no prompt would be found
 // again.
 void TakeOutStamp(std::string* system) {
-  constexpr std::string_view kHeader = "x-anthropic-billing-header:";
-  if (!system->starts_with(kHeader)) return;
-  const size_t begin = system->find("cch=", kHeader.size());
-  const size_t end = system->find(';', begin);
-  if (end < system->find('\n')) system->erase(begin, end + 1 - begin);
+  if (!system->starts_with("x-anthropic-billing-header:")) return;
+  system->erase(0, std::min(system->find('\n'), system->size() - 1) + 1);
 }
 
 void ReadSystem(FieldReader& body, Chat* chat) {
@@ -159,15 +158,17 @@ void ReadMessages(FieldReader& body, std::string_view text, Chat* chat) {
     FieldReader message(value, param);
     std::string role;
     message.String("role", &role);
-    if (message.ok() && role != "user" && role != "assistant") {
+    if (message.ok() && role != "user" && role != "assistant" && role != "system") {
       message.Fail(InvalidField(message.ParamOf("role"),
-                                fmt::format("{} is \"{}\"; it must be user or assistant",
+                                fmt::format("{} is \"{}\"; it must be user, assistant or system",
                                             message.ParamOf("role"), Excerpt(role))));
     }
     const Json* content = message.Find("content");
     const std::string content_param = message.ParamOf("content");
     if (content == nullptr) {
       message.Fail(InvalidField(content_param, content_param + " is missing"));
+    } else if (role == "system") {  // Claude Code has them between its turns
+      ReadTexts(message, *content, content_param, chat, &chat->Add(role));
     } else if (content->is_string()) {
       chat->Add(role).content = content->get<std::string>();
     } else if (content->is_array()) {
@@ -241,7 +242,6 @@ ApiResult<ChatRequest> Parse(std::string_view text, MaxTokens max_tokens) {
   ReadToolChoice(body, &request);
   ReadThinking(body, &request);
   GenerationFields& generation = request.generation;
-  body.String("model", &generation.model);
   body.Number("temperature", 0, 100, &generation.sampling.temperature);
   body.Number("top_p", 0, 1, &generation.sampling.top_p);
   int64_t top_k = 0, most = 0;

@@ -56,6 +56,16 @@ TEST(MessagesRequestTest, IsWhatAChatCompletionWouldSay) {
   EXPECT_FALSE(request.thinks);
 }
 
+TEST(MessagesRequestTest, AStampOfTheClientIsTakenOut) {
+  const std::string user = R"(,"messages":[{"role":"user","content":"a"}])";
+  const std::string stamp = "x-anthropic-billing-header: cc_version=2.1.332.18b; cch=a5145;";
+  const ChatRequest request = Read(R"("system":[{"type":"text","text":")" + stamp +
+                                   R"("},{"type":"text","text":"S"}])" + user);
+  EXPECT_EQ(request.messages[0].content, "S");
+  EXPECT_EQ(Read(R"("system":")" + stamp + "\"" + user).messages[0].role, "user");
+  EXPECT_EQ(Read(R"("system":"S\n)" + stamp + "\"" + user).messages[0].content, "S\n" + stamp);
+}
+
 TEST(MessagesRequestTest, ToolsAreWrittenAsOpenAis) {
   const std::string tools = R"("messages":[{"role":"user","content":"?"}],"tools":[
     {"name":"f","description":"D","input_schema":{"type":"object","properties":{"z":{},"a":{}}},
@@ -87,12 +97,26 @@ TEST(MessagesRequestTest, MarksCountMessagesAsTheyComeOut) {
   EXPECT_EQ(request.generation.breakpoints[1].num_messages, 3u) << "system, result, text";
 }
 
+TEST(MessagesRequestTest, TheSystemMaySpeakBetweenTurns) {
+  const ChatRequest request = Read(R"("system":"S","messages":[{"role":"user","content":"a"},
+    {"role":"system","content":[{"type":"text","text":"b","cache_control":{"type":"ephemeral"}}]},
+    {"role":"assistant","content":"c"},{"role":"system","content":"d"},
+    {"role":"user","content":"e"}])");
+  std::string told;
+  for (const ChatMessage& message : request.messages) told += message.role[0] + message.content;
+  EXPECT_EQ(told, "sSuasbacsdue");
+  ASSERT_EQ(request.generation.breakpoints.size(), 1u);
+  EXPECT_EQ(request.generation.breakpoints[0].num_messages, 3u);
+}
+
 TEST(MessagesRequestTest, WhatIsWrongIsNamed) {
   const std::string user = R"("messages":[{"role":"user","content":"a"}])";
   EXPECT_EQ(ParseMessagesRequest(R"({"model":"m",)" + user + "}").error().param, "max_tokens");
   EXPECT_TRUE(ParseCountTokensRequest(R"({"model":"m",)" + user + "}").ok());
   EXPECT_EQ(Wrong(R"("messages":[])"), "messages");
-  EXPECT_EQ(Wrong(R"("messages":[{"role":"system","content":"a"}])"), "messages[0].role");
+  EXPECT_EQ(Wrong(R"("messages":[{"role":"tool","content":"a"}])"), "messages[0].role");
+  EXPECT_EQ(Wrong(R"("messages":[{"role":"system","content":[{"type":"tool_use"}]}])"),
+            "messages[0].content[0]");
   EXPECT_EQ(Wrong(R"("messages":[{"role":"user"}])"), "messages[0].content");
   EXPECT_EQ(Wrong(R"("messages":[{"role":"user","content":[{"type":"image","source":{}}]}])"),
             "messages[0].content[0]");

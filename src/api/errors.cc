@@ -113,16 +113,24 @@ ApiError TransportError(int http_status, std::string code, std::string message) 
 }
 
 std::string ErrorBody(const ApiError& error, ErrorForm form) {
-  if (form == ErrorForm::kOllama) return ToText({{"error", error.message}});
-  if (form == ErrorForm::kAnthropic) {
-    return ToText({{"type", "error"},
-                   {"error", {{"type", AnthropicType(error)}, {"message", error.message}}}});
+  OrderedJson body = OrderedJson::object();
+  switch (form) {
+    case ErrorForm::kOllama:
+      body["error"] = error.message;
+      break;
+    case ErrorForm::kAnthropic:
+      body["type"] = "error";
+      body["error"] = {{"type", AnthropicType(error)}, {"message", error.message}};
+      break;
+    case ErrorForm::kOpenAi:
+      body["error"] = {{"message", error.message},
+                       {"type", error.type},
+                       {"param", TextOrNull(error.param)},
+                       {"code", TextOrNull(error.code)}};
+      break;
   }
-  return ToText({{"error",
-                  {{"message", error.message},
-                   {"type", error.type},
-                   {"param", TextOrNull(error.param)},
-                   {"code", TextOrNull(error.code)}}}});
+  if (!error.request_id.empty()) body["request_id"] = error.request_id;
+  return ToText(body);
 }
 
 }  // namespace trellis

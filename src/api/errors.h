@@ -24,6 +24,8 @@ struct ApiError {
   std::string code;     // machine-readable; empty: null
   std::string param;    // the field that is wrong; empty: null
   std::string message;  // what happened and what to do
+  std::string request_id =
+      {};  // of the HTTP request, so that people can ask about it; may be empty
 };
 
 // What a handler gets from api/: a value, or the error to answer with.
@@ -77,6 +79,7 @@ ApiError TransportError(int http_status, std::string code, std::string message);
 //   kOpenAi     {"error": {message, type, param, code}}
 //   kAnthropic  {"type": "error", "error": {type, message}}, with Anthropic's types
 //   kOllama     {"error": message}
+// and beside these "request_id", where Anthropic has it, if there is one.
 enum class ErrorForm { kOpenAi, kAnthropic, kOllama };
 // As JSON text. Always valid UTF-8.
 std::string ErrorBody(const ApiError& error, ErrorForm form = ErrorForm::kOpenAi);

@@ -173,7 +173,7 @@ struct AttentionOf {
   // more would not stay in L1.
   static void VisitPages(float cap, size_t head_dim, typename Walk::Visit* visit,
                          const typename Walk::Visit* next, float* scores) {
-    constexpr size_t kRows = S::kTileRows;
+    constexpr size_t kRows = Tile::kRows;
     const size_t num = visit->num_queries, num_tiles = (num + kRows - 1) / kRows;
     const size_t first_page = visit->first_page, num_pages = visit->num_pages;
     if constexpr (kHasScales) SetScales(visit);

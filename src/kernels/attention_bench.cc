@@ -155,7 +155,8 @@ void WriteRows(benchmark::State& state, const KernelTable* kernels, const Shape&
 
 void Register(const KernelTable* kernels, const Shape& shape, KvType type,
               const std::string& name) {
-  for (const auto& [depth, rows] : {std::pair<size_t, size_t>{0, 512}, {4096, 512}, {4096, 1}}) {
+  for (const auto& [depth, rows] :
+       {std::pair<size_t, size_t>{0, 512}, {4096, 512}, {4096, 32}, {4096, 1}}) {
     if (kernels->isa == Isa::kScalar && rows > 1) continue;
     benchmark::RegisterBenchmark(
         ("Attend/" + name + "/depth:" + std::to_string(depth) + "/rows:" + std::to_string(rows))

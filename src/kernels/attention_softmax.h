@@ -21,7 +21,7 @@ namespace trellis {
 inline constexpr float kNoScore = -1e30f;
 
 // Queries of a tile, on any instruction set.
-inline constexpr size_t kMaxTileRows = 6;
+inline constexpr size_t kMaxTileRows = 12;
 
 struct AttentionQuery {
   const float* q;           // [head_dim], times AttentionScaling::query; rotated as keys are

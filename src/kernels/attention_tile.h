@@ -2,7 +2,7 @@
 // simd_*.h: scores, softmax (attention_softmax.h), weighted sum of values; and how such pages are
 // written.
 //
-// A tile is up to S::kTileRows queries, in registers. What a query computes is the same for every
+// A tile is up to kRows queries, in registers. What a query computes is the same for every
 // tile it may be part of: each score is one chain of multiply-adds over the dimensions, each
 // dimension of the sum one chain over the keys.
 #pragma once
@@ -18,7 +18,8 @@ template <typename S, KvType kType>  // of integers: attention_tile_integers.h
 struct AttentionTile {
   using F = typename S::F;
   static constexpr size_t kLanes = S::kLanes;
-  static_assert(kPageTokens % kLanes == 0 && S::kTileRows <= kMaxTileRows);
+  static constexpr size_t kRows = S::kTileRows;
+  static_assert(kPageTokens % kLanes == 0 && kRows <= kMaxTileRows);
 
   // What head_dim numbers of a query, at its q, become; `to` has room for as many integers, and for
   // those that fill the last vector.

@@ -24,7 +24,10 @@ requires(PageLayout{.type = kType}.has_scales()) struct AttentionTile<S, kType> 
   static constexpr size_t kInterleave = PageLayout{.type = kType}.interleave();
   // Bytes that a step reads for a vector of accumulators.
   static constexpr size_t kStepBytes = kLanes * kInterleave * sizeof(Element);
-  static_assert(kPageTokens % kLanes == 0 && S::kTileRows <= kMaxTileRows);
+  // Pages of bytes take twice the accumulators. Pages of a visit that do not fit L1 come from L2
+  // for each tile, so the more queries the better.
+  static constexpr size_t kRows = kType == KvType::kI16 ? S::kPairTileRows : S::kTileRows;
+  static_assert(kPageTokens % kLanes == 0 && kRows <= kMaxTileRows);
 
   // Queries of a smaller norm are taken for zeros, and weights of a smaller sum.
   static constexpr float kTinyNorm = 1e-15f, kTinyWeight = 1e-30f;

@@ -11,7 +11,7 @@ namespace trellis {
 
 struct SimdAvx2 {
   static constexpr size_t kLanes = 8;
-  static constexpr int kTileRows = 6, kAccumulators = 12;
+  static constexpr int kTileRows = 6, kPairTileRows = 6, kAccumulators = 12;
   using F = __m256;
   using I = __m256i;      // kLanes integers of 32 bits
   using Pairs = __m256i;  // kLanes pairs of 16 bits

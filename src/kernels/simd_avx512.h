@@ -12,8 +12,9 @@ namespace trellis {
 
 struct SimdAvx512 {
   static constexpr size_t kLanes = 16;
-  // Register tiles of attention: queries at most, vectors of accumulators at most.
-  static constexpr int kTileRows = 6, kAccumulators = 24;
+  // Register tiles of attention: queries at most, of them with pages of i16, and vectors of
+  // accumulators at most.
+  static constexpr int kTileRows = 6, kPairTileRows = 12, kAccumulators = 24;
   using F = __m512;
   using I = __m512i;      // kLanes integers of 32 bits
   using Pairs = __m512i;  // kLanes pairs of 16 bits
@@ -112,7 +113,7 @@ struct SimdAvx512 {
   // which may be another than Sum()'s.
   template <size_t kN, typename Op>
   static F OfEach(const F (&v)[kN], const Op& op) {
-    static_assert(kN <= 8);
+    static_assert(kN <= 16);
     const auto at = [&](size_t i) { return v[i < kN ? i : kN - 1]; };
     const auto two = [&](size_t i) {  // of 4 lanes each: v[i], v[i + 1] by turns
       return op(_mm512_unpacklo_ps(at(i), at(i + 1)), _mm512_unpackhi_ps(at(i), at(i + 1)));
@@ -121,11 +122,13 @@ struct SimdAvx512 {
       const F low = two(i), high = two(i + 2);
       return op(_mm512_shuffle_ps(low, high, 0x44), _mm512_shuffle_ps(low, high, 0xee));
     };
-    const F low = four(0), high = kN > 4 ? four(4) : low;
     // Fours of lanes: low 0, 2, high 0, 2 with low 1, 3, high 1, 3; then neighbours.
-    const F pairs =
-        op(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd));
-    return op(_mm512_shuffle_f32x4(pairs, pairs, 0x88), _mm512_shuffle_f32x4(pairs, pairs, 0xdd));
+    const auto eight = [&](size_t i) {
+      const F low = four(i), high = kN > i + 4 ? four(i + 4) : low;
+      return op(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd));
+    };
+    const F first = eight(0), second = kN > 8 ? eight(8) : first;
+    return op(_mm512_shuffle_f32x4(first, second, 0x88), _mm512_shuffle_f32x4(first, second, 0xdd));
   }
 
  private:

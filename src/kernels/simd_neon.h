@@ -11,7 +11,7 @@ namespace trellis {
 
 struct SimdNeon {
   static constexpr size_t kLanes = 4;
-  static constexpr int kTileRows = 4, kAccumulators = 16;
+  static constexpr int kTileRows = 4, kPairTileRows = 4, kAccumulators = 16;
   using F = float32x4_t;
   using I = int32x4_t;
   using Pairs = int16x8_t;

@@ -32,9 +32,14 @@ net::awaitable<bool> AnswerStream::End() {
   co_return co_await WriteText(stream_, "0\r\n\r\n", state_) && keep_alive();
 }
 
+std::string AnswerStream::ErrorEvent(AnswerWriter& writer, ApiError error) const {
+  error.request_id = RequestIdOf(request_);
+  return writer.Error(error);
+}
+
 net::awaitable<bool> AnswerStream::Fail(AnswerWriter& writer, const ApiError& error) {
   if (!has_begun_) co_return co_await WriteReply(stream_, request_, ErrorReply(error), state_);
-  std::string text = writer.Error(error);
+  std::string text = ErrorEvent(writer, error);
   if (!co_await Write(std::move(text))) co_return false;
   co_return co_await End();
 }

@@ -9,7 +9,7 @@
 
 namespace trellis {
 
-// On the connection's strand. All methods: false: the connection is to be closed.
+// On the connection's strand. Where a method returns false the connection is to be closed.
 class AnswerStream {
  public:
   AnswerStream(const HttpRequest& request, Stream& stream, const ServerState& state)
@@ -20,6 +20,8 @@ class AnswerStream {
   bool has_begun() const { return has_begun_; }
   net::awaitable<bool> Write(std::string text);
   net::awaitable<bool> End();
+  // What is to be written where something has gone wrong.
+  std::string ErrorEvent(AnswerWriter& writer, ApiError error) const;
   // Instead of an answer, or of what is left of it: a reply of its own if nothing is written yet.
   net::awaitable<bool> Fail(AnswerWriter& writer, const ApiError& error);
 

@@ -461,7 +461,7 @@ class Generation {
       }
       const Result<std::string> next = is_late ? TooLate() : TakeNext();
       failed = !next.ok();
-      out += failed ? writer.Error(ErrorFromStatus(next.status())) : *next;
+      out += failed ? out_.ErrorEvent(writer, ErrorFromStatus(next.status())) : *next;
       // What is ready goes out in one write; a slow client makes the pieces larger, not the queue
       // of writes.
       if (!channel_->empty() || left_ == 0 || failed) continue;
@@ -522,11 +522,12 @@ class Generation {
     for (const auto& [cause, tokens] : Missed())
       missed += fmt::format("{}{}:{}", missed.empty() ? "" : ",", cause, tokens);
     spdlog::info(
-        "{} finish={} prompt={} cached={} computed={} missed={} generated={} queued_ms={:.0f} "
+        "{} request={} finish={} prompt={} cached={} computed={} missed={} generated={} "
+        "queued_ms={:.0f} "
         "prompt_ms={:.0f} predicted_ms={:.0f}",
-        log_name_, finish, usage_.prompt_tokens, usage_.cached_tokens, timings_.computed_tokens,
-        missed, usage_.completion_tokens, timings_.queued_ms, timings_.prompt_ms,
-        timings_.predicted_ms);
+        log_name_, RequestIdOf(http_request_), finish, usage_.prompt_tokens, usage_.cached_tokens,
+        timings_.computed_tokens, missed, usage_.completion_tokens, timings_.queued_ms,
+        timings_.prompt_ms, timings_.predicted_ms);
   }
 
   Job job_;

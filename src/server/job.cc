@@ -9,15 +9,10 @@
 #include "api/ollama_requests.h"
 #include "api/openai_responses.h"
 #include "base/common_prefix.h"
+#include "server/request_id.h"
 
 namespace trellis {
 namespace {
-
-// Nobody can guess one from others.
-std::string RandomId(const char* prefix) {
-  std::random_device random;
-  return fmt::format("{}{:08x}{:08x}", prefix, random(), random());
-}
 
 ApiResult<Job> StartJob(const Service& service, GenerationFields fields, AnswerForm form) {
   for (const auto& [token, bias] : fields.sampling.logit_bias) {

@@ -148,6 +148,11 @@ Reply Page(const Call& call) {
   return NothingAt(call.request);
 }
 
+// Public too: it is the same in every server of this version.
+Reply Description(const Call& call) {
+  return PageReply(call.request);
+}
+
 Reply ResetCache(const Call& call) {
   if (!call.caller.is_admin()) {
     return ErrorReply(
@@ -290,9 +295,10 @@ struct Route {
   Needs needs = Needs::kModels;
   Works works = Works::kQuickly;
 };
-constexpr std::array<Route, 34> kRoutes = {{
+constexpr std::array<Route, 35> kRoutes = {{
     {"/", http::verb::get, Page, Needs::kNothing},
     {kPageAssets, http::verb::get, Page, Needs::kNothing},
+    {kDescription, http::verb::get, Description, Needs::kNothing},
     {"/health", http::verb::get, Health, Needs::kNothing},
     {"/version", http::verb::get, Version, Needs::kNothing},
     {"/v1/models", http::verb::get, Models, Needs::kModels, Works::kOnFiles},
@@ -341,6 +347,12 @@ bool Allows(const Route& route, http::verb verb) {
 }
 
 }  // namespace
+
+std::vector<std::pair<http::verb, std::string_view>> Routes() {
+  std::vector<std::pair<http::verb, std::string_view>> all;
+  for (const Route& route : kRoutes) all.emplace_back(route.verb, route.path);
+  return all;
+}
 
 bool IsGeneration(const HttpRequest& request) {
   const Route* route = FindRoute(request);

@@ -11,14 +11,19 @@
 namespace trellis {
 namespace {
 
-// A request that could not be read has no version and no wish to keep the connection.
-const HttpRequest& UnreadRequest() {
-  static const HttpRequest request = [] {
-    HttpRequest none;
-    none.version(11);
-    none.keep_alive(false);
-    return none;
-  }();
+using Parser = http::request_parser<http::string_body>;
+
+void GiveId(HttpRequest& request) {
+  request.set(kRequestIdHeader, RequestIdFrom(RequestIdOf(request)));
+}
+
+// What is known of one that could not be read: as many of its headers as came.
+HttpRequest UnreadRequest(const Parser& parser) {
+  HttpRequest request;
+  request.base() = parser.get().base();
+  request.version(11);
+  request.keep_alive(false);
+  GiveId(request);
   return request;
 }
 
@@ -81,8 +86,6 @@ std::optional<ApiError> ErrorOfKey(const HttpRequest& request, const ApiKeys& ke
                                     : "this key is none of this server's"));
 }
 
-using Parser = http::request_parser<http::string_body>;
-
 // A page or a key that is wrong is known before the body, and then that is not read: `refused`.
 net::awaitable<boost::system::error_code> ReadRequest(Stream& stream, beast::flat_buffer& buffer,
                                                       Parser& parser, const ServerState& state,
@@ -144,12 +147,6 @@ net::awaitable<bool> Answer(const HttpRequest& request, const Caller& caller, St
   co_return co_await WriteReply(stream, request, std::move(reply), state);
 }
 
-// Of the API whose path it is.
-ErrorForm FormOf(std::string_view path) {
-  if (path.starts_with("/api/")) return ErrorForm::kOllama;
-  return path.starts_with("/v1/messages") ? ErrorForm::kAnthropic : ErrorForm::kOpenAi;
-}
-
 }  // namespace
 
 std::string Caller::ScopeOf(const std::string& salt) const {
@@ -162,7 +159,7 @@ Reply ErrorReply(const ApiError& error) {
 }
 
 ApiError InternalError(const HttpRequest& request, const std::exception& error) {
-  spdlog::error("{}: {}", PathOf(request), error.what());
+  spdlog::error("{} request={}: {}", PathOf(request), RequestIdOf(request), error.what());
   return ErrorFromStatus(
       Status(StatusCode::kInternal, "the server could not do this; its log says more"));
 }
@@ -176,6 +173,12 @@ std::string_view PathOf(const HttpRequest& request) {
     target = path == std::string_view::npos ? "/" : target.substr(path);
   }
   return target.substr(0, target.find('?'));
+}
+
+ErrorForm FormOf(const HttpRequest& request) {
+  const std::string_view path = PathOf(request);
+  if (path.starts_with("/api/")) return ErrorForm::kOllama;
+  return path.starts_with("/v1/messages") ? ErrorForm::kAnthropic : ErrorForm::kOpenAi;
 }
 
 net::awaitable<void> RunOn(net::thread_pool& pool, const Work& work) {
@@ -228,8 +231,8 @@ net::awaitable<bool> WriteReply(Stream& stream, const HttpRequest& request, Repl
     response.set(http::field::access_control_allow_headers, wanted.empty() ? "*" : wanted);
   }
   response.keep_alive(request.keep_alive() && !state.draining);
-  response.body() =
-      reply.error ? ErrorBody(*reply.error, FormOf(PathOf(request))) : std::move(reply.body);
+  if (reply.error) reply.error->request_id = RequestIdOf(request);
+  response.body() = reply.error ? ErrorBody(*reply.error, FormOf(request)) : std::move(reply.body);
   if (reply.status != 204 && reply.status != 304) response.prepare_payload();
   if (request.method() == http::verb::head) response.body().clear();
   http::response_serializer<http::string_body> serializer{response};
@@ -252,12 +255,14 @@ net::awaitable<void> RunSession(Stream stream, ServerState& state) {
     std::optional<ApiError> refused;
     if (const auto error = co_await ReadRequest(stream, buffer, parser, state, caller, refused)) {
       if (const auto answer = ErrorOfReading(error, state.options)) {
-        co_await WriteReply(stream, UnreadRequest(), ErrorReply(*answer), state);
+        const HttpRequest unread = UnreadRequest(parser);
+        co_await WriteReply(stream, unread, ErrorReply(*answer), state);
         co_await DiscardRest(stream);
       }
       break;
     }
     state.http_requests++;
+    GiveId(parser.get());
     if (refused) {
       const bool has_body = !parser.is_done();
       parser.get().keep_alive(!has_body && parser.get().keep_alive());
@@ -270,7 +275,7 @@ net::awaitable<void> RunSession(Stream stream, ServerState& state) {
     try {
       open = co_await Answer(request, caller, stream, state);
     } catch (const std::exception& error) {  // in the middle of an answer: there is no other way
-      spdlog::error("{}: {}", PathOf(request), error.what());
+      spdlog::error("{} request={}: {}", PathOf(request), RequestIdOf(request), error.what());
       open = false;
     }
   }

@@ -15,6 +15,7 @@
 #include "api/errors.h"
 #include "server/api_keys.h"
 #include "server/model_pool.h"
+#include "server/request_id.h"
 #include "server/response_store.h"
 #include "server/server.h"
 
@@ -89,12 +90,21 @@ inline std::string_view HeaderOf(const HttpRequest& request, std::string_view na
 }
 // Without the query.
 std::string_view PathOf(const HttpRequest& request);
+// How the API whose path it is says what went wrong.
+ErrorForm FormOf(const HttpRequest& request);
+// Its own, or what RunSession has given it; stands in its x-request-id.
+inline std::string_view RequestIdOf(const HttpRequest& request) {
+  return HeaderOf(request, kRequestIdHeader);
+}
 
 // Requests that need no engine step; also what is wrong with the path or the method of any request.
 net::awaitable<Reply> AnswerPlain(const HttpRequest& request, const Caller& caller, Stream& stream,
                                   ServerState& state);
 // Whether it is answered to those who have no key, too.
 bool IsPublic(const HttpRequest& request);
+
+// All there are; a path that ends in a slash, but for "/", stands for all that begin so.
+std::vector<std::pair<http::verb, std::string_view>> Routes();
 
 // Whether it is for AnswerGeneration: answers, and prompts to be computed ahead of time.
 bool IsGeneration(const HttpRequest& request);
@@ -113,11 +123,16 @@ template <typename Body>
 void SetCommonHeaders(const HttpRequest& request, const ServerState& state,
                       http::response<Body>* response) {
   response->set(http::field::server, "trellis");
+  response->set(kRequestIdHeader, RequestIdOf(request));
+  // What Anthropic's clients read.
+  if (FormOf(request) == ErrorForm::kAnthropic) response->set("request-id", RequestIdOf(request));
   const std::string_view origin = HeaderOf(request, "origin");
   if (origin.empty()) return;
   response->set(http::field::vary, "Origin");
-  if (IsAllowedOrigin(origin, HeaderOf(request, "host"), state.options.origins))
+  if (IsAllowedOrigin(origin, HeaderOf(request, "host"), state.options.origins)) {
     response->set(http::field::access_control_allow_origin, origin);
+    response->set(http::field::access_control_expose_headers, "x-request-id, request-id");
+  }
 }
 
 }  // namespace trellis

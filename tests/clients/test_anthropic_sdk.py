@@ -92,3 +92,11 @@ def test_errors_are_the_sdks(client):
             max_tokens=4,
             messages=[{"role": "user", "content": [{"type": "image", "source": {"type": "url", "url": "http://a"}}]}],
         )
+
+
+def test_the_sdk_knows_what_each_request_is_called(client):
+    request = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+    assert client.messages.create(**request)._request_id.startswith("req_")
+    with pytest.raises(anthropic.BadRequestError) as error:
+        client.messages.create(**{**request, "messages": []})
+    assert error.value.request_id == error.value.response.json()["request_id"]

@@ -109,3 +109,14 @@ def test_what_cannot_be_is_a_bad_request(client):
         request = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5} | more
         with pytest.raises(openai.BadRequestError):
             client.chat.completions.create(**request)
+
+
+def test_the_sdk_knows_what_each_request_is_called(client):
+    request = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+    answer = client.chat.completions.create(**request)
+    assert answer._request_id.startswith("req_")
+    own = client.chat.completions.create(**request, extra_headers={"x-request-id": "my-request-1"})
+    assert own._request_id == "my-request-1"
+    with pytest.raises(openai.BadRequestError) as error:
+        client.chat.completions.create(**{**request, "temperature": 1000})
+    assert error.value.request_id == error.value.response.json()["request_id"]

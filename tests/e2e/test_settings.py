@@ -156,6 +156,22 @@ def test_the_manual_has_every_command_and_flag(home):
         assert shown.returncode == 0 and "trellis serve" in shown.stdout
 
 
+def test_the_reference_is_the_committed_one_and_its_keys_are_settings(home):
+    reference = trellis(home, "man", "--format", "markdown").stdout
+    committed = pathlib.Path(__file__).parents[2] / "docs" / "configuration.md"
+    assert reference == committed.read_text(), f"write it anew: trellis man --format markdown > {committed}"
+    for section in reference.split("\n## ")[1:]:
+        command = section.split("\n")[0]
+        rows = re.findall(r"^\| `(.*)` \| .* \| (?:`(.*)`)? \| (?:`(.*)`)? \| .* \|$", section, re.MULTILINE)
+        in_rows = {flag for names, _, _ in rows for flag in re.findall(r"--[\w-]+", names)}
+        assert flags_of(home, command) - {"--help", "--config"} == in_rows
+        for names, key, variable in rows:
+            assert (key != "") == (variable != "") == ("--" in names and command != "man"), names
+            if key:
+                done = trellis(home, command, "--config", write_config(home, f"[{command}]\n{key} = 1979-05-27\n"))
+                assert done.returncode == 2 and f":2: {key} " in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completions_have_every_command_and_flag(home, shell, tmp_path):
     text = trellis(home, "completions", shell).stdout

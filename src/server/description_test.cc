@@ -1,0 +1,78 @@
+// GET /openapi.json: what it says there is, is there, and the other way round. Whether that does
+// what the document says is tested with the real server (tests/contract).
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <set>
+#include <string>
+
+#include "server/page.h"
+#include "server/session.h"
+#include "server/test_support.h"
+
+namespace trellis {
+namespace {
+
+Json Description() {
+  TestServer server;
+  Client client(server);
+  const Answer answer = client.Get("/openapi.json");
+  EXPECT_EQ(answer.status, 200u) << "while the model loads, too";
+  EXPECT_EQ(answer.headers["Content-Type"], "application/json");
+  return answer.json();
+}
+
+// "/v1/models/{name}" is a route "/v1/models/".
+std::string RouteOf(const std::string& path) {
+  return path.substr(0, path.find('{'));
+}
+
+TEST(DescriptionTest, HasEveryRouteAndNoOther) {
+  std::set<std::string> routes, described;
+  for (const auto& [verb, path] : Routes())
+    routes.insert(std::string(http::to_string(verb)) + " " + std::string(path));
+  const Json description = Description();
+  for (const auto& [path, operations] : description["paths"].items()) {
+    for (const auto& operation : operations.items()) {
+      std::string verb = operation.key();
+      std::transform(verb.begin(), verb.end(), verb.begin(), ::toupper);
+      described.insert(verb + " " + RouteOf(path));
+    }
+  }
+  EXPECT_EQ(described, routes);
+}
+
+TEST(DescriptionTest, SaysWhatTakesNoKey) {
+  const Json description = Description();
+  for (const auto& [path, operations] : description["paths"].items()) {
+    for (const auto& [verb, operation] : operations.items()) {
+      const bool takes_none = operation.contains("security") && operation["security"].empty();
+      HttpRequest request(verb == "get" ? http::verb::get : http::verb::post, RouteOf(path), 11);
+      EXPECT_EQ(takes_none, IsPublic(request)) << verb << " " << path;
+    }
+  }
+}
+
+TEST(DescriptionTest, NamesTheVersion) {
+  TestServer server;
+  Client client(server);
+  EXPECT_EQ(Description()["info"]["version"], client.Get("/version").json()["version"]);
+}
+
+void CheckReferences(const Json& part, const Json& whole) {
+  if (part.is_object() && part.contains("$ref")) {
+    const std::string reference = part["$ref"];
+    ASSERT_EQ(reference[0], '#') << reference;
+    EXPECT_TRUE(whole.contains(Json::json_pointer(reference.substr(1)))) << reference;
+  }
+  if (!part.is_structured()) return;
+  for (const Json& inner : part) CheckReferences(inner, whole);
+}
+
+TEST(DescriptionTest, RefersToWhatIsInIt) {
+  const Json description = Description();
+  CheckReferences(description, description);
+}
+
+}  // namespace
+}  // namespace trellis
