@@ -192,9 +192,10 @@ void AddServe(CLI::App& app, int* exit_status) {
       "serve", "Serve a model, or all that were pulled, over HTTP (the APIs of OpenAI and others)");
   AddModelFlags(serve, &flags->model);
   serve
-      ->add_option("--models-dir", flags->models_dir,
-                   "Serve all models of this folder, each loaded when it is asked for (without "
-                   "--model: of the folder of pulled ones)")
+      ->add_option(
+          "--models-dir", flags->models_dir,
+          "Serve all models of this folder, each loaded when it is asked for (default: without "
+          "--model the pulled ones)")
       ->type_name("PATH");
   serve
       ->add_option("--models-memory", flags->models_memory,

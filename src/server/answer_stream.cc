@@ -37,9 +37,9 @@ std::string AnswerStream::ErrorEvent(AnswerWriter& writer, ApiError error) const
   return writer.Error(error);
 }
 
-net::awaitable<bool> AnswerStream::Fail(AnswerWriter& writer, const ApiError& error) {
+net::awaitable<bool> AnswerStream::Fail(AnswerWriter* writer, const ApiError& error) {
   if (!has_begun_) co_return co_await WriteReply(stream_, request_, ErrorReply(error), state_);
-  std::string text = ErrorEvent(writer, error);
+  std::string text = ErrorEvent(*writer, error);
   if (!co_await Write(std::move(text))) co_return false;
   co_return co_await End();
 }

@@ -23,7 +23,8 @@ class AnswerStream {
   // What is to be written where something has gone wrong.
   std::string ErrorEvent(AnswerWriter& writer, ApiError error) const;
   // Instead of an answer, or of what is left of it: a reply of its own if nothing is written yet.
-  net::awaitable<bool> Fail(AnswerWriter& writer, const ApiError& error);
+  // Only else it needs the writer.
+  net::awaitable<bool> Fail(AnswerWriter* writer, const ApiError& error);
 
  private:
   // HTTP/1.0 knows no chunks: there the end of the connection is the end of the answer.

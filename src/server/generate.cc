@@ -108,14 +108,14 @@ class Generation {
           NumSamples() > 1 ? "n" : prompt_field(),
           fmt::format("{} answers are more than the {} that may wait here (--max-queue)",
                       num_answers, most));
-      co_return co_await out_.Fail(*job_.writer, too_many);
+      co_return co_await out_.Fail(job_.writer.get(), too_many);
     }
     const Status submitted = SubmitAll();
     if (!submitted.ok()) {
       CancelAll();
       const bool prompt = submitted.code() == StatusCode::kTooLarge;
       const ApiError refused = ErrorFromStatus(submitted, prompt ? prompt_field() : "");
-      co_return co_await out_.Fail(*job_.writer, refused);
+      co_return co_await out_.Fail(job_.writer.get(), refused);
     }
     const bool open = job_.fields.stream ? co_await WriteStream() : co_await Collect();
     co_await Settle();
@@ -561,10 +561,10 @@ net::awaitable<bool> AnswerGeneration(const HttpRequest& request, const Caller& 
   AnswerStream out(request, stream, state);
   const std::unique_ptr<AnswerWriter> writer = WriterFor(PathOf(request));
   ApiResult<Clock::time_point> deadline = DeadlineOf(request);
-  if (!deadline.ok()) co_return co_await out.Fail(*writer, deadline.error());
+  if (!deadline.ok()) co_return co_await out.Fail(writer.get(), deadline.error());
   // A stream begins while its model is loaded, so that it can say that it waits.
   const KeepAlive keep_alive = [&]() -> net::awaitable<bool> {
-    std::string text = writer->KeepAlive();
+    std::string text = writer == nullptr ? "" : writer->KeepAlive();
     if (text.empty() || !AsksForStream(request.body())) co_return true;
     if (!co_await out.Begin(writer->content_type())) co_return false;
     co_return co_await out.Write(std::move(text));
@@ -583,7 +583,9 @@ net::awaitable<bool> AnswerGeneration(const HttpRequest& request, const Caller& 
   }
   if (model && !model->ok()) job = model->error();
   if (!job || (!job->ok() && job->error().http_status == kLeftStatus)) co_return false;
-  if (!job->ok()) co_return co_await out.Fail(*writer, job->error());
+  if (job->ok() && out.has_begun() && !job->value().fields.stream)
+    job = InvalidField("stream", "stream: say it once");
+  if (!job->ok()) co_return co_await out.Fail(writer.get(), job->error());
   Generation generation(std::move(job->value()), request, caller, *model->value(), deadline.value(),
                         out, stream, state);
   co_return co_await generation.Run();

@@ -308,7 +308,8 @@ std::unique_ptr<AnswerWriter> WriterFor(std::string_view path) {
   if (path == "/api/generate") return NewOllamaWriter(head, OllamaForm::kGenerate);
   if (path == "/completion" || path == "/completions" || path == "/infill")
     return NewLlamaWriter(head);
-  return NewOpenAiWriter(head, {});
+  if (path == "/v1/chat/completions" || path == "/v1/completions") return NewOpenAiWriter(head, {});
+  return nullptr;
 }
 
 ApiResult<Job> MakeJob(std::string_view path, const std::string& body, const std::string& owner,

@@ -53,7 +53,8 @@ struct Job {
 // responses that it may go on from. `service`: of the model that the body names.
 ApiResult<Job> MakeJob(std::string_view path, const std::string& body, const std::string& owner,
                        const Service& service, ResponseStore& responses);
-// For what is to be said in an answer to `path` before there is a job.
+// For what is to be said in an answer to `path` before there is a job; null where answers are never
+// streamed.
 std::unique_ptr<AnswerWriter> WriterFor(std::string_view path);
 // The prompt that /v1/chat/completions would make of `body`, as text.
 ApiResult<std::string> ChatPromptText(const std::string& body, const Service& service);

@@ -15,10 +15,15 @@ Json ChatWith(const std::string& model, const Json& more = Json::object()) {
   return body;
 }
 
+Json ResponseTo(const std::string& model) {
+  return {{"model", model}, {"input", "hi"}, {"max_output_tokens", 3}};
+}
+
+const Json kShortForOllama = {{"stream", false}, {"options", {{"num_predict", 3}}}};
+
 class ModelsTest : public ::testing::Test {
  protected:
   ModelsTest() { fakes_.models = {{"one", {}}, {"two", {}}}; }
-  ~ModelsTest() override { fakes_.loading.Open(); }
 
   // Until `text` has come.
   static std::string ReadUntil(Client& client, const std::string& text) {
@@ -48,12 +53,11 @@ TEST_F(ModelsTest, EveryApiNamesThem) {
     EXPECT_EQ(client.Post("/v1/completions", {{"model", model}, {"prompt", "hi"}}).json()["model"],
               model);
     EXPECT_EQ(client.Post("/v1/messages", ChatWith(model)).json()["model"], model);
-    EXPECT_EQ(client.Post("/v1/responses", {{"model", model}, {"input", "hi"}}).json()["model"],
-              model);
+    EXPECT_EQ(client.Post("/v1/responses", ResponseTo(model)).json()["model"], model);
     EXPECT_EQ(client.Post("/v1/embeddings", {{"model", model}, {"input", "hi"}}).json()["model"],
               model);
     EXPECT_EQ(
-        client.Post("/api/chat", ChatWith(model + ":latest", {{"stream", false}})).json()["model"],
+        client.Post("/api/chat", ChatWith(model + ":latest", kShortForOllama)).json()["model"],
         model);
     EXPECT_EQ(client.Post("/api/embed", {{"model", model}, {"input", "hi"}}).json()["model"],
               model);
@@ -254,14 +258,12 @@ TEST_F(ModelsTest, AResponseIsKnownWhenItsModelIsNoLonger) {
   TestServer server;
   server.Serve(fakes_.Pool(1));
   Client client(server);
-  const Json first = client.Post("/v1/responses", {{"model", "one"}, {"input", "hi"}}).json();
+  const Json first = client.Post("/v1/responses", ResponseTo("one")).json();
   client.Post(kChat, ChatWith("two"));
   EXPECT_EQ(fakes_.loaded(), std::vector<std::string>({"two"}));
-  EXPECT_EQ(client
-                .Post("/v1/responses",
-                      {{"model", "one"}, {"input", "ho"}, {"previous_response_id", first["id"]}})
-                .status,
-            200u);
+  Json next = ResponseTo("one");
+  next["previous_response_id"] = first["id"];
+  EXPECT_EQ(client.Post("/v1/responses", next).status, 200u);
 }
 
 }  // namespace

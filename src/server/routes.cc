@@ -287,7 +287,7 @@ enum class Needs {
   kModel,    // a model, which is loaded for that
 };
 // What may take longer than others' streams can wait does not run on their thread.
-enum class Works { kQuickly, kForTheEngine, kOnTheBody, kOnFiles };
+enum class Works { kQuickly, kForTheEngine, kOnTheBody, kOnFiles };  // files: of several models
 struct Route {
   std::string_view path;  // whole; its beginning if it ends in a slash (but for / itself)
   http::verb verb;
@@ -402,7 +402,11 @@ net::awaitable<Reply> AnswerPlain(const HttpRequest& request, const Caller& call
       co_await RunOn(state.blocking, answer);
       break;
     case Works::kOnFiles:
-      co_await RunOn(state.text, answer);
+      if (call.models->has_many()) {
+        co_await RunOn(state.text, answer);
+      } else {
+        answer();
+      }
       break;
     case Works::kOnTheBody:
       co_await WorkOnBody(request, stream, state, answer);
