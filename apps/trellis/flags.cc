@@ -71,6 +71,14 @@ CLI::Validator Number() {
   return CLI::Validator(check, "");
 }
 
+CLI::Validator Size() {
+  const auto check = [](const std::string& text) {
+    const Result<size_t> bytes = ParseBytes(text);
+    return bytes.ok() ? std::string() : bytes.status().message();
+  };
+  return CLI::Validator(check, "");
+}
+
 CLI::Option* AddChoice(CLI::App* app, const std::string& names, std::string* value,
                        const std::string& help, const std::vector<std::string>& choices) {
   return app->add_option(names, *value, help)
@@ -117,15 +125,11 @@ void AddCacheFlags(CLI::App* app, ModelOptions* options) {
                   "Longest context in tokens (default: the model's)")
       ->check(Between(2, 1 << 30))
       ->type_name("N");
-  const auto check = [](const std::string& text) {
-    const Result<size_t> bytes = ParseBytes(text);
-    return bytes.ok() ? std::string() : bytes.status().message();
-  };
   app->add_option(
          "--kv-cache", options->kv_cache,
          "Memory for keys and values, like 2GiB (default: half of what is free, at most 16 "
          "contexts)")
-      ->check(CLI::Validator(check, ""))
+      ->check(Size())
       ->type_name("SIZE");
 }
 

@@ -15,6 +15,9 @@ CLI::Validator Between(int64_t low, int64_t high);
 
 CLI::Validator Number();
 
+// As ParseBytes reads it.
+CLI::Validator Size();
+
 // One of `choices`; its help shows them, as do completions and the manual.
 CLI::Option* AddChoice(CLI::App* app, const std::string& names, std::string* value,
                        const std::string& help, const std::vector<std::string>& choices);

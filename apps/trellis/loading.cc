@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <optional>
 
 #include "model/gguf_file.h"
 #include "model/transformer_config.h"
@@ -30,6 +31,13 @@ std::string PackCacheFolder() {
   const char* home = std::getenv("HOME");
   if (home == nullptr || *home == 0) return "";
   return std::string(home) + "/.cache/trellis/packed";
+}
+
+// None: what the kernels are fastest with.
+std::optional<KvType> KvTypeOf(const ModelOptions& options) {
+  const auto found = std::find_if(kKvTypes.begin(), kKvTypes.end(),
+                                  [&](KvType type) { return options.kv_type == KvTypeName(type); });
+  return found == kKvTypes.end() ? std::nullopt : std::optional(*found);
 }
 
 // Before the weights are read, which can take long.
@@ -83,9 +91,7 @@ Result<std::unique_ptr<Model>> LoadModel(const ModelOptions& options, const Kern
                                          ComputePool& pool,
                                          std::function<void(size_t, size_t)> progress) {
   LoadOptions load;
-  for (const KvType type : kKvTypes) {
-    if (options.kv_type == KvTypeName(type)) load.kv_type = type;
-  }
+  load.kv_type = KvTypeOf(options);
   load.progress = [&progress](size_t done, size_t total) {
     ShowProgress(done, total);
     if (progress) progress(done, total);
@@ -93,6 +99,20 @@ Result<std::unique_ptr<Model>> LoadModel(const ModelOptions& options, const Kern
   if (options.pack_cache) load.pack_cache = PackCacheFolder();
   load.warn = [](const std::string& what) { Say("warning: {}\n", what); };
   return Model::Load(options.path, kernels, pool, load);
+}
+
+PageLayout LayoutOf(const ModelSpec& spec, const ModelOptions& options,
+                    const KernelTable& kernels) {
+  return {.num_layers = spec.num_layers,
+          .num_kv_heads = spec.num_kv_heads,
+          .head_dim = spec.head_dim,
+          .type = KvTypeOf(options).value_or(kernels.attention.fastest_type)};
+}
+
+std::string NameOfFile(const std::string& path) {
+  std::string name = path.substr(path.find_last_of('/') + 1);
+  if (name.ends_with(".gguf")) name.resize(name.size() - 5);
+  return name;
 }
 
 size_t DefaultCacheBytes(const PageLayout& layout, size_t context_size, size_t available_bytes) {

@@ -40,6 +40,12 @@ Result<std::unique_ptr<Model>> LoadModel(const ModelOptions& options, const Kern
                                          ComputePool& pool,
                                          std::function<void(size_t, size_t)> progress);
 
+// The pages that a model of `spec` has when LoadModel loads it.
+PageLayout LayoutOf(const ModelSpec& spec, const ModelOptions& options, const KernelTable& kernels);
+
+// What a file's model is called where nobody says: as the file, without its folder and ".gguf".
+std::string NameOfFile(const std::string& path);
+
 // The default budget: half of what is free after loading, at most 16 sequences of the whole
 // context, at least one page.
 size_t DefaultCacheBytes(const PageLayout& layout, size_t context_size, size_t available_bytes);

@@ -41,7 +41,7 @@ class Server {
     return std::move(json.value());
   }
 
-  // The metrics without labels.
+  // Metrics by their name, with their labels as they are written.
   Result<std::map<std::string, double>> Metrics() {
     TRELLIS_ASSIGN_OR_RETURN(const HttpClient::Answer answer, Get("/metrics"));
     if (!answer.ok()) return ErrorOf(answer);
@@ -68,29 +68,68 @@ size_t Number(const Json& json, const char* path) {
   return value != nullptr && value->is_number_unsigned() ? value->get<size_t>() : 0;
 }
 
+// "loaded", "loading" or "unloaded".
+std::string StatusOf(const Json& model) {
+  return model.value(Json::json_pointer("/status/value"), "loaded");
+}
+
+void PrintLoaded(const OrderedJson& model) {
+  const OrderedJson& requests = model["requests"];
+  fmt::print("  requests     {} running, {} waiting, {} since it was loaded\n",
+             requests["running"].get<size_t>(), requests["waiting"].get<size_t>(),
+             requests["total"].get<size_t>());
+  const Json cache = model["cache"];
+  fmt::print("  KV cache     {} of {} used, pages: {} private, {} committed ({} pinned), {} free\n",
+             FormatBytes(Number(cache, "/used_bytes")), FormatBytes(Number(cache, "/bytes")),
+             Number(cache, "/pages/private"), Number(cache, "/pages/committed"),
+             Number(cache, "/pages/pinned"), Number(cache, "/pages/free"));
+  const auto prompt = model["prompt_tokens"].get<double>();
+  const auto cached = model["cached_tokens"].get<double>();
+  fmt::print("  prompts      {:.0f} tokens, {:.1f} % of them were cached\n", prompt,
+             prompt > 0 ? 100 * cached / prompt : 0.0);
+}
+
+// The others are counted, as there may be many.
 void Print(const Flags& flags, const OrderedJson& report) {
   fmt::print("{} (trellis {})\n", flags.url, report["version"].get<std::string>());
   if (report["status"] != "ok") {
     fmt::print("  loading      {:.0f} %\n", report["progress"].get<double>() * 100);
     return;
   }
-  for (const Json model : report["models"]) {
-    fmt::print("  model        {}: context {}, weights {}\n", model.value("id", ""),
-               Number(model, "/meta/n_ctx"), FormatBytes(Number(model, "/meta/size")));
+  size_t num_unloaded = 0;
+  for (const OrderedJson& model : report["models"]) {
+    const Json json = model;
+    const std::string status = StatusOf(json);
+    if (status == "unloaded") {
+      num_unloaded++;
+      continue;
+    }
+    fmt::print("  model        {}: context {}, weights {}{}\n", json.value("id", ""),
+               Number(json, "/meta/n_ctx"), FormatBytes(Number(json, "/meta/size")),
+               status == "loading" ? ", loading" : "");
+    if (status == "loaded") PrintLoaded(model);
   }
-  const OrderedJson& requests = report["requests"];
-  fmt::print("  requests     {} running, {} waiting, {} since the start\n",
-             requests["running"].get<size_t>(), requests["waiting"].get<size_t>(),
-             requests["total"].get<size_t>());
-  const Json cache = report["cache"];
-  fmt::print("  KV cache     {} of {} used, pages: {} private, {} committed ({} pinned), {} free\n",
-             FormatBytes(Number(cache, "/used_bytes")), FormatBytes(Number(cache, "/bytes")),
-             Number(cache, "/pages/private"), Number(cache, "/pages/committed"),
-             Number(cache, "/pages/pinned"), Number(cache, "/pages/free"));
-  const auto prompt = report["prompt_tokens"].get<double>();
-  const auto cached = report["cached_tokens"].get<double>();
-  fmt::print("  prompts      {:.0f} tokens, {:.1f} % of them were cached\n", prompt,
-             prompt > 0 ? 100 * cached / prompt : 0.0);
+  if (num_unloaded > 0) fmt::print("  {} more models are not loaded\n", num_unloaded);
+}
+
+// What the server counts of a loaded model goes into `model`. ERRORS: those of GetJson.
+Status AskOf(Server& server, std::map<std::string, double>& metrics, OrderedJson* model) {
+  const std::string name = model->value("id", "");
+  const auto count = [&](const char* metric) {
+    // The label is there where several models may be loaded.
+    const std::string plain = std::string("trellis_") + metric;
+    const std::string labelled = fmt::format("{}{{model={}}}", plain, ToText(name));
+    return static_cast<size_t>(metrics[metrics.contains(labelled) ? labelled : plain]);
+  };
+  TRELLIS_ASSIGN_OR_RETURN(const Json cache,
+                           server.GetJson("/v1/cache?model=" + PercentEncoded(name)));
+  (*model)["requests"] = {{"running", count("num_requests_running")},
+                          {"waiting", count("num_requests_waiting")},
+                          {"total", count("requests_total")}};
+  (*model)["cache"] = cache;
+  (*model)["prompt_tokens"] = count("prompt_tokens_total");
+  (*model)["cached_tokens"] = count("prompt_tokens_cached_total");
+  return Status::Ok();
 }
 
 // ERRORS: those of GetJson.
@@ -108,18 +147,11 @@ Result<OrderedJson> Ask(const Flags& flags) {
   }
   report["status"] = "ok";
   TRELLIS_ASSIGN_OR_RETURN(const Json models, server.GetJson("/v1/models"));
-  TRELLIS_ASSIGN_OR_RETURN(const Json cache, server.GetJson("/v1/cache"));
   TRELLIS_ASSIGN_OR_RETURN(auto metrics, server.Metrics());
-  const auto count = [&](const char* name) {
-    return static_cast<size_t>(metrics[std::string("trellis_") + name]);
-  };
   report["models"] = models.value("data", Json::array());
-  report["requests"] = {{"running", count("num_requests_running")},
-                        {"waiting", count("num_requests_waiting")},
-                        {"total", count("requests_total")}};
-  report["cache"] = cache;
-  report["prompt_tokens"] = count("prompt_tokens_total");
-  report["cached_tokens"] = count("prompt_tokens_cached_total");
+  for (OrderedJson& model : report["models"]) {
+    if (StatusOf(model) == "loaded") TRELLIS_RETURN_IF_ERROR(AskOf(server, metrics, &model));
+  }
   return report;
 }
 

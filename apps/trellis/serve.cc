@@ -1,16 +1,24 @@
 // trellis serve: the HTTP server.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
+#include <future>
+#include <optional>
 #include <thread>
 
 #include "commands.h"
 #include "console.h"
 #include "flags.h"
+#include "hub/model_store.h"
 #include "loading.h"
+#include "model_folder.h"
 #include "models.h"
+#include "os/machine.h"
+#include "server/model_pool.h"
 #include "server/server.h"
 
 namespace trellis {
@@ -20,6 +28,7 @@ struct Flags {
   ModelOptions model;
   Server::Options server;
   std::string alias;
+  std::string models_dir, models_memory;
   std::string api_key_file;
   int drain_seconds = 30;
   std::string log_format = "text";
@@ -29,11 +38,65 @@ struct Flags {
   std::string eviction_policy{EvictionPolicyName(EvictionPolicyKind::kLru)};
 };
 
-std::string NameOf(const Flags& flags) {
-  if (!flags.alias.empty()) return flags.alias;
-  std::string name = flags.model.path.substr(flags.model.path.find_last_of('/') + 1);
-  if (name.ends_with(".gguf")) name.resize(name.size() - 5);
-  return name;
+bool NamesModel(const ModelOptions& model) {
+  return !model.path.empty() || !model.hf_repo.empty();
+}
+
+// The folder of --models-dir; without it that of pulled models, which has to have one.
+Result<ModelStore> StoreOf(const Flags& flags) {
+  if (!flags.models_dir.empty()) {
+    std::error_code error;
+    if (std::filesystem::is_directory(flags.models_dir, error)) return ModelStore(flags.models_dir);
+    return Status(StatusCode::kInvalidArgument,
+                  fmt::format("--models-dir {}: there is no such folder", flags.models_dir));
+  }
+  TRELLIS_ASSIGN_OR_RETURN(ModelStore store, ModelStore::Open());
+  TRELLIS_ASSIGN_OR_RETURN(const std::vector<StoredModel> models, store.List());
+  if (std::any_of(models.begin(), models.end(), [](const auto& it) { return it.is_whole; }))
+    return store;
+  return Status(StatusCode::kInvalidArgument,
+                fmt::format("there is no model in {} to serve: pull one (trellis pull), or give "
+                            "one with --model or -hf USER/REPO[:QUANT]",
+                            store.folder()));
+}
+
+using Progress = std::function<void(size_t done, size_t total)>;
+
+Result<std::unique_ptr<ModelPool>> LoadOne(const Flags& flags, const Progress& progress) {
+  TRELLIS_ASSIGN_OR_RETURN(std::unique_ptr<Service> service, LoadService(flags.model, progress));
+  service->model_name = flags.alias.empty() ? NameOfFile(flags.model.path) : flags.alias;
+  return std::make_unique<ModelPool>(std::move(service));
+}
+
+// With the model of -m or -hf loaded, if there is one.
+Result<std::unique_ptr<ModelPool>> OpenFolder(const Flags& flags, ModelStore store,
+                                              const Progress& progress) {
+  size_t memory = AvailableMemoryBytes();
+  if (!flags.models_memory.empty()) {
+    TRELLIS_ASSIGN_OR_RETURN(memory, ParseBytes(flags.models_memory));
+  }
+  const std::string folder = store.folder();
+  ModelPool::Options options{.memory_bytes = memory,
+                             .max_waiting = flags.model.max_queue,
+                             .log = Log(flags.server.log_format)};
+  auto source = std::make_unique<ModelFolder>(
+      std::move(store),
+      ModelFolder::Options{
+          .model = flags.model, .name = flags.alias, .memory_bytes = memory, .progress = progress});
+  if (NamesModel(flags.model)) {
+    TRELLIS_ASSIGN_OR_RETURN(options.default_model, source->NameOfPath());
+  }
+  TRELLIS_ASSIGN_OR_RETURN(const std::vector<ModelInfo> models, source->List());
+  TRELLIS_ASSIGN_OR_RETURN(std::unique_ptr<ModelPool> pool,
+                           ModelPool::Create(std::move(source), options));
+  Say("{} models of {} are loaded when they are asked for, into {} together (--models-memory)\n",
+      models.size(), folder, FormatBytes(memory));
+  if (options.default_model.empty()) return pool;
+  TRELLIS_ASSIGN_OR_RETURN(const ModelInfo first, pool->Find(options.default_model));
+  std::promise<Status> loaded;
+  pool->Request(first, [&](const Result<ModelLease>& lease) { loaded.set_value(lease.status()); });
+  TRELLIS_RETURN_IF_ERROR(loaded.get_future().get());
+  return pool;
 }
 
 // Who reads lines of JSON gets nothing else: neither a bar of progress nor an empty line.
@@ -56,7 +119,19 @@ int Serve(Flags flags) {
   StartLog(flags.server.log_format);
   const Log log(flags.server.log_format);
   if (is_json) SayThrough([log](std::string_view text) { LogSaid(log, text); });
-  if (const Status named = CheckModelIsNamed(flags.model); !named.ok()) return ExitStatusOf(named);
+  const bool is_named = NamesModel(flags.model);
+  std::optional<ModelStore> store;  // of models that are loaded on demand
+  if (!is_named || !flags.models_dir.empty()) {
+    Result<ModelStore> found = StoreOf(flags);
+    if (!found.ok()) return ExitStatusOf(found.status());
+    store = std::move(*found);
+  }
+  if (const Status named = CheckModelIsNamed(flags.model); is_named && !named.ok())
+    return ExitStatusOf(named);
+  if (!is_named && !flags.alias.empty()) {
+    Say("trellis: --alias {}: it is a name for the model of --model or -hf\n", flags.alias);
+    return kExitUsage;
+  }
   flags.model.prefix_cache = !flags.no_prefix_cache;
   flags.model.eviction = *FindEvictionPolicy(flags.eviction_policy);  // the flag's check knows them
   flags.server.drain_timeout = std::chrono::seconds(flags.drain_seconds);
@@ -91,29 +166,30 @@ int Serve(Flags flags) {
   std::signal(SIGPIPE, SIG_IGN);
   std::atomic<int> status{0};
   std::atomic<bool> loading{true};
+  std::atomic<ModelPool*> pool{nullptr};
   std::thread loader([&] {
     const auto progress = [&server](size_t done, size_t total) {
       server.load_progress().done = done;
       server.load_progress().total = total;
     };
-    const auto load = [&]() -> Result<std::unique_ptr<Service>> {
+    const auto load = [&]() -> Result<std::unique_ptr<ModelPool>> {
       try {
         // Whoever stops the server meanwhile ends the process; a partial file stays.
-        TRELLIS_RETURN_IF_ERROR(ResolveModel(&flags.model, [] { return false; }));
-        return LoadService(flags.model, progress);
+        if (is_named) TRELLIS_RETURN_IF_ERROR(ResolveModel(&flags.model, [] { return false; }));
+        return store ? OpenFolder(flags, *store, progress) : LoadOne(flags, progress);
       } catch (const std::exception& error) {  // out of memory
         return Status(StatusCode::kInternal, error.what());
       }
     };
-    auto service = load();
-    if (!service.ok()) {
-      status = ExitStatusOf(service.status());
+    auto models = load();
+    if (!models.ok()) {
+      status = ExitStatusOf(models.status());
       loading = false;
       server.Stop();
       return;
     }
-    (*service)->model_name = NameOf(flags);
-    server.SetService(std::move(*service));
+    pool = models->get();
+    server.SetModels(std::move(*models));
     loading = false;
     if (is_json) return log.Info("listening", {{"url", url}});
     Say("listening on {0}\n{1}  curl {0}/v1/chat/completions -H 'Content-Type: application/json' "
@@ -125,6 +201,7 @@ int Serve(Flags flags) {
   server.Run();
   if (loading) std::_Exit(0);  // told to stop, and nothing to wait for
   loader.join();
+  if (pool != nullptr && pool.load()->is_loading()) std::_Exit(status);
   return status;
 }
 
@@ -132,8 +209,21 @@ int Serve(Flags flags) {
 
 void AddServe(CLI::App& app, int* exit_status) {
   auto flags = std::make_shared<Flags>();
-  CLI::App* serve = app.add_subcommand("serve", "Serve a model over HTTP (OpenAI's API)");
+  CLI::App* serve = app.add_subcommand(
+      "serve", "Serve a model, or all that were pulled, over HTTP (the APIs of OpenAI and others)");
   AddModelFlags(serve, &flags->model);
+  serve
+      ->add_option(
+          "--models-dir", flags->models_dir,
+          "Serve all models of this folder, each loaded when it is asked for (default: without "
+          "--model the pulled ones)")
+      ->type_name("PATH");
+  serve
+      ->add_option("--models-memory", flags->models_memory,
+                   "Memory for all of these that are loaded; the one used longest ago goes "
+                   "(default: what is free at the start)")
+      ->check(Size())
+      ->type_name("SIZE");
   serve->add_option("--host", flags->server.host, "Address to listen on")
       ->capture_default_str()
       ->type_name("ADDRESS");

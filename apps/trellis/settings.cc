@@ -197,7 +197,7 @@ void ApplyEnvironment(CLI::App& command) {
   for (CLI::Option* option : Flags(command)) {
     for (const std::string& name : option->get_lnames()) {
       const std::string variable = EnvironmentNameOf(name);
-      const std::string value = Environment(variable);
+      const std::string value = variable.empty() ? "" : Environment(variable);
       if (value.empty()) continue;
       try {
         SetDefault(option, name, value);
@@ -211,6 +211,7 @@ void ApplyEnvironment(CLI::App& command) {
 }  // namespace
 
 std::string EnvironmentNameOf(const std::string& flag) {
+  if (flag == "models-dir") return "";
   std::string name = "TRELLIS_" + flag;
   std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) {
     return c == '-' ? '_' : static_cast<char>(std::toupper(c));

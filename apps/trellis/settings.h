@@ -26,7 +26,8 @@ void AddConfigFlag(CLI::App& app);
 // THROWS CLI::ConfigError with the file and line, or the variable, and what is wrong.
 void ApplySettings(CLI::App& app, const std::vector<std::string>& args);
 
-// TRELLIS_KV_CACHE for "kv-cache".
+// TRELLIS_KV_CACHE for "kv-cache". Empty for models-dir: TRELLIS_MODELS_DIR is where pulled models
+// lie, for all commands, and no reason to serve them beside the model that somebody names.
 std::string EnvironmentNameOf(const std::string& flag);
 
 }  // namespace trellis

@@ -242,7 +242,6 @@ ApiResult<ChatRequest> Parse(std::string_view text, MaxTokens max_tokens) {
   ReadToolChoice(body, &request);
   ReadThinking(body, &request);
   GenerationFields& generation = request.generation;
-  body.String("model", &generation.model);
   body.Number("temperature", 0, 100, &generation.sampling.temperature);
   body.Number("top_p", 0, 1, &generation.sampling.top_p);
   int64_t top_k = 0, most = -1;

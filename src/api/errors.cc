@@ -1,7 +1,5 @@
 #include "api/errors.h"
 
-#include <fmt/format.h>
-
 #include <nlohmann/json.hpp>
 
 #include "api/json_text.h"
@@ -92,13 +90,10 @@ ApiError InvalidField(std::string param, std::string message) {
           .message = std::move(message)};
 }
 
-ApiError ModelNotFound(const std::string& wanted, const std::string& served) {
-  return {.http_status = 404,
-          .type = "invalid_request_error",
-          .code = "model_not_found",
-          .param = "model",
-          .message = fmt::format("the model '{}' does not exist; this server serves '{}'",
-                                 Excerpt(wanted, 200), served)};
+ApiError ErrorOfModel(const Status& status) {
+  ApiError error = ErrorFromStatus(status, "model");
+  if (status.code() == StatusCode::kNotFound) error.code = "model_not_found";
+  return error;
 }
 
 ApiError UnsupportedField(std::string param, std::string message) {

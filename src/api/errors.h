@@ -67,8 +67,9 @@ ApiError ErrorFromStatus(const Status& status, std::string param = {});
 
 // 400 invalid_request_error: `param` is wrong.
 ApiError InvalidField(std::string param, std::string message);
-// 404 model_not_found: a client asks for `wanted` where there is `served` only.
-ApiError ModelNotFound(const std::string& wanted, const std::string& served);
+// What is wrong with the model that a request names: as ErrorFromStatus, but what is not there is
+// a 404 model_not_found.
+ApiError ErrorOfModel(const Status& status);
 // 400: `param` is understood, and this server cannot do what it asks for.
 ApiError UnsupportedField(std::string param, std::string message);
 // Any other: an error of the transport (404 for a path, 405, 413, 431, ...).

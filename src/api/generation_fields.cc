@@ -293,7 +293,6 @@ void ReadCacheUse(FieldReader& reader, GenerationFields* out) {
 
 void ReadGenerationFields(FieldReader& reader, std::string_view body, LogprobsForm form,
                           GenerationFields* out) {
-  reader.String("model", &out->model);
   ReadSampling(reader, &out->sampling);
   ReadSeed(reader, &out->sampling.seed);
   ReadLogitBias(reader, &out->sampling);

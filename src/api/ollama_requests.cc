@@ -44,8 +44,6 @@ void ReadOllamaFormat(FieldReader& body, std::string_view text, TextFormat* out)
 }
 
 void ReadCommon(FieldReader& body, std::string_view text, GenerationFields* out) {
-  body.String("model", &out->model);
-  out->model = WithoutLatest(std::move(out->model));
   // Ollama's own defaults, which its users know.
   out->sampling.temperature = 0.8f;
   out->sampling.top_k = 40;
@@ -162,11 +160,7 @@ ApiResult<std::variant<ChatRequest, CompletionRequest>> ParseOllamaGenerate(std:
 }
 
 ApiResult<EmbeddingsRequest> ParseOllamaEmbed(std::string_view text) {
-  ApiResult<EmbeddingsRequest> parsed = ParseEmbeddingsRequest(text);
-  if (!parsed.ok()) return parsed;
-  std::string& model = parsed.value().generation.model;
-  model = WithoutLatest(std::move(model));
-  return parsed;
+  return ParseEmbeddingsRequest(text);
 }
 
 }  // namespace trellis

@@ -285,7 +285,6 @@ std::string Repeated(std::string_view text, FieldReader& body) {
 }
 
 void ReadGeneration(FieldReader& body, GenerationFields* out) {
-  body.String("model", &out->model);
   body.Number("temperature", 0, 100, &out->sampling.temperature);
   body.Number("top_p", 0, 1, &out->sampling.top_p);
   int64_t most = 0;

@@ -58,9 +58,8 @@ struct TextFormat {
   std::string param;        // where it comes from
 };
 
-// What both ways to ask for text share.
+// What both ways to ask for text share. Which model is meant is read before: api/model_field.h.
 struct GenerationFields {
-  std::string model;  // empty: the one that is served
   SamplingFields sampling;
   std::vector<std::string> stop;
   TextFormat format;
@@ -120,7 +119,7 @@ ApiResult<CompletionRequest> ParseLlamaInfill(std::string_view body);
 
 // POST /v1/embeddings.
 struct EmbeddingsRequest {
-  GenerationFields generation;  // of these: model, user, cache_salt, ...
+  GenerationFields generation;  // of these: user, cache_salt, ...
   std::vector<Prompt> inputs;   // at least one
   bool base64 = false;          // of f32, little-endian, instead of numbers
 };

@@ -36,7 +36,7 @@ TEST(ChatRequestTest, DefaultsAreOpenAis) {
 
 TEST(ChatRequestTest, EveryFieldArrives) {
   auto parsed = ParseChatRequest(Chat(R"(
-    "model":"m","temperature":0.5,"top_k":7,"top_p":0.25,"min_p":0.125,"typ_p":0.75,
+    "temperature":0.5,"top_k":7,"top_p":0.25,"min_p":0.125,"typ_p":0.75,
     "repeat_penalty":1.5,"presence_penalty":-1,"frequency_penalty":2,"repeat_last_n":-1,
     "logit_bias":{"5":-100,"6":1.5},"seed":9223372036854775807,"logprobs":true,"top_logprobs":3,
     "stop":["a","","b"],"max_tokens":9,"n":2,"stream":true,
@@ -44,7 +44,6 @@ TEST(ChatRequestTest, EveryFieldArrives) {
     "cache_salt":"s","user":"u","prompt_cache_key":"k","priority":-7,"metadata":{"whatever":[1]},"store":true)"));
   ASSERT_TRUE(parsed.ok()) << parsed.error().message;
   const GenerationFields& g = parsed.value().generation;
-  EXPECT_EQ(g.model, "m");
   EXPECT_FLOAT_EQ(g.sampling.temperature, 0.5);
   EXPECT_EQ(g.sampling.top_k, 7);
   EXPECT_FLOAT_EQ(g.sampling.top_p, 0.25);
@@ -72,7 +71,7 @@ TEST(ChatRequestTest, EveryFieldArrives) {
 }
 
 TEST(ChatRequestTest, NullIsAbsent) {
-  auto parsed = ParseChatRequest(Chat(R"("model":null,"temperature":null,"stop":null,"seed":null,
+  auto parsed = ParseChatRequest(Chat(R"("temperature":null,"stop":null,"seed":null,
     "max_tokens":null,"tools":null,"logit_bias":null,"stream_options":null,"n":null,"user":null)"));
   ASSERT_TRUE(parsed.ok()) << parsed.error().message;
   EXPECT_FLOAT_EQ(parsed.value().generation.sampling.temperature, 1);
@@ -332,7 +331,6 @@ INSTANTIATE_TEST_SUITE_P(
         BadField{R"("logprobs":3)", "logprobs", "invalid_type"},
         BadField{R"("top_logprobs":2)", "top_logprobs", "invalid_value"},
         BadField{R"("logprobs":true,"top_logprobs":21)", "top_logprobs", "invalid_value"},
-        BadField{R"("model":3)", "model", "invalid_type"},
         BadField{R"("user":3)", "user", "invalid_type"},
         BadField{R"("priority":"high")", "priority", "invalid_type"},
         BadField{R"("priority":4000000000)", "priority", "invalid_value"},

@@ -1,5 +1,6 @@
 #include "os/machine.h"
 
+#include <malloc.h>
 #include <sched.h>
 #include <unistd.h>
 
@@ -54,6 +55,12 @@ size_t AvailableMemoryBytes() {
 
 size_t PeakResidentBytes() {
   return ReadKilobyteLine("/proc/self/status", "VmHWM").value_or(0);
+}
+
+void ReturnFreeMemory() {
+#if defined(__GLIBC__)
+  malloc_trim(0);
+#endif
 }
 
 }  // namespace trellis

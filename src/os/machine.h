@@ -18,4 +18,7 @@ size_t AvailableMemoryBytes();
 // The most resident memory this process has had so far (VmHWM).
 size_t PeakResidentBytes();
 
+// Gives the system back what the allocator keeps of memory that was freed.
+void ReturnFreeMemory();
+
 }  // namespace trellis

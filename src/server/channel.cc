@@ -75,8 +75,8 @@ void Channel::ClientIsGone() {
 
 // Shared with the handlers, which may run once more after the watch has ended.
 struct ClientWatch::State : std::enable_shared_from_this<State> {
-  State(Stream& s, std::shared_ptr<Channel> c)
-      : stream(&s), timer(s.get_executor()), channel(std::move(c)) {}
+  State(Stream& s, std::function<void()> f)
+      : stream(&s), timer(s.get_executor()), on_gone(std::move(f)) {}
 
   void Look() {
     if (stream == nullptr) return;
@@ -85,7 +85,7 @@ struct ClientWatch::State : std::enable_shared_from_this<State> {
     };
     switch (LookAt(*stream)) {
       case Client::kGone:
-        return channel->ClientIsGone();
+        return on_gone();
       case Client::kSilent:
         return stream->socket().async_wait(net::ip::tcp::socket::wait_read, again);
       case Client::kSending:
@@ -96,11 +96,11 @@ struct ClientWatch::State : std::enable_shared_from_this<State> {
 
   Stream* stream;  // null: the watch has ended
   net::steady_timer timer;
-  std::shared_ptr<Channel> channel;
+  std::function<void()> on_gone;
 };
 
-ClientWatch::ClientWatch(Stream& stream, std::shared_ptr<Channel> channel)
-    : state_(std::make_shared<State>(stream, std::move(channel))) {
+ClientWatch::ClientWatch(Stream& stream, std::function<void()> on_gone)
+    : state_(std::make_shared<State>(stream, std::move(on_gone))) {
   state_->Look();
 }
 

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstddef>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <variant>
 #include <vector>
@@ -61,12 +62,12 @@ class Channel : public std::enable_shared_from_this<Channel> {
 // Whether the client has closed the connection, as far as the kernel can tell now. Any thread.
 bool IsGone(Stream& stream);
 
-// Tells the channel when the client closes the connection, or its sending half, as HTTP servers
-// take that for the same. Lives on the strand, no longer than the stream; nothing else may wait
-// for the socket to become readable meanwhile.
+// Calls `on_gone`, on the strand, when the client closes the connection, or its sending half, as
+// HTTP servers take that for the same. Lives on the strand, no longer than the stream; nothing else
+// may wait for the socket to become readable meanwhile.
 class ClientWatch {
  public:
-  ClientWatch(Stream& stream, std::shared_ptr<Channel> channel);
+  ClientWatch(Stream& stream, std::function<void()> on_gone);
   ~ClientWatch();
   ClientWatch(const ClientWatch&) = delete;
   ClientWatch& operator=(const ClientWatch&) = delete;

@@ -4,24 +4,28 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <deque>
 #include <limits>
 #include <numeric>
-#include <sstream>
+#include <optional>
 
+#include "api/model_field.h"
 #include "api/requests.h"
 #include "api/responses.h"
+#include "server/answer_stream.h"
 #include "server/channel.h"
 #include "server/job.h"
+#include "server/model_wait.h"
 #include "server/session.h"
 #include "text/answer_reader.h"
 #include "text/stream_decoder.h"
 
 namespace trellis {
 namespace {
+
+using Clock = std::chrono::steady_clock;
 
 SamplingParams ToParams(const SamplingFields& f, uint64_t seed) {
   SamplingParams p;
@@ -77,16 +81,19 @@ struct Choice {
 
 class Generation {
  public:
+  // `out` may have begun, while the model was loaded.
   Generation(Job job, const HttpRequest& http_request, const Caller& caller, Service& service,
-             Stream& stream, ServerState& state)
+             Clock::time_point deadline, AnswerStream& out, Stream& stream, ServerState& state)
       : job_(std::move(job)),
         http_request_(http_request),
         caller_(caller),
         service_(service),
+        out_(out),
         stream_(stream),
         state_(state),
         channel_(std::make_shared<Channel>(stream.get_executor())),
-        watch_(stream, channel_) {}
+        watch_(stream, [channel = channel_] { channel->ClientIsGone(); }),
+        deadline_(deadline) {}
 
   // However it ends, nothing goes on computing for a client that is gone.
   ~Generation() { CancelAll(); }
@@ -99,21 +106,18 @@ class Generation {
     if (state_.options.log_prompts) LogPrompts();
     const size_t num_answers = job_.prompts.size() * NumSamples();
     if (const size_t most = service_.engine->max_queue(); num_answers > most) {
-      co_return co_await WriteReply(
-          stream_, http_request_,
-          ErrorReply(InvalidField(
-              NumSamples() > 1 ? "n" : prompt_field(),
-              fmt::format("{} answers are more than the {} that may wait here (--max-queue)",
-                          num_answers, most))),
-          state_);
+      const ApiError too_many = InvalidField(
+          NumSamples() > 1 ? "n" : prompt_field(),
+          fmt::format("{} answers are more than the {} that may wait here (--max-queue)",
+                      num_answers, most));
+      co_return co_await out_.Fail(job_.writer.get(), too_many);
     }
     const Status submitted = SubmitAll();
     if (!submitted.ok()) {
       CancelAll();
       const bool prompt = submitted.code() == StatusCode::kTooLarge;
-      co_return co_await WriteReply(
-          stream_, http_request_,
-          ErrorReply(ErrorFromStatus(submitted, prompt ? prompt_field() : "")), state_);
+      const ApiError refused = ErrorFromStatus(submitted, prompt ? prompt_field() : "");
+      co_return co_await out_.Fail(job_.writer.get(), refused);
     }
     const bool open = job_.fields.stream ? co_await WriteStream() : co_await Collect();
     co_await Settle();
@@ -122,30 +126,7 @@ class Generation {
   }
 
  private:
-  using Clock = std::chrono::steady_clock;
-
-  // x-request-timeout: the client wants all of the answer in so many seconds, or none.
-  Status ReadDeadline() {
-    const auto header = http_request_["x-request-timeout"];
-    if (header.empty()) return Status::Ok();
-    double seconds = 0;
-    const auto [end, error] = std::from_chars(header.begin(), header.end(), seconds);
-    constexpr double kMost = 7 * 24 * 3600;
-    if (error != std::errc() || end != header.end() || !(seconds > 0 && seconds <= kMost)) {
-      return Status(StatusCode::kInvalidArgument,
-                    fmt::format("x-request-timeout must be seconds, up to {}", kMost));
-    }
-    deadline_ = Clock::now() +
-                std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
-    return Status::Ok();
-  }
-  static Status TooLate() {
-    return Status(StatusCode::kDeadlineExceeded,
-                  "the answer took longer than the request allows (x-request-timeout)");
-  }
-
   Status SubmitAll() {
-    TRELLIS_RETURN_IF_ERROR(ReadDeadline());
     const size_t n = NumSamples();
     for (size_t i = 0; i < job_.prompts.size() * n; i++) {
       choices_.emplace_back(*service_.tokenizer, job_);
@@ -447,7 +428,7 @@ class Generation {
     answer.content = choice.text;
     answer.reasoning_content = choice.thoughts;
     answer.tool_calls_json = ToolCallsJson(choice.calls);
-    service_.responses.Put(caller_.ScopeOf(""), job_.head.id, *std::move(job_.kept_chat));
+    state_.responses.Put(caller_.ScopeOf(""), job_.head.id, *std::move(job_.kept_chat));
   }
 
   std::string Written(const std::vector<ChoiceText>& texts) const {
@@ -486,7 +467,7 @@ class Generation {
 
   net::awaitable<bool> WriteStream() {
     AnswerWriter& writer = *job_.writer;
-    if (!co_await WriteStreamHeader(writer.content_type())) co_return false;
+    if (!co_await out_.Begin(writer.content_type())) co_return false;
     std::string out;
     bool failed = false;
     while (left_ > 0 && !failed) {
@@ -495,31 +476,23 @@ class Generation {
       if (wait == Channel::Wait::kGone) co_return false;
       const bool is_late = Clock::now() >= deadline_;
       if (wait == Channel::Wait::kTime && !is_late) {
-        if (!co_await WriteChunk(writer.KeepAlive())) co_return false;
+        if (!co_await out_.Write(writer.KeepAlive())) co_return false;
         continue;
       }
       const Result<std::string> next = is_late ? TooLate() : TakeNext();
       failed = !next.ok();
-      out += failed ? ErrorEvent(next.status()) : *next;
+      out += failed ? out_.ErrorEvent(writer, ErrorFromStatus(next.status())) : *next;
       // What is ready goes out in one write; a slow client makes the pieces larger, not the queue
       // of writes.
       if (!channel_->empty() || left_ == 0 || failed) continue;
-      if (!co_await WriteChunk(std::exchange(out, ""))) co_return false;
+      if (!co_await out_.Write(std::exchange(out, ""))) co_return false;
     }
     if (!failed) {
       KeepChat();
       out += writer.End(usage_, timings_);
     }
-    if (!co_await WriteChunk(std::move(out))) co_return false;
-    if (!chunked()) co_return false;
-    co_return co_await WriteText(stream_, "0\r\n\r\n", state_) && keep_alive();
-  }
-
-  std::string ErrorEvent(const Status& status) const {
-    ApiError error = ErrorFromStatus(status);
-    LogError(http_request_, error, state_);
-    error.request_id = RequestIdOf(http_request_);
-    return job_.writer->Error(error);
+    if (!co_await out_.Write(std::move(out))) co_return false;
+    co_return co_await out_.End();
   }
 
   // What the next event adds to the stream. ERRORS: what ends it.
@@ -554,28 +527,7 @@ class Generation {
     return out;
   }
 
-  // HTTP/1.0 knows no chunks: there the end of the connection is the end of the answer.
-  bool chunked() const { return http_request_.version() >= 11; }
-  bool keep_alive() const { return chunked() && http_request_.keep_alive() && !state_.draining; }
-
-  net::awaitable<bool> WriteStreamHeader(std::string_view content_type) {
-    http::response<http::empty_body> response{http::status::ok, http_request_.version()};
-    SetCommonHeaders(http_request_, state_, &response);
-    response.set(http::field::content_type, content_type);
-    response.set(http::field::cache_control, "no-cache");
-    response.keep_alive(keep_alive());
-    response.chunked(chunked());
-    std::ostringstream text;
-    text << response.base();
-    co_return co_await WriteText(stream_, text.str(), state_);
-  }
-
-  net::awaitable<bool> WriteChunk(std::string text) {
-    if (text.empty()) co_return true;  // a chunk of nothing would be the last one
-    if (chunked()) text = fmt::format("{:x}\r\n{}\r\n", text.size(), text);
-    co_return co_await WriteText(stream_, text, state_);
-  }
-
+  // A line each, whatever is in them.
   void LogPrompts() const {
     for (const JobPrompt& prompt : job_.prompts)
       state_.log.Info("prompt", {{"id", log_name_}, {"text", AsText(prompt.tokens)}});
@@ -608,13 +560,14 @@ class Generation {
   const HttpRequest& http_request_;
   const Caller& caller_;
   Service& service_;
+  AnswerStream& out_;
   Stream& stream_;
   ServerState& state_;
   std::shared_ptr<Channel> channel_;
   ClientWatch watch_;
   const std::string log_name_ = LogName();  // KeepChat takes the chat away
   const Clock::time_point begun_ = Clock::now();
-  Clock::time_point deadline_ = Clock::time_point::max();
+  const Clock::time_point deadline_;
   bool has_begun_ = false;      // the stream
   std::deque<Choice> choices_;  // stable addresses
   size_t left_ = 0;
@@ -630,19 +583,37 @@ class Generation {
 }  // namespace
 
 net::awaitable<bool> AnswerGeneration(const HttpRequest& request, const Caller& caller,
-                                      Service& service, Stream& stream, ServerState& state) {
+                                      Stream& stream, ServerState& state) {
+  AnswerStream out(request, stream, state);
+  const std::unique_ptr<AnswerWriter> writer = WriterFor(PathOf(request));
+  ApiResult<Clock::time_point> deadline = DeadlineOf(request);
+  if (!deadline.ok()) co_return co_await out.Fail(writer.get(), deadline.error());
+  // A stream begins while its model is loaded, so that it can say that it waits.
+  const KeepAlive keep_alive = [&]() -> net::awaitable<bool> {
+    std::string text = writer == nullptr ? "" : writer->KeepAlive();
+    if (text.empty() || !AsksForStream(request.body())) co_return true;
+    if (!co_await out.Begin(writer->content_type())) co_return false;
+    co_return co_await out.Write(std::move(text));
+  };
+  std::optional<ApiResult<ModelLease>> model;
   std::optional<ApiResult<Job>> job;
   const Work make_job = [&] {
-    job = MakeJob(PathOf(request), request.body(), caller.ScopeOf(""), service);
+    job = MakeJob(PathOf(request), request.body(), caller.ScopeOf(""), *model->value(),
+                  state.responses);
   };
   try {
-    co_await WorkOnBody(request, stream, state, make_job);
+    model = co_await AcquireModel(request, stream, state, deadline.value(), keep_alive);
+    if (model->ok()) co_await WorkOnBody(request, stream, state, make_job);
   } catch (const std::exception& error) {
     job = InternalError(request, error, state);
   }
-  if (!job) co_return false;
-  if (!job->ok()) co_return co_await WriteReply(stream, request, ErrorReply(job->error()), state);
-  Generation generation(std::move(job->value()), request, caller, service, stream, state);
+  if (model && !model->ok()) job = model->error();
+  if (!job || (!job->ok() && job->error().http_status == kLeftStatus)) co_return false;
+  if (job->ok() && out.has_begun() && !job->value().fields.stream)
+    job = InvalidField("stream", "stream: say it once");
+  if (!job->ok()) co_return co_await out.Fail(writer.get(), job->error());
+  Generation generation(std::move(job->value()), request, caller, *model->value(), deadline.value(),
+                        out, stream, state);
   co_return co_await generation.Run();
 }
 

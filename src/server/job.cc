@@ -15,9 +15,6 @@ namespace trellis {
 namespace {
 
 ApiResult<Job> StartJob(const Service& service, GenerationFields fields, AnswerForm form) {
-  if (!fields.model.empty() && fields.model != service.model_name) {
-    return ModelNotFound(fields.model, service.model_name);
-  }
   for (const auto& [token, bias] : fields.sampling.logit_bias) {
     if (static_cast<size_t>(token) < service.tokenizer->vocab_size()) continue;
     return InvalidField("logit_bias",
@@ -247,13 +244,14 @@ ApiResult<Job> MessagesJob(const std::string& body, const Service& service) {
   return made;
 }
 
-ApiResult<Job> ResponsesJob(const std::string& body, const std::string& owner, Service& service) {
+ApiResult<Job> ResponsesJob(const std::string& body, const std::string& owner,
+                            const Service& service, ResponseStore& responses) {
   ApiResult<ResponsesRequest> parsed = ParseResponsesRequest(body);
   if (!parsed.ok()) return parsed.error();
   ResponsesRequest& request = parsed.value();
   std::vector<ChatMessage>& messages = request.chat.messages;
   if (!request.previous_id.empty()) {
-    auto before = service.responses.Find(owner, request.previous_id);
+    auto before = responses.Find(owner, request.previous_id);
     if (!before) {
       ApiError error = InvalidField(
           "previous_response_id",
@@ -300,11 +298,26 @@ ApiResult<size_t> CountPromptTokens(const std::string& body, const Service& serv
   return job.value().prompts.front().tokens.size();
 }
 
+std::unique_ptr<AnswerWriter> WriterFor(std::string_view path) {
+  AnswerHead head{.form = AnswerForm::kChat, .id = {}, .created = 0, .model = {}};
+  if (path == "/v1/messages") return NewAnthropicWriter(head, 0);
+  if (path == "/v1/responses") {
+    head.id = RandomId("resp_");
+    return NewResponsesWriter(head, "{}");
+  }
+  if (path == "/api/chat") return NewOllamaWriter(head, OllamaForm::kChat);
+  if (path == "/api/generate") return NewOllamaWriter(head, OllamaForm::kGenerate);
+  if (path == "/completion" || path == "/completions" || path == "/infill")
+    return NewLlamaWriter(head);
+  if (path == "/v1/chat/completions" || path == "/v1/completions") return NewOpenAiWriter(head, {});
+  return nullptr;
+}
+
 ApiResult<Job> MakeJob(std::string_view path, const std::string& body, const std::string& owner,
-                       Service& service) {
+                       const Service& service, ResponseStore& responses) {
   if (path == "/v1/chat/completions") return ChatJob(ParseChatRequest(body), service);
   if (path == "/v1/messages") return MessagesJob(body, service);
-  if (path == "/v1/responses") return ResponsesJob(body, owner, service);
+  if (path == "/v1/responses") return ResponsesJob(body, owner, service, responses);
   if (path == "/v1/completions") return CompletionJob(ParseCompletionRequest(body), service);
   if (path == "/completion" || path == "/completions" || path == "/infill") {
     auto parsed = path == "/infill" ? ParseLlamaInfill(body) : ParseLlamaCompletion(body);

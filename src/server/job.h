@@ -11,6 +11,7 @@
 #include "api/requests.h"
 #include "api/responses.h"
 #include "engine/engine.h"
+#include "server/response_store.h"
 #include "server/service.h"
 #include "text/grammar.h"
 
@@ -44,14 +45,17 @@ struct Job {
   std::shared_ptr<const Grammar> grammar = {};
   std::shared_ptr<const AnswerFormat> answer_format = std::make_shared<const AnswerFormat>();
   std::optional<std::vector<TokenId>> dropped_if_begins = {};  // as GenerateRequest's
-  // The chat so far, if with its answer it is to stay in Service::responses.
+  // The chat so far, if with its answer it is to stay among the responses.
   std::optional<std::vector<ChatMessage>> kept_chat = {};
 };
 
 // Parses, renders and tokenizes. `path`: of the route that the body was sent to. `owner`: of the
-// responses that it may go on from.
+// responses that it may go on from. `service`: of the model that the body names.
 ApiResult<Job> MakeJob(std::string_view path, const std::string& body, const std::string& owner,
-                       Service& service);
+                       const Service& service, ResponseStore& responses);
+// For what is to be said in an answer to `path` before there is a job; null where answers are never
+// streamed.
+std::unique_ptr<AnswerWriter> WriterFor(std::string_view path);
 // The prompt that /v1/chat/completions would make of `body`, as text.
 ApiResult<std::string> ChatPromptText(const std::string& body, const Service& service);
 // Of the prompt that /v1/messages would make of `body`.

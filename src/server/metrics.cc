@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <deque>
 
 #include "base/check.h"
 
@@ -28,15 +29,16 @@ void Histogram::Observe(double value) {
   sum_.fetch_add(value);
 }
 
-void Histogram::Print(const std::string& name, const std::string& help, std::string* out) const {
-  *out += fmt::format("# HELP {0} {1}\n# TYPE {0} histogram\n", name, help);
+void Histogram::Print(const std::string& name, const std::string& labels, std::string* out) const {
   uint64_t count = 0;
+  const char* comma = labels.empty() ? "" : ",";
   for (size_t i = 0; i <= bounds_.size(); i++) {
     count += counts_[i];
     const std::string bound = i < bounds_.size() ? fmt::format("{}", bounds_[i]) : "+Inf";
-    *out += fmt::format("{}_bucket{{le=\"{}\"}} {}\n", name, bound, count);
+    *out += fmt::format("{}_bucket{{{}{}le=\"{}\"}} {}\n", name, labels, comma, bound, count);
   }
-  *out += fmt::format("{0}_sum {1}\n{0}_count {2}\n", name, sum_.load(), count);
+  const std::string braces = labels.empty() ? "" : "{" + labels + "}";
+  *out += fmt::format("{0}_sum{1} {2}\n{0}_count{1} {3}\n", name, braces, sum_.load(), count);
 }
 
 RequestMetrics::RequestMetrics()
@@ -49,32 +51,74 @@ RequestMetrics::RequestMetrics()
 
 namespace {
 
-// Writes samples under their # HELP and # TYPE.
+// A label's value, as it is written between quotes.
+std::string Escaped(const std::string& value) {
+  std::string out;
+  for (const char c : value) {
+    if (c == '\n') {
+      out += "\\n";
+    } else {
+      if (c == '"' || c == '\\') out += '\\';
+      out += c;
+    }
+  }
+  return out;
+}
+
+// Collects the samples of each metric, of whatever models, under its # HELP and # TYPE.
 class Exposition {
  public:
-  explicit Exposition(std::string* out) : out_(*out) {}
+  // Of what follows; empty: of no model by name.
+  void SetModel(const std::string& model) {
+    labels_ = model.empty() ? "" : fmt::format("model=\"{}\"", Escaped(model));
+  }
 
   void Counter(const char* name, uint64_t value, const char* help) {
     Head("counter", name, help);
-    out_ += fmt::format("trellis_{} {}\n", name, value);
+    Add(labels_, value);
   }
   template <typename Value>
   void Gauge(const char* name, Value value, const char* help) {
     Head("gauge", name, help);
-    out_ += fmt::format("trellis_{} {}\n", name, value);
+    Add(labels_, value);
+  }
+  void Print(const char* name, const Histogram& histogram, const char* help) {
+    Head("histogram", name, help);
+    histogram.Print(metric_->name, labels_, &metric_->samples);
   }
   void Head(const char* type, const char* name, const char* help) {
-    out_ += fmt::format("# HELP trellis_{0} {1}\n# TYPE trellis_{0} {2}\n", name, help, type);
-    name_ = name;
+    const std::string full_name = fmt::format("trellis_{}", name);
+    const auto found = std::find_if(metrics_.begin(), metrics_.end(),
+                                    [&](const Metric& it) { return it.name == full_name; });
+    metric_ = found != metrics_.end() ? &*found : &metrics_.emplace_back();
+    metric_->name = full_name;
+    metric_->head = fmt::format("# HELP {0} {1}\n# TYPE {0} {2}\n", full_name, help, type);
   }
-  // Of the metric whose head was written last.
+  // Of the metric whose head came last.
   void Sample(const char* label, const char* label_value, uint64_t value) {
-    out_ += fmt::format("trellis_{}{{{}=\"{}\"}} {}\n", name_, label, label_value, value);
+    Add(fmt::format("{}{}{}=\"{}\"", labels_, labels_.empty() ? "" : ",", label, label_value),
+        value);
+  }
+
+  std::string Text() const {
+    std::string text;
+    for (const Metric& metric : metrics_) text += metric.head + metric.samples;
+    return text;
   }
 
  private:
-  std::string& out_;
-  const char* name_ = "";
+  struct Metric {
+    std::string name, head, samples;
+  };
+  template <typename Value>
+  void Add(const std::string& labels, Value value) {
+    const std::string braces = labels.empty() ? "" : "{" + labels + "}";
+    metric_->samples += fmt::format("{}{} {}\n", metric_->name, braces, value);
+  }
+
+  std::deque<Metric> metrics_;  // in the order in which they came
+  Metric* metric_ = nullptr;
+  std::string labels_;
 };
 
 void PrintRequests(const EngineStats& engine, Exposition& out) {
@@ -141,29 +185,33 @@ void PrintCache(const EngineStats& engine, const PageCacheStats& cache, Expositi
   out.Gauge("cache_ghost_bytes", cache.ghost_bytes, "Memory of these.");
 }
 
+void PrintTimes(const RequestMetrics& requests, Exposition& out) {
+  out.Print("time_to_first_token_seconds", requests.time_to_first_token,
+            "From a request's arrival to its first token.");
+  out.Print("inter_token_latency_seconds", requests.inter_token_latency,
+            "From one token of an answer to the next.");
+  out.Print("request_queue_time_seconds", requests.queue_time,
+            "From a finished answer's arrival to its admission.");
+  out.Print("e2e_request_latency_seconds", requests.e2e_latency,
+            "From a finished answer's arrival to its end.");
+  out.Print("request_prompt_tokens", requests.prompt_tokens, "Prompt tokens of an answer.");
+  out.Print("request_prefill_kv_computed_tokens", requests.computed_tokens,
+            "Of these, computed; the rest was cached.");
+}
+
 }  // namespace
 
-std::string MetricsText(const EngineStats& engine, const PageCacheStats& cache,
-                        const RequestMetrics& requests, uint64_t http_requests) {
-  std::string text;
-  Exposition out(&text);
+std::string MetricsText(const std::vector<ModelMetrics>& models, uint64_t http_requests) {
+  Exposition out;
   out.Counter("http_requests_total", http_requests, "HTTP requests read.");
-  PrintRequests(engine, out);
-  PrintTokens(engine, out);
-  PrintCache(engine, cache, out);
-  requests.time_to_first_token.Print("trellis_time_to_first_token_seconds",
-                                     "From a request's arrival to its first token.", &text);
-  requests.inter_token_latency.Print("trellis_inter_token_latency_seconds",
-                                     "From one token of an answer to the next.", &text);
-  requests.queue_time.Print("trellis_request_queue_time_seconds",
-                            "From a finished answer's arrival to its admission.", &text);
-  requests.e2e_latency.Print("trellis_e2e_request_latency_seconds",
-                             "From a finished answer's arrival to its end.", &text);
-  requests.prompt_tokens.Print("trellis_request_prompt_tokens", "Prompt tokens of an answer.",
-                               &text);
-  requests.computed_tokens.Print("trellis_request_prefill_kv_computed_tokens",
-                                 "Of these, computed; the rest was cached.", &text);
-  return text;
+  for (const ModelMetrics& model : models) {
+    out.SetModel(model.model);
+    PrintRequests(model.engine, out);
+    PrintTokens(model.engine, out);
+    PrintCache(model.engine, model.cache, out);
+    PrintTimes(model.requests, out);
+  }
+  return out.Text();
 }
 
 }  // namespace trellis

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "engine/engine.h"
 
@@ -20,8 +21,8 @@ class Histogram {
   // REQUIRES: ascending, at most kMaxBounds.
   explicit Histogram(std::span<const double> bounds);
   void Observe(double value);
-  // Appends # HELP, # TYPE and the samples.
-  void Print(const std::string& name, const std::string& help, std::string* out) const;
+  // Appends the samples. `labels`: of all of them, like a="b"; may be empty.
+  void Print(const std::string& name, const std::string& labels, std::string* out) const;
 
  private:
   std::span<const double> bounds_;
@@ -37,9 +38,16 @@ struct RequestMetrics {
   Histogram prompt_tokens, computed_tokens;            // per answer; cached = prompt - computed
 };
 
+// Of one model.
+struct ModelMetrics {
+  std::string model;  // the value of the label of this name; empty: there is no such label
+  EngineStats engine;
+  PageCacheStats cache;
+  const RequestMetrics& requests;
+};
+
 // https://prometheus.io/docs/instrumenting/exposition_formats/, version 0.0.4. What vLLM exposes
 // too has its name, with trellis_ for vllm:, and its meaning.
-std::string MetricsText(const EngineStats& engine, const PageCacheStats& cache,
-                        const RequestMetrics& requests, uint64_t http_requests);
+std::string MetricsText(const std::vector<ModelMetrics>& models, uint64_t http_requests);
 
 }  // namespace trellis

@@ -32,37 +32,44 @@ OrderedJson Details(const ModelSpec& spec) {
           {"quantization_level", spec.file_type}};
 }
 
-OrderedJson ModelObject(const Service& service) {
-  const ModelSpec& spec = service.model->spec();
-  return {{"name", service.model_name},
-          {"model", service.model_name},
-          {"size", spec.file_bytes},
-          {"digest", service.fingerprint},
-          {"details", Details(spec)}};
+OrderedJson ModelObject(const ModelInfo& model) {
+  return {{"name", model.name},
+          {"model", model.name},
+          {"size", model.spec.file_bytes},
+          {"digest", model.fingerprint},
+          {"details", Details(model.spec)}};
 }
 
-Reply ListOf(OrderedJson model) {
-  return {.body = ToText({{"models", OrderedJson::array({std::move(model)})}})};
+Reply ListOf(OrderedJson models) {
+  return {.body = ToText({{"models", std::move(models)}})};
 }
 
 }  // namespace
 
-Reply OllamaTags(const Service& service) {
-  OrderedJson model = ModelObject(service);
-  model["modified_at"] = TimeText(service.created);
-  return ListOf(std::move(model));
+Reply OllamaTags(ModelPool& models) {
+  const Result<std::vector<ListedModel>> all = models.List();
+  if (!all.ok()) return ErrorReply(ErrorFromStatus(all.status()));
+  OrderedJson list = OrderedJson::array();
+  for (const ListedModel& listed : *all) {
+    OrderedJson& model = list.emplace_back(ModelObject(listed.info));
+    model["modified_at"] = TimeText(listed.info.created);
+  }
+  return ListOf(std::move(list));
 }
 
-Reply OllamaPs(const Service& service) {
-  OrderedJson model = ModelObject(service);
-  // It stays until the server ends.
-  model["expires_at"] = "2318-01-01T00:00:00Z";
-  model["size_vram"] = 0;
-  model["context_length"] = service.engine->context_size();
-  return ListOf(std::move(model));
+Reply OllamaPs(ModelPool& models) {
+  OrderedJson list = OrderedJson::array();
+  for (const ModelInfo& info : models.Loaded()) {
+    OrderedJson& model = list.emplace_back(ModelObject(info));
+    // It stays until the server ends, or another one needs its memory.
+    model["expires_at"] = "2318-01-01T00:00:00Z";
+    model["size_vram"] = 0;
+    model["context_length"] = info.context_size;
+  }
+  return ListOf(std::move(list));
 }
 
-Reply OllamaShow(const std::string& body, const Service& service) {
+Reply OllamaShow(const std::string& body, ModelPool& models) {
   ApiResult<Json> json = ParseJson(body);
   if (!json.ok()) return ErrorReply(json.error());
   FieldReader reader(json.value(), "");
@@ -70,16 +77,17 @@ Reply OllamaShow(const std::string& body, const Service& service) {
   reader.String("name", &name);  // its older name
   reader.String("model", &name);
   if (!reader.ok()) return ErrorReply(reader.error());
-  name = WithoutLatest(std::move(name));
-  if (name != service.model_name) return ErrorReply(ModelNotFound(name, service.model_name));
-  const ModelSpec& spec = service.model->spec();
+  const Result<ModelInfo> model = models.Find(WithoutLatest(std::move(name)));
+  if (!model.ok()) return ErrorReply(ErrorOfModel(model.status()));
+  const Result<ModelDetails> details = models.Describe(*model);
+  if (!details.ok()) return ErrorReply(ErrorOfModel(details.status()));
+  const ModelSpec& spec = model->spec;
   OrderedJson capabilities = OrderedJson::array({"completion"});
-  for (const std::string& capability : service.chat_template->capabilities())
-    capabilities.push_back(capability);
+  for (const std::string& capability : details->capabilities) capabilities.push_back(capability);
   const std::string& arch = spec.architecture;
   return {.body = ToText({{"modelfile", ""},
                           {"parameters", ""},
-                          {"template", service.tokenizer->chat_template()},
+                          {"template", details->chat_template},
                           {"details", Details(spec)},
                           {"model_info",
                            {{"general.architecture", arch},

@@ -3,14 +3,14 @@
 
 #include <string>
 
-#include "server/service.h"
+#include "server/model_pool.h"
 #include "server/session.h"
 
 namespace trellis {
 
-Reply OllamaTags(const Service& service);  // GET /api/tags
-Reply OllamaPs(const Service& service);    // GET /api/ps
+Reply OllamaTags(ModelPool& models);  // GET /api/tags
+Reply OllamaPs(ModelPool& models);    // GET /api/ps
 // POST /api/show.
-Reply OllamaShow(const std::string& body, const Service& service);
+Reply OllamaShow(const std::string& body, ModelPool& models);
 
 }  // namespace trellis

@@ -4,6 +4,9 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <optional>
+#include <utility>
+#include <vector>
 
 #include "api/json_text.h"
 #include "api/requests.h"
@@ -11,6 +14,7 @@
 #include "server/cache_tree.h"
 #include "server/job.h"
 #include "server/metrics.h"
+#include "server/model_wait.h"
 #include "server/ollama.h"
 #include "server/page.h"
 #include "server/request_list.h"
@@ -38,11 +42,12 @@ struct Call {
   const HttpRequest& request;
   const Caller& caller;
   ServerState& state;
-  Service* service;  // null while loading, but for routes that need it
+  ModelPool* models;  // null while loading, but for routes that need it
+  Service* service;   // of the model that the request names, for routes that need it
 };
 
 Reply Health(const Call& call) {
-  if (call.service != nullptr) return Json({{"status", "ok"}});
+  if (call.models != nullptr) return Json({{"status", "ok"}});
   const size_t total = call.state.progress.total, done = call.state.progress.done;
   const double progress = total == 0 ? 0.0 : static_cast<double>(done) / static_cast<double>(total);
   // llama-server's form of this error, whose code is a number.
@@ -58,14 +63,20 @@ Reply Version(const Call&) {
   return Json({{"version", TRELLIS_VERSION}});
 }
 
-OrderedJson ModelObject(const Service& service) {
-  const ModelSpec& spec = service.model->spec();
-  return {{"id", service.model_name},
+OrderedJson ModelObject(const ListedModel& model) {
+  const ModelSpec& spec = model.info.spec;
+  // llama-server's words.
+  OrderedJson status = {{"value", "unloaded"}};
+  if (model.state == ListedModel::State::kLoaded) status = {{"value", "loaded"}};
+  if (model.state == ListedModel::State::kLoading)
+    status = {{"value", "loading"}, {"progress", model.progress}};
+  return {{"id", model.info.name},
           {"object", "model"},
-          {"created", service.created},
+          {"created", model.info.created},
           {"owned_by", "trellis"},
+          {"status", std::move(status)},
           {"meta",
-           {{"n_ctx", service.engine->context_size()},
+           {{"n_ctx", model.info.context_size},
             {"n_ctx_train", spec.context_length},
             {"n_embd", spec.embedding_length},
             {"n_params", spec.num_parameters},
@@ -74,8 +85,10 @@ OrderedJson ModelObject(const Service& service) {
 }
 
 Reply Models(const Call& call) {
+  const Result<std::vector<ListedModel>> models = call.models->List();
+  if (!models.ok()) return ErrorReply(ErrorFromStatus(models.status()));
   OrderedJson list = OrderedJson::array();
-  list.push_back(ModelObject(*call.service));
+  for (const ListedModel& model : *models) list.push_back(ModelObject(model));
   return Json({{"object", "list"}, {"data", std::move(list)}});
 }
 
@@ -83,8 +96,14 @@ constexpr std::string_view kModelPath = "/v1/models/";
 
 Reply OneModel(const Call& call) {
   const std::string name = PercentDecoded(PathOf(call.request).substr(kModelPath.size()));
-  if (name == call.service->model_name) return Json(ModelObject(*call.service));
-  return ErrorReply(ModelNotFound(name, call.service->model_name));
+  const Result<ModelInfo> found = call.models->Find(name);
+  if (!found.ok()) return ErrorReply(ErrorOfModel(found.status()));
+  const Result<std::vector<ListedModel>> models = call.models->List();
+  if (!models.ok()) return ErrorReply(ErrorFromStatus(models.status()));
+  for (const ListedModel& model : *models) {
+    if (model.info.name == found->name) return Json(ModelObject(model));
+  }
+  return Json(ModelObject({.info = *found}));
 }
 
 Reply Cache(const Call& call) {
@@ -141,15 +160,29 @@ Reply ResetCache(const Call& call) {
         TransportError(403, "admin_key_needed",
                        "the cache is everybody's: to reset it takes a key with \"admin\""));
   }
-  call.service->engine->ResetCache();
+  ApiResult<std::string> name = ModelNameOf(call.request);
+  if (!name.ok()) return ErrorReply(name.error());
+  if (name.value().empty()) {
+    for (const ModelLease& model : call.models->LookAtAll()) model->engine->ResetCache();
+    return Json({{"status", "ok"}});
+  }
+  ApiResult<ModelLease> model = LookAtModel(call.request, call.state);
+  if (!model.ok()) return ErrorReply(model.error());
+  model.value()->engine->ResetCache();
   return Json({{"status", "ok"}});
 }
 
 Reply Metrics(const Call& call) {
-  return Reply{
-      .content_type = "text/plain; version=0.0.4; charset=utf-8",
-      .body = MetricsText(call.service->engine->Stats(), call.service->engine->CacheStats(),
-                          call.service->metrics, call.state.http_requests)};
+  const std::vector<ModelLease> models = call.models->LookAtAll();
+  std::vector<ModelMetrics> metrics;
+  for (const ModelLease& model : models) {
+    metrics.push_back({.model = call.models->has_many() ? model->model_name : "",
+                       .engine = model->engine->Stats(),
+                       .cache = model->engine->CacheStats(),
+                       .requests = model->metrics});
+  }
+  return Reply{.content_type = "text/plain; version=0.0.4; charset=utf-8",
+               .body = MetricsText(metrics, call.state.http_requests)};
 }
 
 Reply Tokenize(const Call& call) {
@@ -248,13 +281,13 @@ Reply ApplyTemplate(const Call& call) {
 }
 
 Reply Tags(const Call& call) {
-  return OllamaTags(*call.service);
+  return OllamaTags(*call.models);
 }
 Reply Ps(const Call& call) {
-  return OllamaPs(*call.service);
+  return OllamaPs(*call.models);
 }
 Reply Show(const Call& call) {
-  return OllamaShow(call.request.body(), *call.service);
+  return OllamaShow(call.request.body(), *call.models);
 }
 
 Reply CountTokens(const Call& call) {
@@ -268,14 +301,19 @@ Reply Generate(const Call&) {
   return ErrorReply(ModelIsLoading());
 }
 
-enum class Needs { kNothing, kModel };  // what needs nothing is public
+enum class Needs {
+  kNothing,  // public
+  kModels,   // that the server knows which there are
+  kLoaded,   // a model that is loaded, as it only looks
+  kModel,    // a model, which is loaded for that
+};
 // What may take longer than others' streams can wait does not run on their thread.
-enum class Works { kQuickly, kForTheEngine, kOnTheBody };
+enum class Works { kQuickly, kForTheEngine, kOnTheBody, kOnFiles };  // files: of several models
 struct Route {
   std::string_view path;  // whole; its beginning if it ends in a slash (but for / itself)
   http::verb verb;
   Reply (*answer)(const Call&);
-  Needs needs = Needs::kModel;
+  Needs needs = Needs::kModels;
   Works works = Works::kQuickly;
 };
 constexpr std::array<Route, 36> kRoutes = {{
@@ -284,17 +322,17 @@ constexpr std::array<Route, 36> kRoutes = {{
     {kDescription, http::verb::get, Description, Needs::kNothing},
     {"/health", http::verb::get, Health, Needs::kNothing},
     {"/version", http::verb::get, Version, Needs::kNothing},
-    {"/v1/models", http::verb::get, Models},
-    {kModelPath, http::verb::get, OneModel},
+    {"/v1/models", http::verb::get, Models, Needs::kModels, Works::kOnFiles},
+    {kModelPath, http::verb::get, OneModel, Needs::kModels, Works::kOnFiles},
     {"/metrics", http::verb::get, Metrics},
-    {"/v1/cache", http::verb::get, Cache},
-    {"/v1/cache/tree", http::verb::get, CacheTree, Needs::kModel, Works::kForTheEngine},
-    {"/v1/requests", http::verb::get, Requests},
-    {"/v1/cache/reset", http::verb::post, ResetCache, Needs::kModel, Works::kForTheEngine},
+    {"/v1/cache", http::verb::get, Cache, Needs::kLoaded},
+    {"/v1/cache/tree", http::verb::get, CacheTree, Needs::kLoaded, Works::kForTheEngine},
+    {"/v1/requests", http::verb::get, Requests, Needs::kLoaded},
+    {"/v1/cache/reset", http::verb::post, ResetCache, Needs::kModels, Works::kForTheEngine},
     {"/v1/cache/warm", http::verb::post, Generate},
     {"/v1/cache/pin", http::verb::post, Generate},
-    {"/v1/cache/unpin", http::verb::post, Unpin, Needs::kModel, Works::kForTheEngine},
-    {"/v1/cache/pins", http::verb::get, Pins, Needs::kModel, Works::kForTheEngine},
+    {"/v1/cache/unpin", http::verb::post, Unpin, Needs::kLoaded, Works::kForTheEngine},
+    {"/v1/cache/pins", http::verb::get, Pins, Needs::kLoaded, Works::kForTheEngine},
     {"/tokenize", http::verb::post, Tokenize, Needs::kModel, Works::kOnTheBody},
     {"/detokenize", http::verb::post, Detokenize, Needs::kModel, Works::kOnTheBody},
     {"/v1/chat/completions", http::verb::post, Generate},
@@ -306,13 +344,13 @@ constexpr std::array<Route, 36> kRoutes = {{
     {"/completion", http::verb::post, Generate},
     {"/completions", http::verb::post, Generate},
     {"/infill", http::verb::post, Generate},
-    {"/props", http::verb::get, Props},
+    {"/props", http::verb::get, Props, Needs::kLoaded},
     {"/apply-template", http::verb::post, ApplyTemplate, Needs::kModel, Works::kOnTheBody},
     {"/api/chat", http::verb::post, Generate},
     {"/api/generate", http::verb::post, Generate},
-    {"/api/tags", http::verb::get, Tags},
+    {"/api/tags", http::verb::get, Tags, Needs::kModels, Works::kOnFiles},
     {"/api/ps", http::verb::get, Ps},
-    {"/api/show", http::verb::post, Show, Needs::kModel, Works::kOnTheBody},
+    {"/api/show", http::verb::post, Show, Needs::kModels, Works::kOnFiles},
     {"/api/version", http::verb::get, Version, Needs::kNothing},
     {"/v1/messages/count_tokens", http::verb::post, CountTokens, Needs::kModel, Works::kOnTheBody},
 }};
@@ -361,10 +399,21 @@ net::awaitable<Reply> AnswerPlain(const HttpRequest& request, const Caller& call
     reply.allow = route->verb == http::verb::get ? "GET, HEAD, OPTIONS" : "POST, OPTIONS";
     co_return reply;
   }
-  const Call call{request, caller, state, state.service};
-  if (route->needs == Needs::kModel && call.service == nullptr) {
+  Call call{request, caller, state, state.models, nullptr};
+  if (route->needs != Needs::kNothing && call.models == nullptr) {
     co_return ErrorReply(ModelIsLoading());
   }
+  std::optional<ApiResult<ModelLease>> model;
+  if (route->needs == Needs::kLoaded) {
+    const Work look = [&] { model = LookAtModel(request, state); };
+    co_await WorkOnBody(request, stream, state, look);
+    if (!model) co_return Reply{};  // nobody waits for it
+  } else if (route->needs == Needs::kModel) {
+    const auto never = std::chrono::steady_clock::time_point::max();
+    model = co_await AcquireModel(request, stream, state, never, {});
+  }
+  if (model && !model->ok()) co_return ErrorReply(model->error());
+  if (model) call.service = &*model->value();
   Reply reply;
   const Work answer = [&] { reply = route->answer(call); };
   switch (route->works) {
@@ -373,6 +422,13 @@ net::awaitable<Reply> AnswerPlain(const HttpRequest& request, const Caller& call
       break;
     case Works::kForTheEngine:
       co_await RunOn(state.blocking, answer);
+      break;
+    case Works::kOnFiles:
+      if (call.models->has_many()) {
+        co_await RunOn(state.text, answer);
+      } else {
+        answer();
+      }
       break;
     case Works::kOnTheBody:
       co_await WorkOnBody(request, stream, state, answer);

@@ -34,8 +34,8 @@ struct Server::Impl {
         signals(strand),
         hangup(strand) {}
 
-  // Sessions use the service: it goes last.
-  std::unique_ptr<Service> service;
+  // Sessions have leases: it goes last.
+  std::unique_ptr<ModelPool> models;
   ServerState state;
   net::io_context io;
   net::strand<net::io_context::executor_type> strand;  // of the acceptor and the signals
@@ -135,7 +135,7 @@ struct Server::Impl {
   void Drain() {
     const auto deadline =
         std::chrono::steady_clock::now() + state.options.drain_timeout + std::chrono::seconds(2);
-    if (Service* s = state.service.load()) s->engine->Drain(state.options.drain_timeout);
+    if (ModelPool* all = state.models) all->Drain(state.options.drain_timeout);
     // The last tokens are still on their way to the clients.
     while (state.active_requests > 0 && std::chrono::steady_clock::now() < deadline) {
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
@@ -174,9 +174,9 @@ LoadProgress& Server::load_progress() {
   return impl_->state.progress;
 }
 
-void Server::SetService(std::unique_ptr<Service> service) {
-  impl_->service = std::move(service);
-  impl_->state.service = impl_->service.get();
+void Server::SetModels(std::unique_ptr<ModelPool> models) {
+  impl_->models = std::move(models);
+  impl_->state.models = impl_->models.get();
 }
 
 void Server::Run() {
@@ -199,10 +199,10 @@ void Server::Run() {
   impl.state.stopped = true;
   impl.io.stop();
   for (std::thread& thread : threads) thread.join();
-  // Nothing may post to connections that are gone: neither these pools nor the engine.
+  // Nothing may post to connections that are gone: neither these pools nor the engines.
   impl.state.blocking.join();
   impl.state.text.join();
-  if (Service* service = impl.state.service) service->engine->Drain(std::chrono::milliseconds(0));
+  if (ModelPool* models = impl.state.models) models->Drain(std::chrono::milliseconds(0));
 }
 
 void Server::Stop() {

@@ -1,5 +1,5 @@
-// Server: HTTP on top of a Service. One coroutine per connection on a few I/O threads; a waiting
-// stream costs no thread.
+// Server: HTTP on top of the models of a pool. One coroutine per connection on a few I/O threads; a
+// waiting stream costs no thread.
 #pragma once
 
 #include <chrono>
@@ -11,8 +11,8 @@
 #include "base/status.h"
 #include "server/api_keys.h"
 #include "server/log.h"
+#include "server/model_pool.h"
 #include "server/origins.h"
-#include "server/service.h"
 
 namespace trellis {
 
@@ -50,7 +50,7 @@ class Server {
   LoadProgress& load_progress();
 
   // From now on requests are served. Once; from any thread.
-  void SetService(std::unique_ptr<Service> service);
+  void SetModels(std::unique_ptr<ModelPool> models);
 
   // Serves until SIGINT, SIGTERM or Stop(): then takes no new work, lets running answers finish
   // within drain_timeout, and returns. A second signal ends the process at once. Once.

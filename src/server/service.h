@@ -1,5 +1,4 @@
 // Service: what the server answers from: one loaded model with its tokenizer, template and engine.
-// The server listens before it is there, and says so until then.
 #pragma once
 
 #include <atomic>
@@ -14,7 +13,6 @@
 #include "os/compute_pool.h"
 #include "server/metrics.h"
 #include "server/request_log.h"
-#include "server/response_store.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
@@ -31,7 +29,6 @@ struct Service {
   std::unique_ptr<ChatTemplate> chat_template;
   std::vector<TokenId> end_tokens;
   RequestMetrics metrics;
-  ResponseStore responses;
   RequestLog requests;
   std::unique_ptr<Engine> engine;
 
@@ -43,7 +40,7 @@ struct Service {
   }
 };
 
-// How far loading is; written by the loading thread, read by /health.
+// How far loading is; written by the loading thread, read by others.
 struct LoadProgress {
   std::atomic<size_t> done{0}, total{0};
 };

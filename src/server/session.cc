@@ -164,15 +164,14 @@ net::awaitable<bool> Answer(const HttpRequest& request, const Caller& caller, St
   if (const auto error = ErrorOfHeaders(request)) {
     co_return co_await WriteReply(stream, request, ErrorReply(*error), state);
   }
-  Service* service = state.service;
-  if (service != nullptr && IsGeneration(request)) {
+  if (state.models != nullptr && IsGeneration(request)) {
     // The engine refuses too, but only once the drain has reached it.
     if (state.draining) {
       const Status stopping(StatusCode::kUnavailable,
                             "shutting down: no new requests are accepted");
       co_return co_await WriteReply(stream, request, ErrorReply(ErrorFromStatus(stopping)), state);
     }
-    co_return co_await AnswerGeneration(request, caller, *service, stream, state);
+    co_return co_await AnswerGeneration(request, caller, stream, state);
   }
   Reply reply;
   try {

@@ -15,7 +15,9 @@
 
 #include "api/errors.h"
 #include "server/api_keys.h"
+#include "server/model_pool.h"
 #include "server/request_id.h"
+#include "server/response_store.h"
 #include "server/server.h"
 
 namespace trellis {
@@ -35,7 +37,8 @@ struct ServerState {
   const Server::Options options;
   const Log log;
   CurrentKeys keys;
-  std::atomic<Service*> service{nullptr};
+  std::atomic<ModelPool*> models{nullptr};
+  ResponseStore responses;
   LoadProgress progress;
   std::atomic<bool> draining{false};
   std::atomic<bool> stopped{false};  // the drain is over: nobody waits for anything any more
@@ -132,7 +135,7 @@ std::vector<std::pair<http::verb, std::string_view>> Routes();
 bool IsGeneration(const HttpRequest& request);
 // False: the connection is to be closed.
 net::awaitable<bool> AnswerGeneration(const HttpRequest& request, const Caller& caller,
-                                      Service& service, Stream& stream, ServerState& state);
+                                      Stream& stream, ServerState& state);
 
 // --- Writing. False: the connection is to be closed. ---
 

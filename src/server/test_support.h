@@ -77,6 +77,26 @@ struct TestOptions {
   std::vector<TokenId> end_tokens = {};  // none: an answer is as long as it may be
 };
 
+// `before_step` is called on the engine's thread.
+inline std::unique_ptr<Service> FakeService(const TestOptions& options,
+                                            std::unique_ptr<FakeModel> model,
+                                            std::function<void()> before_step) {
+  auto service = std::make_unique<Service>();
+  model->on_forward = [f = std::move(before_step)](std::span<const SequenceRows>) { f(); };
+  service->model_name = options.model_name;
+  service->end_tokens = options.end_tokens;
+  service->fingerprint = "fp_test";
+  service->tokenizer = TestTokenizer();
+  service->chat_template = std::move(ChatTemplate::Create(*service->tokenizer, "")).value();
+  Engine::Options engine;
+  engine.max_queue = options.max_queue;
+  engine.max_running = options.max_running;
+  service->engine =
+      std::move(Engine::Create(*model, MakeCache(*model, options.num_pages), engine)).value();
+  service->model = std::move(model);
+  return service;
+}
+
 class TestServer {
  public:
   TestServer() : TestServer([](TestOptions&) {}) {}
@@ -98,26 +118,21 @@ class TestServer {
   }
 
   TestServer& Load() {
-    auto service = std::make_unique<Service>();
-    auto model = std::make_unique<FakeModel>(4096, kTestVocab);
-    model->on_forward = [this](std::span<const SequenceRows>) {
+    const auto before_step = [this] {
       gate_.Pass();
       if (on_step) on_step();
     };
+    auto model = std::make_unique<FakeModel>(4096, kTestVocab);
     model_ = model.get();
-    service->model_name = options_.model_name;
-    service->end_tokens = options_.end_tokens;
-    service->fingerprint = "fp_test";
-    service->tokenizer = TestTokenizer();
-    service->chat_template = std::move(ChatTemplate::Create(*service->tokenizer, "")).value();
-    Engine::Options engine;
-    engine.max_queue = options_.max_queue;
-    engine.max_running = options_.max_running;
-    service->engine =
-        std::move(Engine::Create(*model, MakeCache(*model, options_.num_pages), engine)).value();
-    service->model = std::move(model);
+    auto service = FakeService(options_, std::move(model), before_step);
     service_ = service.get();
-    server_->SetService(std::move(service));
+    server_->SetModels(std::make_unique<ModelPool>(std::move(service)));
+    return *this;
+  }
+
+  // Instead of Load(): these.
+  TestServer& Serve(std::unique_ptr<ModelPool> models) {
+    server_->SetModels(std::move(models));
     return *this;
   }
 

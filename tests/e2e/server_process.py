@@ -62,8 +62,9 @@ class Server:
 
     def __init__(self, *flags, model=MODEL):
         self.url, self.log = None, []
+        named = ["-m", model_path(model)] if model else []
         self.process = subprocess.Popen(
-            [os.environ["TRELLIS_BIN"], "serve", "-m", model_path(model), "--port", "0", *flags],
+            [os.environ["TRELLIS_BIN"], "serve", *named, "--port", "0", *flags],
             stderr=subprocess.PIPE,
             text=True,
         )

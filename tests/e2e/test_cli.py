@@ -37,7 +37,8 @@ def run(*args, **more):
         (["serve", "--prot", "80"], ["--prot", "did you mean --port?"]),
         (["serve", "-m", "x", "--kvcache=1G"], ["did you mean --kv-cache?"]),
         (["run", "-m", "x", "--topk", "3", "hi"], ["did you mean --top-k?"]),
-        (["serve"], ["--model is required"]),
+        (["serve", "--models-dir", "nowhere"], ["--models-dir nowhere", "no such folder"]),
+        (["serve", "--models-dir", ".", "--alias", "x"], ["--alias x", "--model"]),
         (["serve", "-m", "x", "--port", "70000"], ["--port", "70000", "65535"]),
         (["serve", "-m", "x", "--kv-cache", "2 pounds"], ["--kv-cache", "2 pounds", "2GiB"]),
         (["serve", "-m", "x", "--threads", "0"], ["--threads"]),
@@ -96,7 +97,7 @@ def test_types_of_keys_and_values():
 
 def test_help_names_every_flag_and_version():
     flags = {
-        "serve": "--model --hf-repo --hub --no-pack-cache --host --port --threads --ctx-size --kv-cache --kv-type --alias "
+        "serve": "--model --models-dir --models-memory --hf-repo --hub --no-pack-cache --host --port --threads --ctx-size --kv-cache --kv-type --alias "
         "--no-prefix-cache --eviction-policy --max-queue --drain-timeout",
         "chat": "--model --hf-repo --url --api-key --system --max-tokens --temperature --seed --kv-cache",
         "pull": "model --hub",

@@ -389,8 +389,9 @@ def test_ps_says_what_a_server_does(fresh, home):
     for words in (f"{fresh.url} (trellis ", f"{MODEL}: context 8192", "0 running, 0 waiting", "1.5 MiB of 1023.8 MiB used", " committed"):
         assert words in text, text
     report = json.loads(trellis(home, "ps", "--url", fresh.url + "/", "--json").stdout)
-    assert report["status"] == "ok" and report["cache"]["pages"]["committed"] > 0
-    assert report["prompt_tokens"] >= 40 and report["requests"]["running"] == 0
+    model = report["models"][0]
+    assert report["status"] == "ok" and model["cache"]["pages"]["committed"] > 0
+    assert model["prompt_tokens"] >= 40 and model["requests"]["running"] == 0
     done = trellis(home, "ps", "--url", "http://127.0.0.1:1")
     assert done.returncode == 1 and "127.0.0.1:1" in done.stderr
 

@@ -15,7 +15,7 @@ def exposed():
     source = (ROOT / "src/server/metrics.cc").read_text()
     names = {"trellis_" + name for name in re.findall(r'(?:Counter|Gauge|Head)\(\s*(?:"counter",\s*)?"(\w+)"', source)}
     for histogram in re.findall(r'Print\(\s*"(\w+)"', source):
-        names |= {histogram + suffix for suffix in ("_bucket", "_sum", "_count")}
+        names |= {"trellis_" + histogram + suffix for suffix in ("_bucket", "_sum", "_count")}
     return names
 
 

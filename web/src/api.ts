@@ -118,12 +118,15 @@ async function get<T>(path: string): Promise<T> {
   return (await call(path)).json();
 }
 
-const withSalt = (query: Record<string, string>, salt: string) =>
-  new URLSearchParams(salt ? { ...query, cache_salt: salt } : query).toString();
+// What is empty is left out.
+function withQuery(path: string, query: Record<string, string | number>): string {
+  const said = Object.entries(query).filter(([, value]) => value !== "");
+  return said.length ? `${path}?${new URLSearchParams(said.map(([k, v]) => [k, `${v}`]))}` : path;
+}
 
 export const getModels = () => get<{ data: Model[] }>("v1/models").then((list) => list.data);
-export const getCache = () => get<CacheStats>("v1/cache");
-export const getTree = (limit: number, salt: string) =>
-  get<Tree>(`v1/cache/tree?${withSalt({ limit: String(limit) }, salt)}`);
-export const getRequests = (since: number, salt: string) =>
-  get<RequestList>(`v1/requests?${withSalt({ since: String(since) }, salt)}`);
+export const getCache = (model: string) => get<CacheStats>(withQuery("v1/cache", { model }));
+export const getTree = (model: string, limit: number, salt: string) =>
+  get<Tree>(withQuery("v1/cache/tree", { limit, cache_salt: salt, model }));
+export const getRequests = (model: string, since: number, salt: string) =>
+  get<RequestList>(withQuery("v1/requests", { since, cache_salt: salt, model }));

@@ -6,7 +6,7 @@ import { ChatView } from "./chat/chat_view";
 import { KeyDialog } from "./key_dialog";
 import type { IconName } from "./icons";
 import { IconButton } from "./parts";
-import { models, server } from "./server_state";
+import { model, server } from "./server_state";
 import { set, settings, type Settings } from "./settings";
 import { SettingsDialog } from "./settings_dialog";
 import { TreeView } from "./tree/tree_view";
@@ -85,7 +85,7 @@ function Header({ onSettings, onKey }: { onSettings: () => void; onKey: () => vo
         Trellis
       </span>
       <Navigation />
-      <span class="model">{models.value[0]?.id}</span>
+      <span class="model">{model.value?.id}</span>
       {hasKeys.value && <IconButton icon="key" label="Key" onClick={onKey} />}
       <ThemeButton />
       <IconButton icon="settings" label="Settings" onClick={onSettings} />

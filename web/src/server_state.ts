@@ -1,12 +1,17 @@
 // Whether the server is there, how far it has loaded its model, and which one that is.
-import { effect, signal } from "@preact/signals";
+import { computed, effect, signal } from "@preact/signals";
 import { getModels, key, type Model } from "./api";
+import { settings } from "./settings";
 
 export type ServerState =
   { is: "unknown" | "away" | "ready" } | { is: "loading"; progress: number };
 
 export const server = signal<ServerState>({ is: "unknown" });
 export const models = signal<Model[]>([]);
+// The one that was chosen, or the server's own choice.
+export const model = computed(
+  () => models.value.find(({ id }) => id === settings.value.model) ?? models.value[0],
+);
 
 const soon = 1000;
 const seldom = 10000;

@@ -1,7 +1,7 @@
 // Asks for an answer and writes it into its conversation as it comes.
 import { signal } from "@preact/signals";
 import { getRequests, type LoggedRequest } from "../api";
-import { models } from "../server_state";
+import { model } from "../server_state";
 import { settings } from "../settings";
 import {
   add,
@@ -37,7 +37,7 @@ function requestBody(conversation: Conversation, parent: string): Record<string,
   );
   if (conversation.system) messages.unshift({ role: "system", content: conversation.system });
   const body: Record<string, unknown> = {
-    model: s.model || models.value[0]?.id,
+    model: model.value?.id,
     messages,
     prompt_cache_key: conversation.id, // its share of the machine
     cache_salt: s.cacheSalt || null,
@@ -100,8 +100,8 @@ class Progress {
   }
 
   // A stream that was stopped has no last chunk; the server's list of requests has the same.
-  async statsOfStopped(): Promise<Stats | undefined> {
-    const logged = this.id && (await finishedRequest(this.id));
+  async statsOfStopped(model: string): Promise<Stats | undefined> {
+    const logged = this.id && (await finishedRequest(model, this.id));
     if (!logged) return undefined;
     const { first_token_at: first, finished_at: finished } = logged;
     return {
@@ -119,9 +119,9 @@ class Progress {
 }
 
 // The server needs a moment to see that its client has left.
-async function finishedRequest(id: string): Promise<LoggedRequest | undefined> {
+async function finishedRequest(model: string, id: string): Promise<LoggedRequest | undefined> {
   for (let tries = 0; tries < 10; tries++) {
-    const { requests } = await getRequests(0, settings.value.cacheSalt);
+    const { requests } = await getRequests(model, 0, settings.value.cacheSalt);
     const logged = requests.find((request) => request.id === id);
     if (logged?.state === "finished") return logged;
     await new Promise((resolve) => setTimeout(resolve, 100));
@@ -157,7 +157,7 @@ async function answer(conversationId: string, parent: string): Promise<void> {
     if (controller.signal.aborted) {
       progress.flush({ state: "stopped" });
       announcement.value = "The answer was stopped.";
-      await progress.statsOfStopped().then(
+      await progress.statsOfStopped(`${body.model ?? ""}`).then(
         (stats) => show({ stats }),
         () => {}, // the figures are an extra: without them the text stays
       );

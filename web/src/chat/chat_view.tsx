@@ -2,7 +2,7 @@
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Icon } from "../icons";
 import { Dialog, useMedia } from "../parts";
-import { models } from "../server_state";
+import { model } from "../server_state";
 import { announcement } from "./answer";
 import { Composer } from "./composer";
 import { pathOf } from "./conversation";
@@ -11,10 +11,9 @@ import { MessageView } from "./message";
 import { Sidebar } from "./sidebar";
 
 function Welcome() {
-  const model = models.value[0];
   return (
     <div class="welcome">
-      <h2>{model ? model.id : "Trellis"}</h2>
+      <h2>{model.value?.id ?? "Trellis"}</h2>
       <p>
         Under each answer stands how much of its prompt came from the cache. Edit a message, or ask
         for another answer, to make a branch: what the branches share is computed once. The tree

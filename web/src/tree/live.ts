@@ -9,6 +9,7 @@ import {
   type LoggedRequest,
   type Tree,
 } from "../api";
+import { model } from "../server_state";
 import { settings } from "../settings";
 
 export const cache = signal<CacheStats | null>(null);
@@ -28,6 +29,7 @@ const mostKept = 100;
 
 let since = 0;
 let salt = "";
+let name = ""; // of the model
 
 const nameOf = ({ id, choice }: LoggedRequest) => `${id}/${choice}`;
 
@@ -57,13 +59,15 @@ function forget(): void {
 
 async function look(): Promise<void> {
   const { cacheSalt, treeLimit } = settings.value;
-  if (salt !== cacheSalt) forget();
+  const chosen = model.value?.id ?? "";
+  if (salt !== cacheSalt || name !== chosen) forget();
   salt = cacheSalt;
+  name = chosen;
   const isFirst = since === 0;
   const [newCache, newTree, list] = await Promise.all([
-    getCache(),
-    getTree(treeLimit, salt),
-    getRequests(since, salt),
+    getCache(name),
+    getTree(name, treeLimit, salt),
+    getRequests(name, since, salt),
   ]);
   // Another server than before, which has not counted so far.
   if (list.seq < since) return forget();

@@ -1,0 +1,35 @@
+// From the name in a request to a lease of that model. Internal to server/.
+#pragma once
+
+#include <chrono>
+#include <functional>
+
+#include "api/errors.h"
+#include "server/model_pool.h"
+#include "server/session.h"
+
+namespace trellis {
+
+// The name of the model that the request means, in its query or its body; empty: none.
+ApiResult<std::string> ModelNameOf(const HttpRequest& request);
+
+// Leases it, when it is loaded. Every keep_alive_interval until then `keep_alive` is called, which
+// may be empty; false: the client is gone.
+// ERRORS: no such model; it cannot be loaded; `deadline` has come; kLeftStatus: the client has
+// left.
+inline constexpr int kLeftStatus = 499;
+using KeepAlive = std::function<net::awaitable<bool>()>;
+net::awaitable<ApiResult<ModelLease>> AcquireModel(const HttpRequest& request, Stream& stream,
+                                                   ServerState& state,
+                                                   std::chrono::steady_clock::time_point deadline,
+                                                   const KeepAlive& keep_alive);
+
+// Of a model that is loaded, for who only looks.
+ApiResult<ModelLease> LookAtModel(const HttpRequest& request, ServerState& state);
+
+// Until when the answer is to be there, says x-request-timeout; never, without it.
+ApiResult<std::chrono::steady_clock::time_point> DeadlineOf(const HttpRequest& request);
+// What has happened then.
+Status TooLate();
+
+}  // namespace trellis
