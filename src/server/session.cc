@@ -88,18 +88,19 @@ std::optional<ApiError> ErrorOfKey(const HttpRequest& request, const ServerState
 net::awaitable<boost::system::error_code> ReadHeaders(Stream& stream, beast::flat_buffer& buffer,
                                                       Parser& parser,
                                                       const Server::Options& options) {
+  constexpr size_t kFirstBytes = 512;
   boost::system::error_code error;
   ReadTimer timer(stream);
-  bool has_begun = buffer.size() > 0;
-  const auto now = std::chrono::steady_clock::now();
-  timer.Set(now + (has_begun ? options.header_timeout : options.idle_timeout));
-  while (!error && !parser.is_header_done()) {
-    co_await http::async_read_some(stream, buffer, parser,
-                                   net::redirect_error(net::use_awaitable, error));
-    if (!has_begun && !error) timer.Set(std::chrono::steady_clock::now() + options.header_timeout);
-    has_begun = has_begun || !error;
+  if (buffer.size() == 0) {
+    timer.Set(std::chrono::steady_clock::now() + options.idle_timeout);
+    buffer.commit(co_await stream.async_read_some(buffer.prepare(kFirstBytes),
+                                                  net::redirect_error(net::use_awaitable, error)));
+    if (error) co_return error;
   }
-  if (timer.is_over() && has_begun) error = beast::error::timeout;
+  timer.Set(std::chrono::steady_clock::now() + options.header_timeout);
+  co_await http::async_read_header(stream, buffer, parser,
+                                   net::redirect_error(net::use_awaitable, error));
+  if (timer.is_over()) error = beast::error::timeout;
   co_return error;
 }
 
