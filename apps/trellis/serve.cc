@@ -78,6 +78,7 @@ Result<std::unique_ptr<ModelPool>> OpenFolder(const Flags& flags, ModelStore sto
   const std::string folder = store.folder();
   ModelPool::Options options{.memory_bytes = memory,
                              .max_waiting = flags.model.max_queue,
+                             .default_model = {},
                              .log = Log(flags.server.log_format)};
   auto source = std::make_unique<ModelFolder>(
       std::move(store),

@@ -61,7 +61,7 @@ class MemberReader : public nlohmann::json_sax<Json> {
 
 ApiResult<std::string> ModelNamedIn(std::string_view body) {
   std::string name;
-  if (body.empty()) return name;
+  if (body.empty() || body == "null") return name;
   MemberReader member("model");
   const bool is_whole = Json::sax_parse(body, &member);
   if (!member.value) {

@@ -21,6 +21,7 @@ TEST(ModelFieldTest, IsThatOfTheOutermostObject) {
 
 TEST(ModelFieldTest, MayBeMissing) {
   EXPECT_EQ(NameIn(""), "");
+  EXPECT_EQ(NameIn("null"), "");
   EXPECT_EQ(NameIn("{}"), "");
   EXPECT_EQ(NameIn(R"({"model": null})"), "");
 }
@@ -30,7 +31,7 @@ TEST(ModelFieldTest, WhatIsWrongIsAnError) {
   EXPECT_EQ(NameIn(R"({"model": {"name": "a"}})"), "model must be a string, not an object");
   EXPECT_EQ(NameIn(R"({"model": [true]})"), "model must be a string, not an array");
   EXPECT_EQ(NameIn(R"({"model": true})"), "model must be a string, not a boolean");
-  for (const std::string body : {"3", "[]", R"(["model"])", R"("model")", "null"}) {
+  for (const std::string body : {"3", "[]", R"(["model"])", R"("model")"}) {
     EXPECT_NE(NameIn(body).find("the body must be an object"), std::string::npos) << body;
   }
   for (const std::string body : {"{", "x", R"({"model" "a"})", R"({"a": 1)", "{\"a\": \"\xff\"}"}) {

@@ -96,6 +96,10 @@ constexpr std::string_view kModelPath = "/v1/models/";
 
 Reply OneModel(const Call& call) {
   const std::string name = PercentDecoded(PathOf(call.request).substr(kModelPath.size()));
+  if (name.empty()) {
+    return ErrorReply(ErrorOfModel(Status(
+        StatusCode::kNotFound, "the path ends where a model's name should be: GET /v1/models")));
+  }
   const Result<ModelInfo> found = call.models->Find(name);
   if (!found.ok()) return ErrorReply(ErrorOfModel(found.status()));
   const Result<std::vector<ListedModel>> models = call.models->List();
