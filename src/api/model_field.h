@@ -10,8 +10,8 @@
 
 namespace trellis {
 
-// The body's field "model"; empty where there is none, and for a body that is empty or null. ERRORS:
-// 400: it is no string, or the body is no JSON object up to there.
+// The body's field "model"; empty where there is none, and for a body that is empty or null.
+// ERRORS: 400: it is no string, or the body is no JSON object up to there.
 ApiResult<std::string> ModelNamedIn(std::string_view body);
 
 // Whether the body's field "stream" is true. Nothing is said of what is wrong.
