@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstdlib>
 #include <exception>
 
 namespace trellis {
@@ -191,6 +192,9 @@ Status HttpClient::SendOnce(const Request& request, const std::string& token, An
   curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT, 30L);
   curl_easy_setopt(curl, CURLOPT_BUFFERSIZE, 256L << 10);
   curl_easy_setopt(curl, CURLOPT_USERAGENT, "trellis");
+  // The curl program reads this variable, its library does not.
+  if (const char* file = std::getenv("SSL_CERT_FILE"); file != nullptr && *file != 0)
+    curl_easy_setopt(curl, CURLOPT_CAINFO, file);
   if (request.longest_silence.count() > 0) {
     curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
     curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME,
