@@ -544,6 +544,7 @@ class Generation {
     state_.log.Info("answer", {{"id", log_name_},
                                {"request_id", RequestIdOf(http_request_)},
                                {"path", PathOf(http_request_)},
+                               {"model", service_.model_name},
                                {"stream", job_.fields.stream},
                                {"finish_reason", finish},
                                {"prompt_tokens", usage_.prompt_tokens},

@@ -46,9 +46,9 @@ class Turn:
 def turns_of(log):
     turns = {}
     for line in log:
-        if found := re.search(r"\[info\] (\S+) prompt=(\".*\")$", line):
+        if found := re.search(r"\[info\] prompt id=(\S+) text=(\".*\")$", line):
             turns[found[1]] = Turn(json.loads(found[2]))
-        elif found := re.search(r"\[info\] (\S+) request=\S+ finish=(\S+) prompt=(\d+) cached=(\d+) ", line):
+        elif found := re.search(r"\[info\] answer id=(\S+) .*finish_reason=(\S+) prompt_tokens=(\d+) cached_tokens=(\d+) ", line):
             turns[found[1]].finish = found[2]
             turns[found[1]].prompt, turns[found[1]].cached = int(found[3]), int(found[4])
     return list(turns.values())
