@@ -121,12 +121,16 @@ Status AskOf(Server& server, std::map<std::string, double>& metrics, OrderedJson
     const std::string labelled = fmt::format("{}{{model={}}}", plain, ToText(name));
     return static_cast<size_t>(metrics[metrics.contains(labelled) ? labelled : plain]);
   };
-  TRELLIS_ASSIGN_OR_RETURN(const Json cache,
-                           server.GetJson("/v1/cache?model=" + PercentEncoded(name)));
+  const Result<Json> cache = server.GetJson("/v1/cache?model=" + PercentEncoded(name));
+  if (cache.status().code() == StatusCode::kNotFound) {  // it has gone meanwhile
+    (*model)["status"]["value"] = "unloaded";
+    return Status::Ok();
+  }
+  TRELLIS_RETURN_IF_ERROR(cache.status());
   (*model)["requests"] = {{"running", count("num_requests_running")},
                           {"waiting", count("num_requests_waiting")},
                           {"total", count("requests_total")}};
-  (*model)["cache"] = cache;
+  (*model)["cache"] = *cache;
   (*model)["prompt_tokens"] = count("prompt_tokens_total");
   (*model)["cached_tokens"] = count("prompt_tokens_cached_total");
   return Status::Ok();

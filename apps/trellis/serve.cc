@@ -95,7 +95,8 @@ Result<std::unique_ptr<ModelPool>> OpenFolder(const Flags& flags, ModelStore sto
   if (options.default_model.empty()) return pool;
   TRELLIS_ASSIGN_OR_RETURN(const ModelInfo first, pool->Find(options.default_model));
   std::promise<Status> loaded;
-  pool->Request(first, [&](const Result<ModelLease>& lease) { loaded.set_value(lease.status()); });
+  pool->Request(first, "",
+                [&](const Result<ModelLease>& lease) { loaded.set_value(lease.status()); });
   TRELLIS_RETURN_IF_ERROR(loaded.get_future().get());
   return pool;
 }

@@ -211,7 +211,7 @@ void ApplyEnvironment(CLI::App& command) {
 }  // namespace
 
 std::string EnvironmentNameOf(const std::string& flag) {
-  if (flag == "models-dir") return "";
+  if (flag == "models-dir") return "";  // TRELLIS_MODELS_DIR is the folder of pulled models
   std::string name = "TRELLIS_" + flag;
   std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) {
     return c == '-' ? '_' : static_cast<char>(std::toupper(c));

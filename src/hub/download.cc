@@ -168,10 +168,15 @@ class Downloader {
       const std::string& tag = answer.header(etag);
       if (!is_linked && tag.starts_with('"')) remote_.etag = tag;
     }
+    NamePartial();
+    return Status::Ok();
+  }
+
+  // What is there of one version is never gone on with for another.
+  void NamePartial() {
     Sha256 key;
     key.Update(remote_.version);
     partial_ = options_.target + "." + key.HexDigest().substr(0, 12) + ".partial";
-    return Status::Ok();
   }
 
   Result<bool> IsThere() {
@@ -269,18 +274,35 @@ class Downloader {
   // given up, so that the next try begins at the beginning.
   Status Begin(const File& file, const Answer& answer) {
     constexpr int kPartialContent = 206;
+    const std::string& tag = answer.header("etag");
+    const bool is_other = !remote_.etag.empty() && !tag.empty() && tag != remote_.etag;
     // The server begins at the beginning, wherever we wanted it to.
-    if (answer.status != kPartialContent) return Restart(file);
+    if (answer.status != kPartialContent) {
+      if (is_other) TRELLIS_RETURN_IF_ERROR(TakeVersion(answer));
+      return Restart(file);
+    }
     const std::string& text = answer.header("content-range");
     const auto range = ParseContentRange(text);
     const bool has_size = range && range->size && remote_.size > 0;
-    if (range && range->first == done_ && (!has_size || *range->size == remote_.size))
+    if (!is_other && range && range->first == done_ && (!has_size || *range->size == remote_.size))
       return Status::Ok();
     const size_t wanted = done_;
     TRELLIS_RETURN_IF_ERROR(Restart(file));
     return Status(StatusCode::kUnavailable,
                   fmt::format("{} was asked for byte {} on and sends '{}': beginning anew",
                               WithoutSecrets(options_.url), wanted, text));
+  }
+
+  // Of what comes, where it is not what was described.
+  Status TakeVersion(const Answer& answer) {
+    const std::string before = partial_;
+    const std::string& tag = answer.header("etag");
+    remote_.version = Unquoted(tag);
+    remote_.etag = tag.starts_with('"') ? tag : "";
+    remote_.size = ReadNumber(answer.header("content-length"));
+    NamePartial();
+    return std::rename(before.c_str(), partial_.c_str()) == 0 ? Status::Ok()
+                                                              : CannotWrite(partial_, errno);
   }
 
   Status NoGguf(const File& file) {

@@ -82,12 +82,13 @@ struct Choice {
 class Generation {
  public:
   // `out` may have begun, while the model was loaded.
-  Generation(Job job, const HttpRequest& http_request, const Caller& caller, Service& service,
+  Generation(Job job, const HttpRequest& http_request, const Caller& caller, ModelLease model,
              Clock::time_point deadline, AnswerStream& out, Stream& stream, ServerState& state)
       : job_(std::move(job)),
         http_request_(http_request),
         caller_(caller),
-        service_(service),
+        model_(std::move(model)),
+        service_(*model_),
         out_(out),
         stream_(stream),
         state_(state),
@@ -383,6 +384,7 @@ class Generation {
     } else {
       write();
     }
+    LetGoOfModel();
     co_return co_await WriteReply(stream_, http_request_, std::move(reply), state_);
   }
 
@@ -491,8 +493,14 @@ class Generation {
       KeepChat();
       out += writer.End(usage_, timings_);
     }
+    LetGoOfModel();
     if (!co_await out_.Write(std::move(out))) co_return false;
     co_return co_await out_.End();
+  }
+
+  // Who reads slowly keeps it from nobody, once all is computed and written down.
+  void LetGoOfModel() {
+    if (left_ == 0) model_ = ModelLease();
   }
 
   // What the next event adds to the stream. ERRORS: what ends it.
@@ -544,7 +552,7 @@ class Generation {
     state_.log.Info("answer", {{"id", log_name_},
                                {"request_id", RequestIdOf(http_request_)},
                                {"path", PathOf(http_request_)},
-                               {"model", service_.model_name},
+                               {"model", job_.head.model},
                                {"stream", job_.fields.stream},
                                {"finish_reason", finish},
                                {"prompt_tokens", usage_.prompt_tokens},
@@ -560,7 +568,8 @@ class Generation {
   Job job_;
   const HttpRequest& http_request_;
   const Caller& caller_;
-  Service& service_;
+  ModelLease model_;  // until all is computed
+  Service& service_;  // its
   AnswerStream& out_;
   Stream& stream_;
   ServerState& state_;
@@ -589,21 +598,24 @@ net::awaitable<bool> AnswerGeneration(const HttpRequest& request, const Caller& 
   const std::unique_ptr<AnswerWriter> writer = WriterFor(PathOf(request));
   ApiResult<Clock::time_point> deadline = DeadlineOf(request);
   if (!deadline.ok()) co_return co_await out.Fail(writer.get(), deadline.error());
+  std::optional<ApiResult<ModelLease>> model;
+  std::optional<ApiResult<Job>> job;
+  std::optional<bool> is_stream;
+  const Work look_for_stream = [&] { is_stream = AsksForStream(request.body()); };
   // A stream begins while its model is loaded, so that it can say that it waits.
   const KeepAlive keep_alive = [&]() -> net::awaitable<bool> {
     std::string text = writer == nullptr ? "" : writer->KeepAlive();
-    if (text.empty() || !AsksForStream(request.body())) co_return true;
+    if (!text.empty() && !is_stream) co_await WorkOnBody(request, stream, state, look_for_stream);
+    if (text.empty() || !is_stream.value_or(false)) co_return true;
     if (!co_await out.Begin(writer->content_type())) co_return false;
     co_return co_await out.Write(std::move(text));
   };
-  std::optional<ApiResult<ModelLease>> model;
-  std::optional<ApiResult<Job>> job;
   const Work make_job = [&] {
     job = MakeJob(PathOf(request), request.body(), caller.ScopeOf(""), *model->value(),
                   state.responses);
   };
   try {
-    model = co_await AcquireModel(request, stream, state, deadline.value(), keep_alive);
+    model = co_await AcquireModel(request, caller, stream, state, deadline.value(), keep_alive);
     if (model->ok()) co_await WorkOnBody(request, stream, state, make_job);
   } catch (const std::exception& error) {
     job = InternalError(request, error, state);
@@ -613,8 +625,8 @@ net::awaitable<bool> AnswerGeneration(const HttpRequest& request, const Caller& 
   if (job->ok() && out.has_begun() && !job->value().fields.stream)
     job = InvalidField("stream", "stream: say it once");
   if (!job->ok()) co_return co_await out.Fail(writer.get(), job->error());
-  Generation generation(std::move(job->value()), request, caller, *model->value(), deadline.value(),
-                        out, stream, state);
+  Generation generation(std::move(job->value()), request, caller, std::move(model->value()),
+                        deadline.value(), out, stream, state);
   co_return co_await generation.Run();
 }
 

@@ -1,8 +1,9 @@
 // Log: what the server tells those who run it, a line for each thing that happens. A line is what
 // happened, and named fields:
 //
-//   kText  [2026-11-29 02:18:06.123] [info] answer id=cmpl-1 finish_reason=stop prompt_tokens=12
-//   kJson  {"time":"2026-11-29T02:18:06.123Z","level":"info","event":"answer","id":"cmpl-1",
+//   kText  [2026-11-29 02:18:06.123] [trellis] [info] answer id=cmpl-1 finish_reason=stop
+//   prompt_tokens=12 kJson
+//   {"time":"2026-11-29T02:18:06.123Z","level":"info","event":"answer","id":"cmpl-1",
 //           "finish_reason":"stop","prompt_tokens":12}
 //
 // A field of one name has one type, in whatever line. What a client has sent cannot end a line or

@@ -185,7 +185,7 @@ Result<ModelInfo> ModelPool::Find(const std::string& asked) {
   return found;
 }
 
-uint64_t ModelPool::Request(const ModelInfo& model, Callback callback) {
+uint64_t ModelPool::Request(const ModelInfo& model, const std::string& tenant, Callback callback) {
   Result<ModelLease> result = Stopping();
   {
     MutexLock lock(mutex_);
@@ -198,18 +198,24 @@ uint64_t ModelPool::Request(const ModelInfo& model, Callback callback) {
                  fmt::format("'{}' takes {} MiB of memory, weights, keys and values; all models "
                              "together may have {} (--models-memory)",
                              model.name, model.memory_bytes >> 20, options_.memory_bytes >> 20));
-    } else if (waiting_.size() >= options_.max_waiting) {
+    } else if (WaitingOf(tenant) >= options_.max_waiting) {
       result = Status(StatusCode::kResourceExhausted,
                       fmt::format("{} requests wait for a model to be loaded already (--max-queue)",
-                                  waiting_.size()));
+                                  options_.max_waiting));
     } else if (!stopping_) {
-      waiting_.push_back({++last_id_, model, std::move(callback)});
+      waiting_.push_back({++last_id_, model, tenant, std::move(callback)});
       changed_.NotifyAll();
       return last_id_;
     }
   }
   callback(std::move(result));
   return 0;
+}
+
+size_t ModelPool::WaitingOf(const std::string& tenant) const {
+  return static_cast<size_t>(
+      std::count_if(waiting_.begin(), waiting_.end(),
+                    [&](const Waiting& waiting) { return waiting.tenant == tenant; }));
 }
 
 void ModelPool::Cancel(uint64_t id) {
@@ -311,8 +317,11 @@ void ModelPool::Run() {
       MutexLock lock(mutex_);
       while (!stopping_ && !PlanStep(&step)) changed_.Wait(mutex_);
       if (stopping_) return;
+      is_calling_ = true;
     }
     for (Step::Grant& grant : step.grants) grant.callback(std::move(grant.lease));
+    step.grants.clear();  // callbacks are not kept while models come and go
+    HasCalled();
     if (step.unload != nullptr) {
       const std::string name = step.unload->info.name;
       step.unload.reset();
@@ -393,8 +402,17 @@ void ModelPool::Load(Resident& resident) {
       if (waiting->model.name == name) told.splice(told.end(), waiting_, waiting);
     }
     residents_.erase(name);
+    is_calling_ = true;
   }
   for (const Waiting& waiting : told) waiting.callback(failed);
+  told.clear();
+  HasCalled();
+}
+
+void ModelPool::HasCalled() {
+  MutexLock lock(mutex_);
+  is_calling_ = false;
+  changed_.NotifyAll();
 }
 
 // --- The end ---
@@ -406,6 +424,7 @@ void ModelPool::Stop() {
     stopping_ = true;
     told.swap(waiting_);
     changed_.NotifyAll();
+    while (is_calling_) changed_.Wait(mutex_);
   }
   for (const Waiting& waiting : told) waiting.callback(Stopping());
 }

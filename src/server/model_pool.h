@@ -52,7 +52,7 @@ class ModelPool {
  public:
   struct Options {
     size_t memory_bytes = 0;    // of all models that are loaded
-    size_t max_waiting = 512;   // requests that wait for a model; more are refused
+    size_t max_waiting = 512;   // requests of a tenant that wait for a model; more are refused
     std::string default_model;  // meant where none is named; empty: the only one there is
     Log log{LogFormat::kText};
   };
@@ -81,7 +81,7 @@ class ModelPool {
   // it is larger than memory_bytes; kUnavailable: stopping; those of ModelSource::Load). Returns
   // what Cancel() takes.
   using Callback = std::function<void(Result<ModelLease>)>;
-  uint64_t Request(const ModelInfo& model, Callback callback);
+  uint64_t Request(const ModelInfo& model, const std::string& tenant, Callback callback);
   // Waits no longer; the callback may be running, or have run. Unknown ids are ignored.
   void Cancel(uint64_t id);
 
@@ -99,7 +99,7 @@ class ModelPool {
 
   // --- The end ---
 
-  // Whoever waits is told kUnavailable, as whoever comes.
+  // Whoever waits is told kUnavailable, as whoever comes. No callback runs any more then.
   void Stop();
   // Stops, and drains all engines (Engine::Drain) within `timeout`.
   void Drain(std::chrono::milliseconds timeout);
@@ -110,6 +110,7 @@ class ModelPool {
   struct Waiting {
     uint64_t id;
     ModelInfo model;
+    std::string tenant;
     Callback callback;
   };
   struct Step;  // of the pool's thread
@@ -119,6 +120,8 @@ class ModelPool {
   bool PlanStep(Step* step) TRELLIS_REQUIRES(mutex_);
   bool MakeRoom(size_t bytes) TRELLIS_REQUIRES(mutex_);
   void Load(Resident& resident);
+  void HasCalled();
+  size_t WaitingOf(const std::string& tenant) const TRELLIS_REQUIRES(mutex_);
   Resident* FindLoaded(const std::string& name) TRELLIS_REQUIRES(mutex_);
   ModelLease Lend(Resident& resident, Use use) TRELLIS_REQUIRES(mutex_);
   void Release(Resident& resident, Use use);
@@ -130,6 +133,7 @@ class ModelPool {
   mutable Mutex mutex_;
   CondVar changed_;  // the thread: somebody waits or has gone, a lease has ended, stopping_
   bool stopping_ TRELLIS_GUARDED_BY(mutex_) = false;
+  bool is_calling_ TRELLIS_GUARDED_BY(mutex_) = false;  // the thread: callbacks
   uint64_t last_id_ TRELLIS_GUARDED_BY(mutex_) = 0;
   uint64_t last_use_ TRELLIS_GUARDED_BY(mutex_) = 0;
   std::list<Waiting> waiting_ TRELLIS_GUARDED_BY(mutex_);  // in the order in which they came

@@ -15,12 +15,12 @@ using Names = std::vector<std::string>;
 // A request whose result can be waited for.
 class Asked {
  public:
-  Asked(ModelPool& pool, const std::string& name) : pool_(pool) {
+  Asked(ModelPool& pool, const std::string& name, const std::string& tenant = "") : pool_(pool) {
     auto promise = std::make_shared<std::promise<Result<ModelLease>>>();
     result_ = promise->get_future();
-    id_ = pool.Request(std::move(pool.Find(name)).value(), [promise](Result<ModelLease> lease) {
-      promise->set_value(std::move(lease));
-    });
+    id_ =
+        pool.Request(std::move(pool.Find(name)).value(), tenant,
+                     [promise](Result<ModelLease> lease) { promise->set_value(std::move(lease)); });
   }
   Result<ModelLease> Get() { return result_.get(); }
   bool is_there() const {
@@ -181,6 +181,17 @@ TEST_F(ModelPoolTest, NoMoreWaitThanMay) {
   EXPECT_EQ(Asked(*pool, "b").Get().status().code(), StatusCode::kResourceExhausted);
   fakes_.loading.Open();
   EXPECT_TRUE(first.Get().ok());
+}
+
+TEST_F(ModelPoolTest, EachTenantHasAQueueOfItsOwn) {
+  const auto pool = fakes_.Pool(1, "", 1);
+  fakes_.loading.Close();
+  Asked first(*pool, "a", "one"), second(*pool, "a", "one"), other(*pool, "b", "two");
+  EXPECT_EQ(second.Get().status().code(), StatusCode::kResourceExhausted);
+  EXPECT_FALSE(other.is_there());
+  fakes_.loading.Open();
+  EXPECT_TRUE(first.Get().ok());
+  EXPECT_TRUE(other.Get().ok());
 }
 
 TEST_F(ModelPoolTest, StoppingWhileOneIsLoadedTellsAllWhoWait) {

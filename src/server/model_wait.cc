@@ -23,11 +23,11 @@ class ModelWait {
  public:
   enum class End { kResult, kTime, kGone };
 
-  ModelWait(ModelPool& models, const ModelInfo& model, Stream& stream)
+  ModelWait(ModelPool& models, const ModelInfo& model, const std::string& tenant, Stream& stream)
       : models_(models),
         state_(std::make_shared<State>(stream)),
         watch_(stream, [state = state_] { state->Wake(&State::client_is_gone); }) {
-    id_ = models_.Request(model, [state = state_](Result<ModelLease> result) {
+    id_ = models_.Request(model, tenant, [state = state_](Result<ModelLease> result) {
       net::post(state->strand, [state, r = std::move(result)]() mutable {
         state->result = std::move(r);
         state->wake.cancel();
@@ -74,10 +74,11 @@ ApiError ClientHasLeft() {
   return ErrorFromStatus(Status(StatusCode::kCancelled, "the client has left"));
 }
 
-net::awaitable<ApiResult<ModelLease>> WaitForModel(const ModelInfo& model, Stream& stream,
+net::awaitable<ApiResult<ModelLease>> WaitForModel(const ModelInfo& model,
+                                                   const std::string& tenant, Stream& stream,
                                                    ServerState& state, Clock::time_point deadline,
                                                    const KeepAlive& keep_alive) {
-  ModelWait wait(*state.models, model, stream);
+  ModelWait wait(*state.models, model, tenant, stream);
   for (;;) {
     const auto silent_until = Clock::now() + state.options.keep_alive_interval;
     const ModelWait::End end = co_await wait.Until(std::min(silent_until, deadline));
@@ -95,15 +96,19 @@ net::awaitable<ApiResult<ModelLease>> WaitForModel(const ModelInfo& model, Strea
 }  // namespace
 
 ApiResult<std::string> ModelNameOf(const HttpRequest& request) {
-  if (const auto name = QueryValue(request, "model")) return *name;
+  // An answer's model stands in its body alone.
+  const bool may_be_in_query =
+      request.method() != http::verb::post || PathOf(request).starts_with("/v1/cache/");
+  if (const auto name = QueryValue(request, "model"); name && may_be_in_query) return *name;
   ApiResult<std::string> name = ModelNamedIn(request.body());
   if (name.ok() && PathOf(request).starts_with("/api/"))
     return WithoutLatest(std::move(name.value()));
   return name;
 }
 
-net::awaitable<ApiResult<ModelLease>> AcquireModel(const HttpRequest& request, Stream& stream,
-                                                   ServerState& state, Clock::time_point deadline,
+net::awaitable<ApiResult<ModelLease>> AcquireModel(const HttpRequest& request, const Caller& caller,
+                                                   Stream& stream, ServerState& state,
+                                                   Clock::time_point deadline,
                                                    const KeepAlive& keep_alive) {
   std::optional<ApiResult<std::string>> name;
   ModelLease lease;
@@ -119,7 +124,7 @@ net::awaitable<ApiResult<ModelLease>> AcquireModel(const HttpRequest& request, S
   const Work find = [&] { model = state.models.load()->Find(name->value()); };
   co_await RunOn(state.text, find);
   if (!model.ok()) co_return ErrorOfModel(model.status());
-  co_return co_await WaitForModel(*model, stream, state, deadline, keep_alive);
+  co_return co_await WaitForModel(*model, caller.tenant(), stream, state, deadline, keep_alive);
 }
 
 ApiResult<ModelLease> LookAtModel(const HttpRequest& request, ServerState& state) {

@@ -10,7 +10,8 @@
 
 namespace trellis {
 
-// The name of the model that the request means, in its query or its body; empty: none.
+// The name of the model that the request means, in the query of one that looks or in the body;
+// empty: none.
 ApiResult<std::string> ModelNameOf(const HttpRequest& request);
 
 // Leases it, when it is loaded. Every keep_alive_interval until then `keep_alive` is called, which
@@ -19,8 +20,8 @@ ApiResult<std::string> ModelNameOf(const HttpRequest& request);
 // left.
 inline constexpr int kLeftStatus = 499;
 using KeepAlive = std::function<net::awaitable<bool>()>;
-net::awaitable<ApiResult<ModelLease>> AcquireModel(const HttpRequest& request, Stream& stream,
-                                                   ServerState& state,
+net::awaitable<ApiResult<ModelLease>> AcquireModel(const HttpRequest& request, const Caller& caller,
+                                                   Stream& stream, ServerState& state,
                                                    std::chrono::steady_clock::time_point deadline,
                                                    const KeepAlive& keep_alive);
 

@@ -25,7 +25,9 @@ std::string RandomId(std::string_view prefix) {
 std::string RequestIdFrom(std::string_view wanted) {
   const bool is_sane = !wanted.empty() && wanted.size() <= kMaxBytes &&
                        std::all_of(wanted.begin(), wanted.end(), IsPlain);
-  return is_sane ? std::string(wanted) : RandomId(RandomId("req_"));
+  if (is_sane) return std::string(wanted);
+  const std::string half = RandomId("req_");  // 64 bits
+  return RandomId(half);
 }
 
 }  // namespace trellis

@@ -106,18 +106,18 @@ TEST_F(RetentionApiTest, PinsAreListedToTheirKeyAndToAnAdmin) {
   const Json others = pin('r', 70, 60, "b");
   const Json own = list("a");
   ASSERT_EQ(own.size(), 2u) << own;
-  EXPECT_EQ(own[0]["id"], sooner["pin"]);
+  EXPECT_EQ(own[0]["pin"], sooner["pin"]);
   EXPECT_EQ(own[0]["tokens"], 32);
   EXPECT_EQ(own[0]["pages"], 1);
   EXPECT_EQ(own[0]["own"], true);
-  EXPECT_EQ(own[1]["id"], later["pin"]);
+  EXPECT_EQ(own[1]["pin"], later["pin"]);
   EXPECT_EQ(own[1]["tokens"], 96);
   EXPECT_NEAR(own[1]["expires_at"].get<double>(), later["expires_at"].get<double>(), 2);
   const Json all = list("boss");
   ASSERT_EQ(all.size(), 3u);
-  EXPECT_EQ(all[0]["id"], others["pin"]);
+  EXPECT_EQ(all[0]["pin"], others["pin"]);
   EXPECT_EQ(all[0]["own"], false);
-  Send("/v1/cache/unpin", {{"pin", own[0]["id"]}});
+  Send("/v1/cache/unpin", {{"pin", own[0]["pin"]}});
   EXPECT_EQ(list("a").size(), 1u);
 }
 

@@ -252,7 +252,7 @@ Reply Pins(const Call& call) {
     if (!is_own && !call.caller.is_admin()) continue;
     const auto expires = now + (pin.expires - steady_now);
     list.push_back(
-        {{"id", fmt::format("pin-{}", pin.id.value())},
+        {{"pin", fmt::format("pin-{}", pin.id.value())},
          {"own", is_own},
          {"tokens", pin.num_pages * kPageTokens},
          {"pages", pin.num_pages},
@@ -414,7 +414,7 @@ net::awaitable<Reply> AnswerPlain(const HttpRequest& request, const Caller& call
     if (!model) co_return Reply{};  // nobody waits for it
   } else if (route->needs == Needs::kModel) {
     const auto never = std::chrono::steady_clock::time_point::max();
-    model = co_await AcquireModel(request, stream, state, never, {});
+    model = co_await AcquireModel(request, caller, stream, state, never, {});
   }
   if (model && !model->ok()) co_return ErrorReply(model->error());
   if (model) call.service = &*model->value();

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <future>
@@ -109,14 +110,19 @@ struct Server::Impl {
   }
 
   Status ReloadKeys() {
+    if (state.options.key_file.empty()) {
+      state.log.Info("keys_kept", {{"message", "there is no file of keys (--api-key-file)"}});
+      return Status::Ok();
+    }
     Result<ApiKeys> keys = ApiKeys::Read(state.options.key_file);
     if (!keys.ok()) {
       const std::string& why = keys.status().message();
       state.log.Error("keys_kept", {{"message", "the keys stay as they were: " + why}});
       return keys.status();
     }
-    state.log.Info("keys_reloaded", {{"keys", keys->size()}});
+    const size_t num_keys = keys->size();
     state.keys.Set(std::move(*keys));
+    state.log.Info("keys_reloaded", {{"keys", num_keys}});
     return Status::Ok();
   }
 
@@ -184,7 +190,9 @@ void Server::Run() {
   impl.signals.add(SIGINT);
   impl.signals.add(SIGTERM);
   impl.WaitForSignal();
-  if (!impl.state.options.key_file.empty()) {
+  // Without keys it is what a service manager asks for all the same; to who has closed the terminal
+  // it means the end.
+  if (!impl.state.options.key_file.empty() || isatty(STDIN_FILENO) == 0) {
     impl.hangup.add(SIGHUP);
     impl.WaitForHangup();
   }

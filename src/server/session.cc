@@ -251,10 +251,16 @@ net::awaitable<void> WorkOnBody(const HttpRequest& request, Stream& stream, Serv
   co_await RunOn(state.text, if_wanted);
 }
 
+// In which a client has to have read so many bytes.
+std::chrono::milliseconds TimeToWrite(size_t bytes, const ServerState& state) {
+  constexpr size_t kBytesPerSecond = 16 * 1024;  // as in ReadBody
+  return state.options.write_timeout + std::chrono::seconds(bytes / kBytesPerSecond);
+}
+
 net::awaitable<bool> WriteText(Stream& stream, std::string_view text, const ServerState& state) {
+  stream.expires_after(TimeToWrite(text.size(), state));
   while (!text.empty()) {
     boost::system::error_code error;
-    stream.expires_after(state.options.write_timeout);
     const size_t written = co_await stream.async_write_some(
         net::buffer(text.data(), text.size()), net::redirect_error(net::use_awaitable, error));
     if (error) co_return false;
@@ -288,8 +294,8 @@ net::awaitable<bool> WriteReply(Stream& stream, const HttpRequest& request, Repl
   if (request.method() == http::verb::head) response.body().clear();
   http::response_serializer<http::string_body> serializer{response};
   boost::system::error_code error;
+  stream.expires_after(TimeToWrite(response.body().size(), state));
   while (!error && !serializer.is_done()) {
-    stream.expires_after(state.options.write_timeout);
     co_await http::async_write_some(stream, serializer,
                                     net::redirect_error(net::use_awaitable, error));
   }
