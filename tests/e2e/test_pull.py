@@ -174,6 +174,15 @@ def test_a_url_goes_on_with_the_same_file_only(hub, home):
     assert content(home, "127.0.0.1/y.gguf") == gguf(3)
 
 
+def test_two_versions_are_never_mixed(hub, home):
+    """As mirrors behind one name may have them: described is one, what comes is of the other."""
+    path, url = "/x.gguf", hub.store_url + "/x.gguf"
+    hub.plain[path], hub.after_head[path] = gguf(1), gguf(2)
+    stop_a_pull(hub, home, what=url)
+    hub.plain[path] = gguf(1)
+    assert pull(home, url).returncode == 0 and content(home, "127.0.0.1/x.gguf") == gguf(1)
+
+
 def test_a_file_may_come_by_the_byte(hub, home):
     hub.stall_after = 2
     with program("pull", REPO, env=home) as process:
