@@ -152,9 +152,8 @@ Result<std::unique_ptr<Service>> LoadService(const ModelOptions& options,
   }
   if (cache_bytes > available) {
     Say("warning: a KV cache of {} is more than the {} that are free: when it fills, the system "
-        "may "
-        "end this process. --kv-cache {}MiB would fit; --kv-type q8_0 puts twice the tokens into "
-        "it\n",
+        "may end this process. --kv-cache {}MiB would fit; --kv-type q8_0 puts twice the tokens "
+        "into it\n",
         FormatBytes(cache_bytes), FormatBytes(available), (available / 2) >> 20);
   }
   TRELLIS_ASSIGN_OR_RETURN(std::unique_ptr<PageCache> cache,

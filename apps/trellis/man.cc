@@ -1,6 +1,4 @@
-// trellis man: the manual page and the reference (docs/configuration.md), of the same description
-// as
-// --help.
+// trellis man: the manual page and the reference (docs/configuration.md), from what --help is from.
 #include <fmt/format.h>
 
 #include "commands.h"
