@@ -27,6 +27,15 @@ SystemTime ModifiedAt(const std::string& path) {
       std::chrono::file_clock::to_sys(time));
 }
 
+// Clients, who are told, need not know where the server has its files.
+Status WithoutFolder(const Status& status, const std::string& path) {
+  const std::string folder = path.substr(0, path.find_last_of('/') + 1);
+  std::string message = status.message();
+  for (size_t at = 0; !folder.empty() && (at = message.find(folder, at)) != std::string::npos;)
+    message.erase(at, folder.size());
+  return Status(status.code(), std::move(message));
+}
+
 // Some types take a little more in memory than in the file (kernels/packed_format.h).
 size_t WeightBytes(const ModelSpec& spec) {
   return spec.file_bytes + spec.file_bytes / 32;
@@ -105,7 +114,7 @@ Result<ModelInfo> ModelFolder::Read(const std::string& name, const File& file) {
         known_.insert_or_assign(file.path, Known{file.bytes, file.modified, std::move(info), {}})
             .first;
   }
-  if (!known->second.info.ok()) return known->second.info.status();
+  if (!known->second.info.ok()) return WithoutFolder(known->second.info.status(), file.path);
   ModelInfo info = *known->second.info;
   info.name = name;
   return info;
@@ -169,8 +178,9 @@ Result<std::unique_ptr<Service>> ModelFolder::Load(const ModelInfo& model, LoadP
     progress.total = total;
     if (options_.progress) options_.progress(done, total);
   };
-  TRELLIS_ASSIGN_OR_RETURN(std::unique_ptr<Service> service, LoadService(options, tell));
-  service->model_name = model.name;
+  Result<std::unique_ptr<Service>> service = LoadService(options, tell);
+  if (!service.ok()) return WithoutFolder(service.status(), options.path);
+  (*service)->model_name = model.name;
   return service;
 }
 
