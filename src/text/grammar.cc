@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <exception>
 #include <string_view>
+#include <system_error>
 #include <utility>
 
 #include "text/tokenizer_impl.h"
@@ -23,6 +25,43 @@ std::string Complaint(std::string_view what) {
   return what.size() > kEnough ? text + "..." : text;
 }
 
+// Reads "{5,3}" at the beginning of `text`: of more times at least than at most. The parser would
+// take them for 2^64 less two.
+bool IsReversedRepetition(std::string_view text) {
+  size_t bounds[2] = {};
+  size_t at = 1;
+  const auto skip_spaces = [&] {
+    at = std::min(text.find_first_not_of(" \t\r\n", at), text.size());
+  };
+  for (size_t i = 0; i < 2; i++) {
+    skip_spaces();
+    const char* begin = text.data() + at;
+    const auto [end, error] = std::from_chars(begin, text.data() + text.size(), bounds[i]);
+    if (error != std::errc()) return false;  // none, or too many for the parser
+    at += static_cast<size_t>(end - begin);
+    skip_spaces();
+    if (i == 0 && (at == text.size() || text[at++] != ',')) return false;
+  }
+  return bounds[1] < bounds[0];
+}
+
+// Where one of them begins, outside of literals, classes and comments; npos: nowhere.
+size_t FindReversedRepetition(std::string_view gbnf) {
+  char ends = 0;  // what ends the literal, class or comment that we are in; 0: none
+  for (size_t i = 0; i < gbnf.size(); i++) {
+    const char c = gbnf[i];
+    if (ends != 0) {
+      if (c == '\\' && ends != '\n') i++;
+      if (c == ends) ends = 0;
+    } else if (c == '"' || c == '[' || c == '#') {
+      ends = c == '"' ? '"' : c == '[' ? ']' : '\n';
+    } else if (c == '{' && IsReversedRepetition(gbnf.substr(i))) {
+      return i;
+    }
+  }
+  return gbnf.npos;
+}
+
 Status Failed(const char* what, const std::exception& error) {
   return Status(StatusCode::kInvalidArgument, fmt::format("{}{}", what, Complaint(error.what())));
 }
@@ -39,6 +78,11 @@ Grammar::~Grammar() = default;
 
 Result<std::shared_ptr<const Grammar>> Grammar::Parse(const Tokenizer& tokenizer,
                                                       const GrammarSource& source) {
+  if (const size_t at = FindReversedRepetition(source.gbnf); at != source.gbnf.npos) {
+    return Status(StatusCode::kInvalidArgument,
+                  fmt::format("the grammar cannot be used: more times at least than at most: {}",
+                              Complaint(std::string_view(source.gbnf).substr(at))));
+  }
   try {
     auto parsed = std::make_unique<TextGrammar>(tokenizer.impl().vocab.get(), source.gbnf);
     if (!source.prefix.empty()) parsed->AcceptText(source.prefix);

@@ -179,6 +179,15 @@ TEST_F(GrammarTest, HostileOnesAreRefused) {
   EXPECT_NE(Refusal(growing).find("too much"), std::string::npos);
 }
 
+TEST_F(GrammarTest, NothingIsThereMoreTimesAtLeastThanAtMost) {
+  for (const std::string text : {R"("y"{5,3})", R"("y"{ 5 , 3 })", R"(("x" | [a-f\]]){1,0})"})
+    EXPECT_NE(Refusal("root ::= " + text).find("more times at least"), std::string::npos) << text;
+  for (const std::string text : {R"("y"{3,5})", R"("y"{3})", R"("y"{3,})", R"("{5,3}\"{5,3}")",
+                                 R"([{5,3}])", "\"y\" # {5,3}\n"}) {
+    EXPECT_TRUE(Grammar::Parse(*tokenizer_, {.gbnf = "root ::= " + text}).ok()) << text;
+  }
+}
+
 // r refers to itself behind what can only be empty: nothing can follow the x.
 TEST_F(GrammarTest, WhatCannotGoOnAllowsNothing) {
   GrammarState state = Start("root ::= \"x\" r\nr ::= b r\nb ::= c\nc ::= \"\"");
