@@ -19,6 +19,7 @@
 #include "server/job.h"
 #include "server/model_wait.h"
 #include "server/session.h"
+#include "server/unix_time.h"
 #include "text/answer_reader.h"
 #include "text/stream_decoder.h"
 
@@ -450,13 +451,9 @@ class Generation {
                       .computed_tokens = timings_.computed_tokens,
                       .pinned_tokens = PinnedTokens()};
     for (const PinTable::Added& pin : pins_) {
-      const auto expires =
-          std::chrono::system_clock::now() + (pin.expires - std::chrono::steady_clock::now());
       result.pins.push_back({.id = pin.id.value(),
                              .num_tokens = pin.num_tokens,
-                             .expires_at = std::chrono::duration_cast<std::chrono::seconds>(
-                                               expires.time_since_epoch())
-                                               .count()});
+                             .expires_at = UnixSeconds(pin.expires)});
     }
     return result;
   }

@@ -14,11 +14,13 @@ namespace trellis {
 // empty: none.
 ApiResult<std::string> ModelNameOf(const HttpRequest& request);
 
+// Of the error where the client has left: nobody is to be told.
+inline constexpr int kLeftStatus = 499;
+
 // Leases it, when it is loaded. Every keep_alive_interval until then `keep_alive` is called, which
 // may be empty; false: the client is gone.
 // ERRORS: no such model; it cannot be loaded; `deadline` has come; kLeftStatus: the client has
 // left.
-inline constexpr int kLeftStatus = 499;
 using KeepAlive = std::function<net::awaitable<bool>()>;
 net::awaitable<ApiResult<ModelLease>> AcquireModel(const HttpRequest& request, const Caller& caller,
                                                    Stream& stream, ServerState& state,

@@ -20,6 +20,7 @@
 #include "server/request_list.h"
 #include "server/session.h"
 #include "server/target.h"
+#include "server/unix_time.h"
 
 namespace trellis {
 namespace {
@@ -244,20 +245,15 @@ Reply Unpin(const Call& call) {
 
 // Those of the key; of all where it may see everybody's cache. An owner is a secret.
 Reply Pins(const Call& call) {
-  const auto steady_now = std::chrono::steady_clock::now();
-  const auto now = std::chrono::system_clock::now();
   OrderedJson list = OrderedJson::array();
   for (const PinTable::View& pin : call.service->engine->Pins()) {
     const bool is_own = pin.owner == call.caller.tenant();
     if (!is_own && !call.caller.is_admin()) continue;
-    const auto expires = now + (pin.expires - steady_now);
-    list.push_back(
-        {{"pin", fmt::format("pin-{}", pin.id.value())},
-         {"own", is_own},
-         {"tokens", pin.num_pages * kPageTokens},
-         {"pages", pin.num_pages},
-         {"expires_at",
-          std::chrono::duration_cast<std::chrono::seconds>(expires.time_since_epoch()).count()}});
+    list.push_back({{"pin", fmt::format("pin-{}", pin.id.value())},
+                    {"own", is_own},
+                    {"tokens", pin.num_pages * kPageTokens},
+                    {"pages", pin.num_pages},
+                    {"expires_at", UnixSeconds(pin.expires)}});
   }
   return Json({{"pins", std::move(list)}});
 }
