@@ -1,6 +1,9 @@
 // The APIs beside OpenAI's completions, over a model whose answers are known from the tokens alone.
 #include <gtest/gtest.h>
 
+#include <thread>
+#include <vector>
+
 #include "server/test_support.h"
 
 namespace trellis {
@@ -11,6 +14,25 @@ constexpr const char* kResponses = "/v1/responses";
 
 Json Message(const char* role, const std::string& content) {
   return {{"role", role}, {"content", content}};
+}
+
+// Under ThreadSanitizer too, which then sees the whole of llama.cpp's rendering.
+TEST(DialectsTest, ChatsRenderedAtOnceAreEachAsAlone) {
+  TestServer server;
+  server.Load();
+  const Json body = {{"messages", {Message("system", "Be brief."), Message("user", "why?")}}};
+  const Json expected = Client(server).Post("/apply-template", body).json();
+  ASSERT_NE(expected["prompt"], Json());
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; t++) {
+    threads.emplace_back([&] {
+      Client client(server);
+      for (int i = 0; i < 16; i++) {
+        EXPECT_EQ(client.Post("/apply-template", body).json(), expected);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
 }
 
 // Each with the same chat, the same sampling, and six tokens.
