@@ -5,8 +5,10 @@
 #include <atomic>
 #include <csignal>
 #include <cstdlib>
+#include <exception>
 #include <filesystem>
 #include <future>
+#include <memory>
 #include <optional>
 #include <thread>
 
@@ -37,6 +39,10 @@ struct Flags {
   bool no_auth = false;
   std::string eviction_policy{EvictionPolicyName(EvictionPolicyKind::kLru)};
 };
+
+LogFormat LogFormatOf(const Flags& flags) {
+  return flags.log_format == "json" ? LogFormat::kJson : LogFormat::kText;
+}
 
 bool NamesModel(const ModelOptions& model) {
   return !model.path.empty() || !model.hf_repo.empty();
@@ -79,7 +85,7 @@ Result<std::unique_ptr<ModelPool>> OpenFolder(const Flags& flags, ModelStore sto
   ModelPool::Options options{.memory_bytes = memory,
                              .max_waiting = flags.model.max_queue,
                              .default_model = {},
-                             .log = Log(flags.server.log_format)};
+                             .log = Log(LogFormatOf(flags))};
   auto source = std::make_unique<ModelFolder>(
       std::move(store),
       ModelFolder::Options{
@@ -115,96 +121,131 @@ void LogSaid(const Log& log, std::string_view text) {
   }
 }
 
+// Whether they name models that can be served. ERRORS: kInvalidArgument.
+Status CheckModels(const Flags& flags) {
+  if (NamesModel(flags.model)) return CheckModelIsNamed(flags.model);
+  if (flags.alias.empty()) return Status::Ok();
+  return Status(
+      StatusCode::kInvalidArgument,
+      fmt::format("--alias {}: it is a name for the model of --model or -hf", flags.alias));
+}
+
+// Reads the keys. ERRORS: kInvalidArgument.
+Result<Server::Options> ServerOptions(const Flags& flags) {
+  Server::Options options = flags.server;
+  options.log_format = LogFormatOf(flags);
+  options.drain_timeout = std::chrono::seconds(flags.drain_seconds);
+  options.has_page = !flags.no_page;
+  if (!flags.api_key_file.empty()) {
+    Result<ApiKeys> keys = ApiKeys::Read(flags.api_key_file);
+    if (!keys.ok()) {
+      return Status(StatusCode::kInvalidArgument,
+                    fmt::format("--api-key-file: {}", keys.status().message()));
+    }
+    options.keys = std::move(*keys);
+    options.key_file = flags.api_key_file;
+  }
+  const bool is_open = options.keys.empty() && !IsLoopback(options.host);
+  if (is_open && !flags.no_auth) {
+    return Status(
+        StatusCode::kInvalidArgument,
+        fmt::format("--host {}: whoever reaches this address could use the model. Give keys "
+                    "(--api-key-file), or say that this is wanted (--no-auth)",
+                    options.host));
+  }
+  options.origins.needs_local_host = options.keys.empty() && !is_open;
+  return options;
+}
+
+void SayListening(const Flags& flags, const Server& server) {
+  const std::string& host = flags.server.host;
+  const bool is_ipv6 = host.find(':') != std::string::npos;
+  const std::string url =
+      fmt::format("http://{}:{}", is_ipv6 ? "[" + host + "]" : host, server.port());
+  if (LogFormatOf(flags) == LogFormat::kJson)
+    return Log(LogFormat::kJson).Info("listening", {{"url", url}});
+  Say("listening on {0}\n{1}  curl {0}/v1/chat/completions -H 'Content-Type: application/json' "
+      "\\\n"
+      "    -d '{{\"messages\":[{{\"role\":\"user\",\"content\":\"Say "
+      "hello.\"}}],\"max_tokens\":64}}'\n",
+      url, flags.no_page ? "" : fmt::format("  open {}/ in a browser, or\n", url));
+}
+
+// Loads the models on a thread of its own, while the server says how far it is.
+class Loading {
+ public:
+  Loading(const Flags& flags, std::optional<ModelStore> store, Server& server)
+      : flags_(flags), store_(std::move(store)), server_(server), thread_([this] { Run(); }) {}
+
+  // Once the server has ended. Does not return where there would be loading to wait for.
+  int End() {
+    if (!is_over_) std::_Exit(0);
+    thread_.join();
+    if (pool_ != nullptr && pool_->is_loading()) std::_Exit(status_);
+    return status_;
+  }
+
+ private:
+  void Run() {
+    Result<std::unique_ptr<ModelPool>> pool = Load();
+    if (!pool.ok()) {
+      status_ = ExitStatusOf(pool.status());
+      is_over_ = true;
+      return server_.Stop();
+    }
+    pool_ = pool->get();
+    server_.SetModels(std::move(*pool));
+    is_over_ = true;
+    SayListening(flags_, server_);
+  }
+
+  Result<std::unique_ptr<ModelPool>> Load() {
+    const auto progress = [this](size_t done, size_t total) {
+      server_.load_progress().done = done;
+      server_.load_progress().total = total;
+    };
+    try {
+      // Whoever stops the server meanwhile ends the process; a partial file stays.
+      if (NamesModel(flags_.model))
+        TRELLIS_RETURN_IF_ERROR(ResolveModel(&flags_.model, [] { return false; }));
+      return store_ ? OpenFolder(flags_, *store_, progress) : LoadOne(flags_, progress);
+    } catch (const std::exception& error) {  // out of memory
+      return Status(StatusCode::kInternal, error.what());
+    }
+  }
+
+  Flags flags_;
+  std::optional<ModelStore> store_;
+  Server& server_;
+  ModelPool* pool_ = nullptr;
+  int status_ = 0;
+  std::atomic<bool> is_over_{false};
+  std::thread thread_;  // last: it uses the others
+};
+
 int Serve(Flags flags) {
-  const bool is_json = flags.log_format == "json";
-  flags.server.log_format = is_json ? LogFormat::kJson : LogFormat::kText;
-  StartLog(flags.server.log_format);
-  const Log log(flags.server.log_format);
-  if (is_json) SayThrough([log](std::string_view text) { LogSaid(log, text); });
-  const bool is_named = NamesModel(flags.model);
+  const Log log(LogFormatOf(flags));
+  StartLog(LogFormatOf(flags));
+  if (LogFormatOf(flags) == LogFormat::kJson)
+    SayThrough([log](std::string_view text) { LogSaid(log, text); });
+  flags.model.prefix_cache = !flags.no_prefix_cache;
+  flags.model.eviction = *FindEvictionPolicy(flags.eviction_policy);  // the flag's check knows them
   std::optional<ModelStore> store;  // of models that are loaded on demand
-  if (!is_named || !flags.models_dir.empty()) {
+  if (!NamesModel(flags.model) || !flags.models_dir.empty()) {
     Result<ModelStore> found = StoreOf(flags);
     if (!found.ok()) return ExitStatusOf(found.status());
     store = std::move(*found);
   }
-  if (const Status named = CheckModelIsNamed(flags.model); is_named && !named.ok())
-    return ExitStatusOf(named);
-  if (!is_named && !flags.alias.empty()) {
-    Say("trellis: --alias {}: it is a name for the model of --model or -hf\n", flags.alias);
-    return kExitUsage;
-  }
-  flags.model.prefix_cache = !flags.no_prefix_cache;
-  flags.model.eviction = *FindEvictionPolicy(flags.eviction_policy);  // the flag's check knows them
-  flags.server.drain_timeout = std::chrono::seconds(flags.drain_seconds);
-  flags.server.has_page = !flags.no_page;
-  if (!flags.api_key_file.empty()) {
-    Result<ApiKeys> keys = ApiKeys::Read(flags.api_key_file);
-    if (!keys.ok()) {
-      Say("trellis: --api-key-file: {}\n", keys.status().message());
-      return kExitUsage;
-    }
-    flags.server.keys = std::move(*keys);
-    flags.server.key_file = flags.api_key_file;
-  }
-  const bool is_open = flags.server.keys.empty() && !IsLoopback(flags.server.host);
-  if (is_open && !flags.no_auth) {
-    Say("trellis: --host {}: whoever reaches this address could use the model. Give keys "
-        "(--api-key-file), or say that this is wanted (--no-auth)\n",
-        flags.server.host);
-    return kExitUsage;
-  }
-  flags.server.origins.needs_local_host = flags.server.keys.empty() && !is_open;
-  auto created = Server::Create(flags.server);
-  if (!created.ok()) {
-    Say("trellis: {}\n", created.status().message());
-    return created.status().code() == StatusCode::kInvalidArgument ? kExitUsage : kExitFailure;
-  }
-  Server& server = **created;
-  const bool is_ipv6 = flags.server.host.find(':') != std::string::npos;
-  const std::string address = is_ipv6 ? "[" + flags.server.host + "]" : flags.server.host;
-  const std::string url = fmt::format("http://{}:{}", address, server.port());
+  if (const Status models = CheckModels(flags); !models.ok()) return ExitStatusOf(models);
+  const Result<Server::Options> options = ServerOptions(flags);
+  if (!options.ok()) return ExitStatusOf(options.status());
+  const Result<std::unique_ptr<Server>> server = Server::Create(*options);
+  if (!server.ok()) return ExitStatusOf(server.status());
   // Whoever reads the log may go away; that is no reason to die.
   std::signal(SIGPIPE, SIG_IGN);
-  std::atomic<int> status{0};
-  std::atomic<bool> loading{true};
-  std::atomic<ModelPool*> pool{nullptr};
-  std::thread loader([&] {
-    const auto progress = [&server](size_t done, size_t total) {
-      server.load_progress().done = done;
-      server.load_progress().total = total;
-    };
-    const auto load = [&]() -> Result<std::unique_ptr<ModelPool>> {
-      try {
-        // Whoever stops the server meanwhile ends the process; a partial file stays.
-        if (is_named) TRELLIS_RETURN_IF_ERROR(ResolveModel(&flags.model, [] { return false; }));
-        return store ? OpenFolder(flags, *store, progress) : LoadOne(flags, progress);
-      } catch (const std::exception& error) {  // out of memory
-        return Status(StatusCode::kInternal, error.what());
-      }
-    };
-    auto models = load();
-    if (!models.ok()) {
-      status = ExitStatusOf(models.status());
-      loading = false;
-      server.Stop();
-      return;
-    }
-    pool = models->get();
-    server.SetModels(std::move(*models));
-    loading = false;
-    if (is_json) return log.Info("listening", {{"url", url}});
-    Say("listening on {0}\n{1}  curl {0}/v1/chat/completions -H 'Content-Type: application/json' "
-        "\\\n"
-        "    -d '{{\"messages\":[{{\"role\":\"user\",\"content\":\"Say "
-        "hello.\"}}],\"max_tokens\":64}}'\n",
-        url, flags.no_page ? "" : fmt::format("  open {}/ in a browser, or\n", url));
-  });
-  server.Run();
-  if (loading) std::_Exit(0);  // told to stop, and nothing to wait for
-  loader.join();
-  if (pool != nullptr && pool.load()->is_loading()) std::_Exit(status);
-  return status;
+  Loading loading(flags, std::move(store), **server);
+  (*server)->Run();
+  return loading.End();
 }
 
 }  // namespace

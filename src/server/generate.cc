@@ -16,6 +16,8 @@
 #include "api/responses.h"
 #include "server/answer_stream.h"
 #include "server/channel.h"
+#include "server/deadline.h"
+#include "server/engine_request.h"
 #include "server/job.h"
 #include "server/model_wait.h"
 #include "server/session.h"
@@ -27,17 +29,6 @@ namespace trellis {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-SamplingParams ToParams(const SamplingFields& f, uint64_t seed) {
-  SamplingParams p;
-  p.temperature = f.temperature, p.top_k = f.top_k, p.top_p = f.top_p, p.min_p = f.min_p,
-  p.typical_p = f.typical_p;
-  p.repetition_penalty = f.repetition_penalty, p.presence_penalty = f.presence_penalty;
-  p.frequency_penalty = f.frequency_penalty, p.penalty_last_n = f.penalty_last_n;
-  p.logit_bias = f.logit_bias, p.num_logprobs = f.num_logprobs;
-  p.seed = seed;
-  return p;
-}
 
 std::vector<std::string> StopsOf(const Job& job) {
   std::vector<std::string> stops = job.fields.stop;
@@ -132,33 +123,8 @@ class Generation {
     const size_t n = NumSamples();
     for (size_t i = 0; i < job_.prompts.size() * n; i++) {
       choices_.emplace_back(*service_.tokenizer, job_);
-      GenerateRequest request;
-      request.prompt = job_.prompts[i / n].tokens;
-      // Where the grammar ends nothing else can follow.
-      const bool is_held = job_.grammar != nullptr && job_.grammar->HoldsFromStart();
-      if (!job_.fields.ignore_eos || is_held) request.end_tokens = service_.end_tokens;
-      if (job_.grammar != nullptr)
-        request.constraint = std::make_shared<GrammarState>(job_.grammar);
-      // The engine knows no prompt without an answer.
-      request.max_tokens = job_.fields.only_prompt ? 1 : job_.fields.max_tokens;
-      if (job_.purpose == Job::Purpose::kEmbed) request.pooling = service_.model->spec().pooling;
-      request.sampling =
-          ToParams(job_.fields.sampling, static_cast<uint64_t>(job_.head.seed) + i % n);
-      if (RanksSamples())
-        request.sampling.num_logprobs = std::max(0, request.sampling.num_logprobs);
-      service_.BanSuppressed(&request.sampling);
-      request.scope = caller_.ScopeOf(job_.fields.cache_salt);
-      if (!job_.fields.cache_salt.empty()) request.wider_scope = caller_.ScopeOf("");
-      request.client = {.tenant = caller_.tenant(), .session = SessionName()};
-      // What is computed ahead of time waits for everything else of its key.
-      const bool is_ahead =
-          job_.purpose == Job::Purpose::kWarm || job_.purpose == Job::Purpose::kPin;
-      request.priority = is_ahead ? std::numeric_limits<int32_t>::max() : job_.fields.priority;
-      request.cache_priority = job_.fields.priority;
-      request.cache_prompt = job_.fields.cache_prompt;
-      if (i % n == 0) request.retentions = job_.prompts[i / n].retentions;
-      request.dropped_if_begins = job_.dropped_if_begins;
       choices_[i].text = job_.prompts[i / n].echo;
+      GenerateRequest request = EngineRequest(job_, i / n, i % n, http_request_, caller_, service_);
       auto sink = std::make_shared<ChoiceSink>(channel_, i, service_.metrics,
                                                service_.requests.Add(LogOf(i, request)));
       Result<RequestId> id = service_.engine->Submit(std::move(request), std::move(sink));
@@ -183,21 +149,7 @@ class Generation {
     return logged;
   }
 
-  // Who shares evenly with others of the same key. What is not named is a client for each
-  // connection; the first letter keeps the kinds of names apart.
-  std::string SessionName() const {
-    if (!job_.fields.user.empty()) return "u" + job_.fields.user;
-    if (!job_.fields.prompt_cache_key.empty()) return "p" + job_.fields.prompt_cache_key;
-    constexpr size_t kMaxBytes = 256;  // as of the fields
-    const auto header = http_request_["x-session-id"];
-    if (!header.empty())
-      return "h" + std::string(header.data(), std::min(header.size(), kMaxBytes));
-    return "c" + std::to_string(caller_.connection);
-  }
-
-  // Answers that are computed for each prompt, of which num_choices are given.
-  size_t NumSamples() const { return std::max(job_.fields.num_choices, job_.fields.best_of); }
-  bool RanksSamples() const { return NumSamples() > job_.fields.num_choices; }
+  size_t NumSamples() const { return job_.num_samples(); }
 
   const char* prompt_field() const {
     if (job_.purpose == Job::Purpose::kEmbed) return "input";
@@ -400,7 +352,7 @@ class Generation {
         return choices_[i].logprob /
                static_cast<double>(std::max<size_t>(choices_[i].num_tokens, 1));
       };
-      if (RanksSamples()) {
+      if (job_.ranks_samples()) {
         std::stable_sort(samples.begin(), samples.end(),
                          [&](size_t a, size_t b) { return mean_logprob(a) > mean_logprob(b); });
       }

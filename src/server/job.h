@@ -1,6 +1,7 @@
 // Job: what a request for an answer asks for, in the engine's terms. Internal to server/.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <string>
@@ -47,6 +48,10 @@ struct Job {
   std::optional<std::vector<TokenId>> dropped_if_begins = {};  // as GenerateRequest's
   // The chat so far, if with its answer it is to stay among the responses.
   std::optional<std::vector<ChatMessage>> kept_chat = {};
+
+  // Answers that are computed for each prompt, of which fields.num_choices are given.
+  size_t num_samples() const { return std::max(fields.num_choices, fields.best_of); }
+  bool ranks_samples() const { return num_samples() > fields.num_choices; }
 };
 
 // Parses, renders and tokenizes. `path`: of the route that the body was sent to. `owner`: of the

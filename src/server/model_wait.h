@@ -30,9 +30,4 @@ net::awaitable<ApiResult<ModelLease>> AcquireModel(const HttpRequest& request, c
 // Of a model that is loaded, for who only looks.
 ApiResult<ModelLease> LookAtModel(const HttpRequest& request, ServerState& state);
 
-// Until when the answer is to be there, says x-request-timeout; never, without it.
-ApiResult<std::chrono::steady_clock::time_point> DeadlineOf(const HttpRequest& request);
-// What has happened then.
-Status TooLate();
-
 }  // namespace trellis

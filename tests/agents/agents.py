@@ -56,6 +56,8 @@ def opencode_config(url, model):
             "model": f"trellis/{model}",
             "small_model": f"trellis/{model}",
             "tools": {"*": False, "read": True, "write": True},
+            # A small model says the same call again; here that is no matter.
+            "permission": {"doom_loop": "allow"},
         }
     )
 
