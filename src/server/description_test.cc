@@ -59,6 +59,30 @@ TEST(DescriptionTest, NamesTheVersion) {
   EXPECT_EQ(Description()["info"]["version"], client.Get("/version").json()["version"]);
 }
 
+bool NamesModelInQuery(const Json& operation) {
+  const Json parameters = operation.value("parameters", Json::array());
+  return std::any_of(parameters.begin(), parameters.end(), [](const Json& parameter) {
+    return parameter.value("$ref", "") == "#/components/parameters/ModelName";
+  });
+}
+
+TEST(DescriptionTest, SaysWhereAModelIsNamed) {
+  TestServer server;
+  server.Load();
+  Client client(server);
+  const Json description = Description();
+  for (const auto& [path, operations] : description["paths"].items()) {
+    for (const auto& [verb, operation] : operations.items()) {
+      std::string target = RouteOf(path) + "?model=nope";
+      if (path != RouteOf(path)) target.insert(RouteOf(path).size(), "fake");
+      client.SendRequest(verb == "get" ? "GET" : "POST", target, verb == "get" ? "" : "{}");
+      const Answer answer = client.Read();
+      const bool is_refused = answer.status == 404 && answer.body.find("nope") != std::string::npos;
+      EXPECT_EQ(is_refused, NamesModelInQuery(operation)) << verb << " " << path << answer.body;
+    }
+  }
+}
+
 void CheckReferences(const Json& part, const Json& whole) {
   if (part.is_object() && part.contains("$ref")) {
     const std::string reference = part["$ref"];
