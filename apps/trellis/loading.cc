@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <optional>
 
+#include "base/printable.h"
 #include "model/gguf_file.h"
 #include "model/transformer_config.h"
 #include "os/machine.h"
@@ -97,7 +98,7 @@ Result<std::unique_ptr<Model>> LoadModel(const ModelOptions& options, const Kern
     if (progress) progress(done, total);
   };
   if (options.pack_cache) load.pack_cache = PackCacheFolder();
-  load.warn = [](const std::string& what) { Say("warning: {}\n", what); };
+  load.warn = [](const std::string& what) { Say("warning: {}\n", Printable(what)); };
   return Model::Load(options.path, kernels, pool, load);
 }
 

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "base/printable.h"
 #include "commands.h"
 #include "console.h"
 #include "flags.h"
@@ -41,7 +42,7 @@ void AddCommands(CLI::App& app, int* exit_status) {
 
 int trellis::ExitStatusOf(const Status& status) {
   if (status.ok()) return 0;
-  Say("trellis: {}\n", status.message());
+  Say("trellis: {}\n", Printable(status.message()));  // may quote a file
   switch (status.code()) {
     case StatusCode::kInvalidArgument:
     case StatusCode::kNotFound:

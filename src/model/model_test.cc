@@ -59,13 +59,13 @@ class ModelTest : public testing::Test {
 
 TEST_F(ModelTest, SpecSaysWhatTheFileSays) {
   TinyGguf gguf = MakeTinyModel({.head_dim = 24, .type = GGML_TYPE_F16});
-  gguf.keys["general.name"] = "Tiny";
+  gguf.keys["general.name"] = "Tiny\x1B[2J";
   gguf.keys["general.file_type"] = uint32_t{1};
   const auto model = Load(gguf);
   ASSERT_TRUE(model.ok()) << model.status().message();
   const ModelSpec& spec = (*model)->spec();
   EXPECT_EQ(spec.architecture, "llama");
-  EXPECT_EQ(spec.name, "Tiny");
+  EXPECT_EQ(spec.name, "Tiny?[2J") << "it is printed to terminals";
   EXPECT_EQ(spec.file_type, "F16");
   EXPECT_EQ(spec.num_layers, 2u);
   EXPECT_EQ(spec.embedding_length, 64u);

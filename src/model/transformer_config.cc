@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "base/printable.h"
 #include "kernels/attention.h"
 
 namespace trellis {
@@ -192,8 +193,8 @@ Result<TransformerConfig> ReadTransformerConfig(const GgufFile& gguf) {
   const auto architecture = gguf.String("general.architecture");
   if (!architecture) return Damaged(gguf, "metadata key general.architecture is missing");
   spec.architecture = *architecture;
-  spec.name =
-      gguf.String("general.name").value_or(gguf.path().substr(gguf.path().find_last_of('/') + 1));
+  spec.name = Printable(
+      gguf.String("general.name").value_or(gguf.path().substr(gguf.path().find_last_of('/') + 1)));
   spec.file_type = FileTypeName(gguf.Integer("general.file_type").value_or(~uint64_t{0}));
   spec.file_bytes = gguf.file_bytes();
   std::string names;
