@@ -52,8 +52,8 @@ std::unique_ptr<AnswerWriter> NewResponsesWriter(AnswerHead head, const std::str
 // Anthropic's messages. `cached_to`: prompt tokens up to the last cache_control, 0 where there is
 // none: those of them that had to be computed are "created" in the cache.
 std::unique_ptr<AnswerWriter> NewAnthropicWriter(AnswerHead head, size_t cached_to);
-// llama-server's own completions.
-std::unique_ptr<AnswerWriter> NewLlamaWriter(AnswerHead head);
+// llama-server's own completions. `fields`: CompletionRequest's response_fields.
+std::unique_ptr<AnswerWriter> NewLlamaWriter(AnswerHead head, std::vector<std::string> fields);
 // Ollama's: a JSON object in each line. A call is written when it is whole.
 enum class OllamaForm { kChat, kGenerate };
 std::unique_ptr<AnswerWriter> NewOllamaWriter(AnswerHead head, OllamaForm form);

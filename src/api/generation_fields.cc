@@ -9,6 +9,7 @@
 
 #include "api/cache_fields.h"
 #include "api/format_fields.h"
+#include "api/sampler_list.h"
 
 namespace trellis {
 namespace {
@@ -118,6 +119,15 @@ void ReadMaxTokens(FieldReader& reader, GenerationFields* out) {
   }
 }
 
+// llama-server's, for editors; -1 is none there too.
+void ReadLineLimits(FieldReader& reader, GenerationFields* out) {
+  int64_t most_ms = 0, indent = 0;
+  reader.Integer("t_max_predict_ms", -1, std::numeric_limits<int64_t>::max(), &most_ms);
+  reader.Integer("n_indent", 0, kInt32Max, &indent);
+  out->most_time = std::chrono::milliseconds(std::clamp<int64_t>(most_ms, 0, kInt32Max));
+  out->min_indent = static_cast<size_t>(indent);
+}
+
 void ReadStream(FieldReader& reader, GenerationFields* out) {
   reader.Bool("stream", &out->stream);
   const Json* options = reader.Find("stream_options");
@@ -166,12 +176,12 @@ const std::vector<Unsupported>& UnsupportedFields() {
       {"dry_multiplier", kSampler, {0, 0.0}},
       {"dynatemp_range", kSampler, {0, 0.0}},
       {"top_n_sigma", kSampler, {-1, 0}},
+      {"adaptive_target", kSampler, {-1}},
       {"no_repeat_ngram_size", kSampler, {0}},
       {"length_penalty", kSampler, {1}},
       {"cfg_scale", kSampler, {1}},
       {"guidance_scale", kSampler, {1}},
       {"negative_prompt", kSampler, {""}},
-      {"samplers", "the order of samplers is llama.cpp's default", {Json::array()}},
       {"bad_words", "use logit_bias with token ids", {Json::array()}},
       {"allowed_token_ids", "use logit_bias with token ids", {Json::array()}},
       {"logits_processors", "answers are sampled as they are", {Json::array()}},
@@ -179,7 +189,6 @@ const std::vector<Unsupported>& UnsupportedFields() {
       {"skip_special_tokens", "special tokens are never shown", {true}},
       {"truncate_prompt_tokens", "a prompt is never cut", {-1}},
       {"n_probs", "use logprobs", {0}},
-      {"t_max_predict_ms", "an answer has no time limit", {0}},
       {"use_beam_search", kSampler, {false}},
       {"min_tokens", "an answer ends where the model ends it", {0}},
       {"prompt_logprobs", "there are no logprobs of the prompt", {0}},
@@ -294,12 +303,14 @@ void ReadCacheUse(FieldReader& reader, GenerationFields* out) {
 void ReadGenerationFields(FieldReader& reader, std::string_view body, LogprobsForm form,
                           GenerationFields* out) {
   ReadSampling(reader, &out->sampling);
+  ReadSamplerList(reader, &out->sampling);
   ReadSeed(reader, &out->sampling.seed);
   ReadLogitBias(reader, &out->sampling);
   ReadLogprobs(reader, form, &out->sampling);
   ReadStop(reader, "stop", &out->stop);
   ReadFormat(reader, body, &out->format);
   ReadMaxTokens(reader, out);
+  ReadLineLimits(reader, out);
   ReadStream(reader, out);
   ReadNumChoices(reader, form, out);
   reader.Bool("ignore_eos", &out->ignore_eos);

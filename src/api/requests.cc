@@ -235,10 +235,27 @@ void ReadInfill(FieldReader& reader, CompletionRequest* request) {
   ReadExtraFiles(reader, &infill.files);
 }
 
-enum class PromptForm { kPrompts, kInfill };
+constexpr size_t kMaxResponseFields = 128;
+
+void ReadResponseFields(FieldReader& reader, std::vector<std::string>* out) {
+  const Json* value = reader.Find("response_fields");
+  if (value == nullptr) return;
+  if (!value->is_array()) {
+    return reader.FailType("response_fields", "an array of strings", *value);
+  }
+  if (value->size() > kMaxResponseFields) {
+    return reader.Fail(InvalidField(
+        "response_fields", fmt::format("response_fields has {} entries; at most {} are taken",
+                                       value->size(), kMaxResponseFields)));
+  }
+  for (size_t i = 0; i < value->size(); i++)
+    reader.StringValue((*value)[i], fmt::format("response_fields[{}]", i), &out->emplace_back());
+}
+
+enum class PromptForm { kPrompts, kLlama, kInfill };
 
 ApiResult<CompletionRequest> ParseCompletion(std::string_view body, CompletionRequest request,
-                                             PromptForm form = PromptForm::kPrompts) {
+                                             PromptForm form) {
   ApiResult<Json> json = ParseJson(body);
   if (!json.ok()) return json.error();
   FieldReader reader(json.value(), "");
@@ -256,7 +273,8 @@ ApiResult<CompletionRequest> ParseCompletion(std::string_view body, CompletionRe
     reader.Fail(UnsupportedField(
         "echo", "echo with logprobs is not supported: there are no logprobs of the prompt"));
   }
-  if (form == PromptForm::kPrompts) ReadSuffix(reader, &request);
+  if (form != PromptForm::kInfill) ReadSuffix(reader, &request);
+  if (form != PromptForm::kPrompts) ReadResponseFields(reader, &request.response_fields);
   const size_t num_choices = request.prompts.size() * request.generation.best_of;
   if (num_choices > kMaxChoices) {
     reader.Fail(InvalidField(
@@ -274,7 +292,7 @@ ApiResult<CompletionRequest> ParseCompletion(std::string_view body, CompletionRe
 ApiResult<CompletionRequest> ParseCompletionRequest(std::string_view body) {
   CompletionRequest request;
   request.generation.max_tokens = kCompletionMaxTokens;
-  return ParseCompletion(body, std::move(request));
+  return ParseCompletion(body, std::move(request), PromptForm::kPrompts);
 }
 
 namespace {
@@ -292,7 +310,7 @@ CompletionRequest LlamaDefaults() {
 }  // namespace
 
 ApiResult<CompletionRequest> ParseLlamaCompletion(std::string_view body) {
-  return ParseCompletion(body, LlamaDefaults());
+  return ParseCompletion(body, LlamaDefaults(), PromptForm::kLlama);
 }
 
 ApiResult<CompletionRequest> ParseLlamaInfill(std::string_view body) {

@@ -65,8 +65,11 @@ struct GenerationFields {
   TextFormat format;
   size_t max_tokens = 0;     // 0: to the end of the context
   bool only_prompt = false;  // the client's max_tokens is 0: nothing is generated
-  size_t num_choices = 1;    // n
-  size_t best_of = 1;        // so many are sampled, and the n likeliest given; at least n
+  // When its lines end an answer: t_max_predict_ms, n_indent; 0: never. See server/line_limits.h.
+  std::chrono::milliseconds most_time{0};
+  size_t min_indent = 0;
+  size_t num_choices = 1;  // n
+  size_t best_of = 1;      // so many are sampled, and the n likeliest given; at least n
   bool stream = false;
   bool include_usage = false;    // stream_options.include_usage
   bool return_progress = false;  // streams say how far the prompt is, as llama-server's
@@ -104,6 +107,9 @@ struct CompletionRequest {
   std::vector<Prompt> prompts;  // at least one; choice p * n + i is the i-th answer to prompt p
   bool echo = false;            // the answer starts with the prompt
   std::optional<InfillText> infill;  // instead of prompts
+  // llama-server's own form alone: these members of the answer, "a/b" for one of a member; empty:
+  // all.
+  std::vector<std::string> response_fields;
 };
 
 // At most this many answers (prompts x n) in one request.

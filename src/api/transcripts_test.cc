@@ -128,7 +128,7 @@ TEST(TranscriptsTest, OllamaChat) {
 }
 
 TEST(TranscriptsTest, LlamaCompletion) {
-  const auto writer = NewLlamaWriter(Head(AnswerForm::kCompletion, "cmpl-1"));
+  const auto writer = NewLlamaWriter(Head(AnswerForm::kCompletion, "cmpl-1"), {});
   Compare("llama_completion.sse", Stream(*writer, TextPieces()));
 }
 

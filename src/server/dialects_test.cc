@@ -228,6 +228,67 @@ TEST(DialectsTest, SeveralPromptsAreStreamedByTheirIndex) {
   EXPECT_NE(whole[0]["tokens_evaluated"], whole[2]["tokens_evaluated"]);
 }
 
+TEST(DialectsTest, LlamaServersClientsPickFieldsOfTheAnswer) {
+  TestServer server;
+  server.Load();
+  Client client(server);
+  Json request = {{"prompt", {"a", "be"}}, {"temperature", 0}, {"n_predict", 5}};
+  const Json whole = client.Post("/completion", request).json();
+  request["response_fields"] = {"content", "timings/predicted_n", "timings/nothing", "stop/a", ""};
+  const Json picked = client.Post("/completion", request).json();
+  ASSERT_EQ(picked.size(), 2u);
+  for (size_t i = 0; i < picked.size(); i++) {
+    EXPECT_EQ(picked[i], Json({{"content", whole[i]["content"]}, {"timings/predicted_n", 5}}));
+  }
+  request["stream"] = true;
+  request["prompt"] = "a";
+  const std::vector<std::string> events = EventsOf(client.Post("/completion", request).body);
+  ASSERT_GT(events.size(), 1u);
+  EXPECT_EQ(Json::parse(events.front())["stop"], false) << "they are of what ends it";
+  EXPECT_EQ(Json::parse(events.back()), Json({{"content", ""}, {"timings/predicted_n", 5}}));
+  request["response_fields"] = {""};
+  request["stream"] = false;
+  EXPECT_EQ(client.Post("/completion", request).json(), Json::object());
+}
+
+TEST(DialectsTest, LinesEndAnAnswerWhereAnEditorAsks) {
+  TestServer server;
+  server.on_step = [] { std::this_thread::sleep_for(std::chrono::milliseconds(2)); };
+  server.Load();
+  Client client(server);
+  Json request = {{"prompt", "a"}, {"grammar", R"(root ::= "a\n  b\n c")"}, {"n_indent", 2}};
+  for (const bool stream : {false, true}) {
+    request["stream"] = stream;
+    const std::string body = client.Post("/completion", request).body;
+    std::string text;
+    Json last;
+    for (const std::string& event : stream ? EventsOf(body) : std::vector<std::string>{body}) {
+      last = Json::parse(event);
+      text += last["content"];
+    }
+    EXPECT_EQ(text, "a\n  b\n ");
+    EXPECT_EQ(last["stop_type"], "limit");
+  }
+  request["n_indent"] = 1;
+  request["stream"] = false;
+  EXPECT_EQ(client.Post("/completion", request).json()["content"], "a\n  b\n c");
+
+  constexpr int kLineEnd = 3 + '\n';
+  request = {{"prompt", "a"},
+             {"logit_bias", {{std::to_string(kLineEnd), 100}}},
+             {"n_predict", 1000},
+             {"t_max_predict_ms", 1}};
+  const Json late = client.Post("/completion", request).json();
+  EXPECT_EQ(late["stop_type"], "limit");
+  EXPECT_LT(late["tokens_predicted"], 1000);
+  EXPECT_GE(late["tokens_predicted"], 2) << "time begins with the first";
+  EXPECT_EQ(late["content"], std::string(late["tokens_predicted"], '\n'));
+  // Other text has no end for it.
+  request["logit_bias"] = {{std::to_string(kLineEnd), false}};
+  request["n_predict"] = 20;
+  EXPECT_EQ(client.Post("/completion", request).json()["tokens_predicted"], 20);
+}
+
 TEST(DialectsTest, ARequestMayHaveADeadline) {
   TestServer server;
   server.Load();

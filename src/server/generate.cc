@@ -19,6 +19,7 @@
 #include "server/deadline.h"
 #include "server/engine_request.h"
 #include "server/job.h"
+#include "server/line_limits.h"
 #include "server/model_wait.h"
 #include "server/session.h"
 #include "server/unix_time.h"
@@ -40,8 +41,10 @@ std::vector<std::string> StopsOf(const Job& job) {
 struct Choice {
   Choice(const Tokenizer& tokenizer, const Job& job)
       : decoder(tokenizer, StopsOf(job), SpecialTokens::kAsText, job.answer_format->shown_tokens),
+        limits(job.fields.most_time, job.fields.min_indent),
         reader(job.answer_format->syntax) {}
   StreamDecoder decoder;
+  LineLimits limits;
   AnswerReader reader;
   void Add(const ChoiceText& piece) {
     text += piece.text;
@@ -191,11 +194,15 @@ class Generation {
       choice.logprob += static_cast<double>(token->logprob);
       if (piece->has_logprobs) piece->logprobs.push_back(Logprobs(*token, choice.offset));
       choice.offset += service_.tokenizer->Piece(token->token, SpecialTokens::kAsText).size();
-      choice.reader.Add(choice.decoder.Push(token->token));
+      std::string text = choice.decoder.Push(token->token);
+      const LineLimits::End end = choice.limits.Take(&text, Clock::now());
+      if (end == LineLimits::End::kAfter) text += choice.decoder.Finish();
+      choice.reader.Add(text);
       // Reading takes all text again: where more tokens wait, once for all of them.
       if (job_.fields.stream && channel_->empty()) Take(choice.reader.Read(), piece);
-      if (choice.decoder.stopped()) {
-        choice.finish_reason = "stop";
+      if (choice.decoder.stopped() || end != LineLimits::End::kNo) {
+        const bool is_word = choice.decoder.stopped() && end != LineLimits::End::kWithin;
+        choice.finish_reason = is_word ? "stop" : "length";
         service_.engine->Finish(*choice.request);
       }
     } else if (const auto* embedding = std::get_if<std::vector<float>>(&event.what)) {
@@ -226,7 +233,7 @@ class Generation {
           service_.tokenizer
               ->Encode(choice.reader.thoughts(), AddSpecial::kNo, SpecialTokens::kAsText)
               .size();
-      if (choice.reader.num_calls() > 0 && ending.reason != FinishReason::kLength)
+      if (choice.reader.num_calls() > 0 && std::string_view(choice.finish_reason) != "length")
         choice.finish_reason = "tool_calls";
       piece->finish_reason = choice.finish_reason;
       piece->stop_hit = StopHit(choice);
@@ -238,6 +245,7 @@ class Generation {
 
   // The client's own that has ended it; empty: none did.
   std::string StopHit(const Choice& choice) const {
+    if (std::string_view(choice.finish_reason) == "length") return "";
     const std::string& hit = choice.decoder.stop_hit();
     const std::vector<std::string>& own = job_.fields.stop;
     return std::find(own.begin(), own.end(), hit) == own.end() ? "" : hit;

@@ -308,7 +308,7 @@ std::unique_ptr<AnswerWriter> WriterFor(std::string_view path) {
   if (path == "/api/chat") return NewOllamaWriter(head, OllamaForm::kChat);
   if (path == "/api/generate") return NewOllamaWriter(head, OllamaForm::kGenerate);
   if (path == "/completion" || path == "/completions" || path == "/infill")
-    return NewLlamaWriter(head);
+    return NewLlamaWriter(head, {});
   if (path == "/v1/chat/completions" || path == "/v1/completions") return NewOpenAiWriter(head, {});
   return nullptr;
 }
@@ -321,8 +321,10 @@ ApiResult<Job> MakeJob(std::string_view path, const std::string& body, const std
   if (path == "/v1/completions") return CompletionJob(ParseCompletionRequest(body), service);
   if (path == "/completion" || path == "/completions" || path == "/infill") {
     auto parsed = path == "/infill" ? ParseLlamaInfill(body) : ParseLlamaCompletion(body);
+    std::vector<std::string> fields;
+    if (parsed.ok()) fields = std::move(parsed.value().response_fields);
     auto made = CompletionJob(std::move(parsed), service);
-    if (made.ok()) made.value().writer = NewLlamaWriter(made.value().head);
+    if (made.ok()) made.value().writer = NewLlamaWriter(made.value().head, std::move(fields));
     return made;
   }
   if (path == "/api/chat") return OllamaChatJob(ParseOllamaChat(body), OllamaForm::kChat, service);
