@@ -18,7 +18,7 @@ Mapping MappingOf(StatusCode code) {
     case StatusCode::kOk:
       break;
     case StatusCode::kInvalidArgument:
-      return {400, "invalid_request_error", ""};
+      return {400, "invalid_request_error", "invalid_value"};
     case StatusCode::kUnsupported:
       return {400, "invalid_request_error", "unsupported"};
     case StatusCode::kTooLarge:

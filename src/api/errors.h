@@ -51,7 +51,7 @@ class [[nodiscard]] ApiResult {
 
 // The HTTP status of each code:
 //
-//   kInvalidArgument    400   invalid_request_error
+//   kInvalidArgument    400   invalid_request_error  invalid_value
 //   kUnsupported        400   invalid_request_error  unsupported (never 5xx: clients retry those)
 //   kTooLarge           400   invalid_request_error  context_length_exceeded
 //   kNotFound           404   invalid_request_error  not_found

@@ -181,12 +181,14 @@ TEST(ErrorTest, EveryCodeHasItsStatus) {
     EXPECT_EQ(body["error"]["message"], "why");
     EXPECT_EQ(body["error"]["param"], "field");
     EXPECT_FALSE(body["error"]["type"].get<std::string>().empty());
+    EXPECT_TRUE(body["error"]["code"].is_string()) << http_status;
   }
   EXPECT_EQ(ErrorFromStatus(Status(StatusCode::kTooLarge, "")).code, "context_length_exceeded");
+  EXPECT_EQ(ErrorFromStatus(Status(StatusCode::kInvalidArgument, "")).code, "invalid_value");
 }
 
 TEST(ErrorTest, NothingToNameIsNull) {
-  const Json body = Parse(ErrorBody(ErrorFromStatus(Status(StatusCode::kInvalidArgument, "why"))));
+  const Json body = Parse(ErrorBody(TransportError(413, "", "why")));
   EXPECT_TRUE(body["error"]["param"].is_null());
   EXPECT_TRUE(body["error"]["code"].is_null());
 }

@@ -93,6 +93,7 @@ TEST(GenerationTest, AFormatThatCannotBeUsedIsNamed) {
     fields["prompt"] = "a";
     const Answer answer = client.Post(kCompletions, fields);
     EXPECT_EQ(answer.status, 400u) << answer.body;
+    EXPECT_TRUE(answer.json()["error"]["code"].is_string()) << answer.body;
     return answer.json()["error"]["param"].get<std::string>();
   };
   EXPECT_EQ(refused({{"grammar", "root ::= ("}}), "grammar");
