@@ -217,14 +217,16 @@ void ReadToolChoice(FieldReader& body, ChatRequest* out) {
   CheckChoice(body, out->tools_json, "tool_choice.name", out->tool_choice);
 }
 
+// Only where it is asked for: clients that do not know of thinking show no block of it.
 void ReadThinking(FieldReader& body, ChatRequest* out) {
+  out->thinks = false;
   const Json* value = body.Find("thinking");
   if (value == nullptr) return;
   if (!value->is_object()) return body.FailType("thinking", "an object", *value);
   FieldReader thinking(*value, "thinking");
   std::string type;
   thinking.String("type", &type);
-  out->thinks = type != "disabled";
+  out->thinks = !type.empty() && type != "disabled";  // enabled, adaptive, ...
   if (!thinking.ok()) body.Fail(thinking.error());
 }
 

@@ -56,6 +56,18 @@ TEST(MessagesRequestTest, IsWhatAChatCompletionWouldSay) {
   EXPECT_FALSE(request.thinks);
 }
 
+TEST(MessagesRequestTest, ThoughtsAreAskedFor) {
+  const std::string user = R"("messages":[{"role":"user","content":"a"}])";
+  EXPECT_FALSE(Read(user).thinks);
+  EXPECT_FALSE(Read(user + R"(,"thinking":null)").thinks);
+  EXPECT_FALSE(Read(user + R"(,"thinking":{"type":"disabled"})").thinks);
+  EXPECT_TRUE(Read(user + R"(,"thinking":{"type":"enabled","budget_tokens":1024})").thinks);
+  EXPECT_TRUE(Read(user + R"(,"thinking":{"type":"adaptive"})").thinks);
+  EXPECT_EQ(Wrong(user + R"(,"thinking":true)"), "thinking");
+  auto counted = ParseCountTokensRequest("{" + user + R"(,"thinking":{"type":"enabled"}})");
+  EXPECT_TRUE(counted.value().thinks) << "of the same prompt";
+}
+
 TEST(MessagesRequestTest, AStampOfTheClientIsTakenOut) {
   const std::string user = R"(,"messages":[{"role":"user","content":"a"}])";
   const std::string stamp = "x-anthropic-billing-header: cc_version=2.1.332.18b; cch=a5145;";

@@ -63,8 +63,10 @@ size_t TokensUpTo(size_t num_messages, const ChatRequest& request,
   if (num_messages >= all.size()) return prompt.size();
   const std::vector<ChatMessage> first(all.begin(),
                                        all.begin() + static_cast<ptrdiff_t>(num_messages));
-  const Result<ChatPrompt> alone = service.chat_template->Render(
-      first, {.tools_json = request.tools_json, .calls = ChatOptions::Calls::kNone});
+  const Result<ChatPrompt> alone =
+      service.chat_template->Render(first, {.tools_json = request.tools_json,
+                                            .calls = ChatOptions::Calls::kNone,
+                                            .thinks = request.thinks});
   // A template may refuse a chat that ends there: then it is kept whole.
   return alone.ok() ? CommonPrefix(alone->tokens, prompt) : prompt.size();
 }
