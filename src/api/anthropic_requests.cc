@@ -119,7 +119,10 @@ void ReadBlocks(FieldReader& outer, const Json& blocks, std::string_view text,
       if (!said.content.empty()) said.content += '\n';
       said.content += more;
     } else if (type == "thinking" && role == "assistant") {
-      part.String("thinking", &said.reasoning_content);
+      std::string more;
+      part.String("thinking", &more);
+      if (!said.reasoning_content.empty() && !more.empty()) said.reasoning_content += '\n';
+      said.reasoning_content += more;
     } else if (type == "redacted_thinking" && role == "assistant") {
       // Nobody but who wrote it can read it.
     } else if (type == "tool_use" && role == "assistant") {

@@ -56,6 +56,16 @@ TEST(MessagesRequestTest, IsWhatAChatCompletionWouldSay) {
   EXPECT_FALSE(request.thinks);
 }
 
+TEST(MessagesRequestTest, ATurnKeepsAllThatItHasThought) {
+  const ChatRequest request = Read(R"("messages":[{"role":"user","content":"a"},
+    {"role":"assistant","content":[{"type":"thinking","thinking":"One."},
+      {"type":"tool_use","id":"t","name":"f","input":{}},{"type":"redacted_thinking","data":"x"},
+      {"type":"thinking","thinking":""},{"type":"thinking","thinking":"Two."},
+      {"type":"text","text":"b"}]},{"role":"user","content":"c"}])");
+  EXPECT_EQ(request.messages[1].reasoning_content, "One.\nTwo.");
+  EXPECT_EQ(request.messages[1].content, "b");
+}
+
 TEST(MessagesRequestTest, ThoughtsAreAskedFor) {
   const std::string user = R"("messages":[{"role":"user","content":"a"}])";
   EXPECT_FALSE(Read(user).thinks);
