@@ -9,6 +9,7 @@
 
 #include "api/cache_fields.h"
 #include "api/field_reader.h"
+#include "api/format_fields.h"
 #include "api/generation_fields.h"
 #include "api/tool_fields.h"
 
@@ -233,6 +234,32 @@ void ReadThinking(FieldReader& body, ChatRequest* out) {
   if (!thinking.ok()) body.Fail(thinking.error());
 }
 
+// output_config.format, and its older name.
+void ReadOutputFormat(FieldReader& body, std::string_view text, TextFormat* out) {
+  if (const Json* config = body.Find("output_config")) {
+    if (!config->is_object()) return body.FailType("output_config", "an object", *config);
+    if (const Json* format = FieldReader(*config, "output_config").Find("format")) {
+      ReadFlatFormat(body, "output_config.format", *format,
+                     RawMember(RawMember(text, "output_config"), "format"), out);
+    }
+  }
+  const Json* format = body.Find("output_format");
+  if (format == nullptr) return;
+  if (!out->param.empty()) {
+    return body.Fail(InvalidField(
+        "output_format", "only one of output_config.format and output_format can be given"));
+  }
+  ReadFlatFormat(body, "output_format", *format, RawMember(text, "output_format"), out);
+}
+
+void RefuseServers(FieldReader& body) {
+  const Json* servers = body.Find("mcp_servers");
+  if (servers == nullptr || *servers == Json::array()) return;
+  body.Fail(UnsupportedField(
+      "mcp_servers",
+      "mcp_servers is not supported: nothing is called from here; send their tools as tools"));
+}
+
 enum class MaxTokens { kNeeded, kNot };
 
 ApiResult<ChatRequest> Parse(std::string_view text, MaxTokens max_tokens) {
@@ -246,6 +273,9 @@ ApiResult<ChatRequest> Parse(std::string_view text, MaxTokens max_tokens) {
   ReadMessages(body, text, &chat);
   ReadToolChoice(body, &request);
   ReadThinking(body, &request);
+  ReadOutputFormat(body, text, &request.generation.format);
+  RefuseServers(body);
+  RefuseUnsupported(body);
   GenerationFields& generation = request.generation;
   body.Number("temperature", 0, 100, &generation.sampling.temperature);
   body.Number("top_p", 0, 1, &generation.sampling.top_p);

@@ -66,6 +66,31 @@ TEST(MessagesRequestTest, ATurnKeepsAllThatItHasThought) {
   EXPECT_EQ(request.messages[1].content, "b");
 }
 
+TEST(MessagesRequestTest, AFormatIsASchemaInTheClientsOrder) {
+  const std::string user = R"("messages":[{"role":"user","content":"a"}],)";
+  const std::string format = R"({"type":"json_schema","schema":{"type":"object","properties":
+    {"z":{"type":"integer"},"a":{"type":"string"}}}})";
+  const ChatRequest request =
+      Read(user + R"("output_config":{"effort":"low","format":)" + format + "}");
+  EXPECT_EQ(request.generation.format.param, "output_config.format.schema");
+  EXPECT_LT(request.generation.format.json_schema.find("\"z\""),
+            request.generation.format.json_schema.find("\"a\""));
+  EXPECT_EQ(Read(user + R"("output_format":)" + format).generation.format.json_schema,
+            request.generation.format.json_schema);
+  EXPECT_EQ(Read(user + R"("output_config":{"effort":"low","format":null})")
+                .generation.format.json_schema,
+            "");
+  EXPECT_EQ(
+      Wrong(user + R"("output_config":{"format":)" + format + R"(},"output_format":)" + format),
+      "output_format");
+  EXPECT_EQ(Wrong(user + R"("output_config":5)"), "output_config");
+  EXPECT_EQ(Wrong(user + R"("output_config":{"format":{"type":"json_schema"}})"),
+            "output_config.format.schema");
+  EXPECT_EQ(Wrong(user + R"("output_format":{"type":"xml"})"), "output_format.type");
+  EXPECT_EQ(Wrong(user + R"("output_format":{"type":"json_schema","schema":{"not":{}}})"),
+            "output_format.schema");
+}
+
 TEST(MessagesRequestTest, ThoughtsAreAskedFor) {
   const std::string user = R"("messages":[{"role":"user","content":"a"}])";
   EXPECT_FALSE(Read(user).thinks);
@@ -152,6 +177,9 @@ TEST(MessagesRequestTest, WhatIsWrongIsNamed) {
             "tools[0].type");
   EXPECT_EQ(Wrong(user + R"(,"tool_choice":{"type":"maybe"})"), "tool_choice.type");
   EXPECT_EQ(Wrong(user + R"(,"stop_sequences":[1])"), "stop_sequences[0]");
+  EXPECT_EQ(Wrong(user + R"(,"mcp_servers":[{"type":"url","url":"http://a","name":"a"}])"),
+            "mcp_servers");
+  EXPECT_EQ(Wrong(user + R"(,"mcp_servers":[])"), "nothing");
 }
 
 // --- Answers ---

@@ -158,6 +158,31 @@ void ReadSchema(FieldReader& reader, const std::string& param, const Json& value
   out->param = param;
 }
 
+void ReadFlatFormat(FieldReader& outer, const std::string& param, const Json& value,
+                    std::string_view text, TextFormat* out) {
+  if (!value.is_object()) return outer.FailType(param, "an object", value);
+  FieldReader reader(value, param);
+  std::string type;
+  reader.String("type", &type);
+  if (type == "json_object") {
+    TakeAnyObject(param, out);
+  } else if (type == "json_schema") {
+    const Json* schema = reader.Find("schema");
+    const std::string schema_param = reader.ParamOf("schema");
+    if (schema == nullptr) {
+      reader.Fail(InvalidField(schema_param, schema_param + " is missing"));
+    } else {
+      ReadSchema(reader, schema_param, *schema, RawMember(text, "schema"), out);
+    }
+  } else if (reader.ok() && type != "text") {
+    reader.Fail(
+        InvalidField(reader.ParamOf("type"),
+                     fmt::format("{} is \"{}\"; it must be text, json_object or json_schema",
+                                 reader.ParamOf("type"), Excerpt(type))));
+  }
+  if (!reader.ok()) outer.Fail(reader.error());
+}
+
 void ReadFormat(FieldReader& reader, std::string_view body, TextFormat* out) {
   TextFormat from_response_format, from_json_schema;
   if (const Json* format = reader.Find("response_format")) {

@@ -19,4 +19,9 @@ void TakeAnyObject(const std::string& param, TextFormat* out);
 void ReadSchema(FieldReader& reader, const std::string& param, const Json& value,
                 std::string_view text, TextFormat* out);
 
+// {"type", "schema"} side by side, as OpenAI's responses and Anthropic's messages have them:
+// `value` is the field `param`, and `text` as it is written.
+void ReadFlatFormat(FieldReader& reader, const std::string& param, const Json& value,
+                    std::string_view text, TextFormat* out);
+
 }  // namespace trellis

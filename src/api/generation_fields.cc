@@ -81,24 +81,6 @@ void ReadLogitBias(FieldReader& reader, SamplingFields* out) {
   }
 }
 
-void ReadLogprobs(FieldReader& reader, LogprobsForm form, SamplingFields* out) {
-  int64_t count = -1;
-  if (form == LogprobsForm::kCompletion) {
-    reader.Integer("logprobs", 0, kMaxLogprobs, &count);
-  } else {
-    bool wanted = false;
-    reader.Bool("logprobs", &wanted);
-    const bool has_top = reader.Find("top_logprobs") != nullptr;
-    int64_t top = 0;
-    reader.Integer("top_logprobs", 0, kMaxLogprobs, &top);
-    if (has_top && top > 0 && !wanted) {
-      reader.Fail(InvalidField("top_logprobs", "top_logprobs needs \"logprobs\": true beside it"));
-    }
-    if (wanted) count = top;
-  }
-  out->num_logprobs = static_cast<int32_t>(count);
-}
-
 // --- When it ends ---
 
 // -1 asks for no limit, and 0 for the prompt alone, as llama-server's n_predict does. The newest
@@ -176,6 +158,7 @@ const std::vector<Unsupported>& UnsupportedFields() {
       {"dry_multiplier", kSampler, {0, 0.0}},
       {"dynatemp_range", kSampler, {0, 0.0}},
       {"top_n_sigma", kSampler, {-1, 0}},
+      {"tfs_z", kSampler, {1}},
       {"adaptive_target", kSampler, {-1}},
       {"no_repeat_ngram_size", kSampler, {0}},
       {"length_penalty", kSampler, {1}},
@@ -199,19 +182,6 @@ const std::vector<Unsupported>& UnsupportedFields() {
   return fields;
 }
 
-void RefuseUnsupported(FieldReader& reader) {
-  for (const Unsupported& field : UnsupportedFields()) {
-    const Json* value = reader.Find(field.name);
-    if (value == nullptr) continue;
-    bool neutral = false;
-    for (const Json& harmless : field.neutral) neutral = neutral || *value == harmless;
-    if (!neutral) {
-      reader.Fail(UnsupportedField(field.name,
-                                   fmt::format("{} is not supported: {}", field.name, field.why)));
-    }
-  }
-}
-
 void ReadNumChoices(FieldReader& reader, LogprobsForm form, GenerationFields* out) {
   int64_t n = 1;
   reader.Integer("n", 1, static_cast<int64_t>(kMaxChoices), &n);
@@ -230,6 +200,38 @@ void ReadNumChoices(FieldReader& reader, LogprobsForm form, GenerationFields* ou
 }
 
 }  // namespace
+
+void ReadLogprobs(FieldReader& reader, LogprobsForm form, SamplingFields* out) {
+  int64_t count = -1;
+  if (form == LogprobsForm::kCompletion) {
+    reader.Integer("logprobs", 0, kMaxLogprobs, &count);
+  } else {
+    bool wanted = false;
+    reader.Bool("logprobs", &wanted);
+    const bool has_top = reader.Find("top_logprobs") != nullptr;
+    int64_t top = 0;
+    reader.Integer("top_logprobs", 0, kMaxLogprobs, &top);
+    if (has_top && top > 0 && !wanted) {
+      reader.Fail(InvalidField("top_logprobs", "top_logprobs needs \"logprobs\": true beside it"));
+    }
+    if (wanted) count = top;
+  }
+  out->num_logprobs = static_cast<int32_t>(count);
+}
+
+void RefuseUnsupported(FieldReader& reader) {
+  for (const Unsupported& field : UnsupportedFields()) {
+    const Json* value = reader.Find(field.name);
+    if (value == nullptr) continue;
+    bool neutral = false;
+    for (const Json& harmless : field.neutral) neutral = neutral || *value == harmless;
+    if (!neutral) {
+      const std::string param = reader.ParamOf(field.name);
+      reader.Fail(
+          UnsupportedField(param, fmt::format("{} is not supported: {}", param, field.why)));
+    }
+  }
+}
 
 void ReadSampling(FieldReader& reader, SamplingFields* out) {
   reader.Number("temperature", 0, 100, &out->temperature);

@@ -16,6 +16,11 @@ void ReadStop(FieldReader& reader, const char* name, std::vector<std::string>* o
 // Up to 256 bytes, which stay in memory with what is kept under them.
 void ReadName(FieldReader& reader, const char* name, std::string* out);
 
+// As a chat has them, `logprobs` and `top_logprobs`, or as a text completion.
+void ReadLogprobs(FieldReader& reader, LogprobsForm form, SamplingFields* out);
+// Fails where a field would change the meaning of an answer and cannot be honoured here.
+void RefuseUnsupported(FieldReader& reader);
+
 // How the cache and the queue are used: cache_prompt, cache_report, cache_salt, priority.
 void ReadCacheUse(FieldReader& reader, GenerationFields* out);
 

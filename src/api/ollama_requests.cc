@@ -29,6 +29,7 @@ void ReadOptions(FieldReader& body, GenerationFields* out) {
   int64_t most = -1;
   options.Integer("num_predict", -2, kInt32Max, &most);
   out->max_tokens = most > 0 ? static_cast<size_t>(most) : 0;
+  RefuseUnsupported(options);
   if (!options.ok()) body.Fail(options.error());
 }
 
@@ -52,6 +53,7 @@ void ReadCommon(FieldReader& body, std::string_view text, GenerationFields* out)
   out->stream = true;
   body.Bool("stream", &out->stream);
   ReadOptions(body, out);
+  ReadLogprobs(body, LogprobsForm::kChat, &out->sampling);
   ReadCacheUse(body, out);
   ReadOllamaFormat(body, text, &out->format);
 }

@@ -28,7 +28,9 @@ class OllamaWriter : public AnswerWriter {
     const ChoiceText& choice = choices.front();
     for (const AnswerDelta::Call& call : choice.calls) calls_.push_back(call);
     last_ = choice;
-    return ToText(Last(choice.thoughts, choice.text, usage, timings));
+    OrderedJson line = Last(choice.thoughts, choice.text, usage, timings);
+    if (choice.has_logprobs) line["logprobs"] = LogprobsJson(choice.logprobs);
+    return ToText(line);
   }
 
   std::string_view content_type() const override { return "application/x-ndjson"; }
@@ -43,9 +45,10 @@ class OllamaWriter : public AnswerWriter {
       }
     }
     if (piece.finish_reason != nullptr) last_ = piece;
-    if (piece.text.empty() && piece.thoughts.empty()) return "";
+    if (piece.text.empty() && piece.thoughts.empty() && piece.logprobs.empty()) return "";
     OrderedJson line = Line(piece.thoughts, piece.text);
     line["done"] = false;
+    if (!piece.logprobs.empty()) line["logprobs"] = LogprobsJson(piece.logprobs);
     return ToText(line) + "\n";
   }
 

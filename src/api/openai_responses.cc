@@ -179,28 +179,7 @@ void ReadTextFormat(FieldReader& body, std::string_view text, TextFormat* out) {
   if (!holder->is_object()) return body.FailType("text", "an object", *holder);
   const Json* format = FieldReader(*holder, "text").Find("format");
   if (format == nullptr) return;
-  if (!format->is_object()) return body.FailType("text.format", "an object", *format);
-  FieldReader reader(*format, "text.format");
-  std::string type;
-  reader.String("type", &type);
-  if (type == "json_object") {
-    TakeAnyObject("text.format", out);
-  } else if (type == "json_schema") {
-    const Json* schema = reader.Find("schema");
-    const std::string param = reader.ParamOf("schema");
-    if (schema == nullptr) {
-      reader.Fail(InvalidField(param, param + " is missing"));
-    } else {
-      ReadSchema(reader, param, *schema,
-                 RawMember(RawMember(RawMember(text, "text"), "format"), "schema"), out);
-    }
-  } else if (reader.ok() && type != "text") {
-    reader.Fail(InvalidField("text.format.type",
-                             fmt::format("text.format.type is \"{}\"; it must be text, json_object "
-                                         "or json_schema",
-                                         Excerpt(type))));
-  }
-  if (!reader.ok()) body.Fail(reader.error());
+  ReadFlatFormat(body, "text.format", *format, RawMember(RawMember(text, "text"), "format"), out);
 }
 
 // A function that is chosen has its name beside its type.
@@ -242,7 +221,7 @@ void ReadReasoning(FieldReader& body, ChatRequest* out) {
   if (!reasoning.ok()) body.Fail(reasoning.error());
 }
 
-void RefuseUnsupported(FieldReader& body) {
+void RefuseOfResponses(FieldReader& body) {
   const auto refuse = [&](const char* name, const char* why, const Json& neutral) {
     const Json* value = body.Find(name);
     if (value == nullptr || *value == neutral) return;
@@ -252,7 +231,14 @@ void RefuseUnsupported(FieldReader& body) {
   refuse("conversation", "use previous_response_id", nullptr);
   refuse("prompt", "there are no stored prompts here", nullptr);
   refuse("truncation", "a prompt is never cut", "disabled");
-  refuse("top_logprobs", "ask /v1/chat/completions for them", 0);
+  static const char kLogprobs[] = "ask /v1/chat/completions for them";
+  refuse("top_logprobs", kLogprobs, 0);
+  const Json* include = body.Find("include");  // its other values are of what is not made here
+  for (size_t i = 0; include != nullptr && include->is_array() && i < include->size(); i++) {
+    if ((*include)[i] != "message.output_text.logprobs") continue;
+    body.Fail(UnsupportedField(
+        "include", fmt::format("include: log probabilities are not supported: {}", kLogprobs)));
+  }
 }
 
 // The official SDKs show these as members of a response.
@@ -316,6 +302,7 @@ ApiResult<ResponsesRequest> ParseResponsesRequest(std::string_view text) {
   ReadReasoning(body, &chat);
   ReadTextFormat(body, text, &chat.generation.format);
   ReadGeneration(body, &chat.generation);
+  RefuseOfResponses(body);
   RefuseUnsupported(body);
   if (!body.ok()) return body.error();
   request.repeated = Repeated(text, body);

@@ -112,6 +112,12 @@ TEST(ResponsesRequestTest, WhatIsWrongIsNamed) {
       "tool_choice.name");
   EXPECT_EQ(Wrong(R"("input":"a","background":true)"), "background");
   EXPECT_EQ(Wrong(R"("input":"a","truncation":"auto")"), "truncation");
+  EXPECT_EQ(Wrong(R"("input":"a","top_logprobs":2)"), "top_logprobs");
+  EXPECT_EQ(
+      Wrong(R"("input":"a","include":["file_search_call.results","message.output_text.logprobs"])"),
+      "include");
+  Read(R"("input":"a","include":["reasoning.encrypted_content"],"top_logprobs":0)");
+  EXPECT_EQ(Wrong(R"("input":"a","text":{"format":{"type":"xml"}})"), "text.format.type");
   EXPECT_EQ(Wrong(R"("input":"a","text":{"format":{"type":"json_schema"}})"), "text.format.schema");
 }
 

@@ -33,15 +33,7 @@ OrderedJson ChatCandidate(const LogprobCandidate& candidate) {
 
 OrderedJson ChatLogprobs(const ChoiceText& choice) {
   if (!choice.has_logprobs) return nullptr;
-  OrderedJson content = OrderedJson::array();
-  for (const LogprobEntry& entry : choice.logprobs) {
-    OrderedJson item = ChatCandidate(entry.chosen);
-    OrderedJson top = OrderedJson::array();
-    for (const LogprobCandidate& candidate : entry.top) top.push_back(ChatCandidate(candidate));
-    item["top_logprobs"] = std::move(top);
-    content.push_back(std::move(item));
-  }
-  return {{"content", std::move(content)}, {"refusal", nullptr}};
+  return {{"content", LogprobsJson(choice.logprobs)}, {"refusal", nullptr}};
 }
 
 // Half a UTF-8 sequence is written "bytes:\xe2\x80", as OpenAI's: different tokens stay different.
@@ -188,6 +180,18 @@ OrderedJson PieceChunk(const AnswerHead& head, const ChoiceText& piece, UsageFie
 }
 
 }  // namespace
+
+OrderedJson LogprobsJson(const std::vector<LogprobEntry>& entries) {
+  OrderedJson list = OrderedJson::array();
+  for (const LogprobEntry& entry : entries) {
+    OrderedJson item = ChatCandidate(entry.chosen);
+    OrderedJson top = OrderedJson::array();
+    for (const LogprobCandidate& candidate : entry.top) top.push_back(ChatCandidate(candidate));
+    item["top_logprobs"] = std::move(top);
+    list.push_back(std::move(item));
+  }
+  return list;
+}
 
 OrderedJson TimingsJson(const Timings& t) {
   const auto prompt = static_cast<double>(t.computed_tokens);

@@ -1,6 +1,7 @@
 // The APIs beside OpenAI's completions, over a model whose answers are known from the tokens alone.
 #include <gtest/gtest.h>
 
+#include <sstream>
 #include <thread>
 #include <vector>
 
@@ -149,6 +150,63 @@ TEST(DialectsTest, OllamasClientsLoadTheModelByAskingForNothing) {
     const Json answer = client.Post(path, {{"model", "fake"}, {"keep_alive", "5m"}}).json();
     EXPECT_EQ(answer["done"], true);
     EXPECT_EQ(answer["done_reason"], "load");
+  }
+}
+
+TEST(DialectsTest, OllamasClientsMayAskForLogprobs) {
+  TestServer server;
+  server.Load();
+  Client client(server);
+  const Json prompt = {Message("user", "hello")};
+  const Json expected = client
+                            .Post(kChat, {{"messages", prompt},
+                                          {"temperature", 0},
+                                          {"max_tokens", 6},
+                                          {"logprobs", true},
+                                          {"top_logprobs", 2}})
+                            .json()["choices"][0]["logprobs"]["content"];
+  ASSERT_EQ(expected.size(), 6u);
+  Json request = {{"messages", prompt},
+                  {"prompt", "hello"},
+                  {"stream", false},
+                  {"logprobs", true},
+                  {"top_logprobs", 2},
+                  {"options", {{"temperature", 0}, {"repeat_penalty", 1}, {"num_predict", 6}}}};
+  for (const char* path : {"/api/chat", "/api/generate"}) {
+    request["stream"] = false;
+    EXPECT_EQ(client.Post(path, request).json()["logprobs"], expected) << path;
+    request["stream"] = true;
+    std::istringstream lines(client.Post(path, request).body);
+    Json streamed = Json::array();
+    for (std::string line; std::getline(lines, line);) {
+      for (const Json& entry : Json::parse(line).value("logprobs", Json::array()))
+        streamed.push_back(entry);
+    }
+    EXPECT_EQ(streamed, expected) << path;
+  }
+  request.erase("logprobs");
+  EXPECT_EQ(client.Post("/api/chat", request).status, 400u) << "top_logprobs alone";
+  request.erase("top_logprobs");
+  request["stream"] = false;
+  EXPECT_FALSE(client.Post("/api/chat", request).json().contains("logprobs"));
+}
+
+TEST(DialectsTest, OllamasOptionsThatAreNotHereAreRefused) {
+  TestServer server;
+  server.Load();
+  Client client(server);
+  Json request = {{"messages", {Message("user", "a")}}, {"stream", false}};
+  request["options"] = {
+      {"mirostat", 0}, {"mirostat_tau", 5}, {"tfs_z", 1.0}, {"num_ctx", 9}, {"num_predict", 1}};
+  EXPECT_EQ(client.Post("/api/chat", request).status, 200u);
+  for (const char* name : {"mirostat", "tfs_z"}) {
+    request["options"][name] = 2;
+    for (const char* path : {"/api/chat", "/api/generate"}) {
+      const Answer answer = client.Post(path, request);
+      EXPECT_EQ(answer.status, 400u) << path;
+      EXPECT_NE(answer.body.find(std::string("options.") + name), std::string::npos) << answer.body;
+    }
+    request["options"].erase(name);
   }
 }
 
