@@ -165,4 +165,19 @@ ApiResult<EmbeddingsRequest> ParseOllamaEmbed(std::string_view text) {
   return ParseEmbeddingsRequest(text);
 }
 
+ApiResult<EmbeddingsRequest> ParseOllamaEmbeddings(std::string_view text) {
+  ApiResult<Json> json = ParseJson(text);
+  if (!json.ok()) return json.error();
+  FieldReader body(json.value(), "");
+  EmbeddingsRequest request;
+  request.field = "prompt";
+  std::string prompt;
+  if (body.Find("prompt") == nullptr) body.Fail(InvalidField("prompt", "prompt is missing"));
+  body.String("prompt", &prompt);
+  ReadCacheUse(body, &request.generation);
+  if (!body.ok()) return body.error();
+  request.inputs.emplace_back(std::move(prompt));
+  return request;
+}
+
 }  // namespace trellis

@@ -17,6 +17,8 @@ ApiResult<std::variant<ChatRequest, CompletionRequest>> ParseOllamaGenerate(std:
 
 // POST /api/embed.
 ApiResult<EmbeddingsRequest> ParseOllamaEmbed(std::string_view body);
+// POST /api/embeddings, its older form: one text, "prompt".
+ApiResult<EmbeddingsRequest> ParseOllamaEmbeddings(std::string_view body);
 
 // What clients call "name:latest" is "name".
 std::string WithoutLatest(std::string model);

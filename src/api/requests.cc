@@ -317,16 +317,30 @@ ApiResult<CompletionRequest> ParseLlamaInfill(std::string_view body) {
   return ParseCompletion(body, LlamaDefaults(), PromptForm::kInfill);
 }
 
-ApiResult<EmbeddingsRequest> ParseEmbeddingsRequest(std::string_view body) {
+namespace {
+
+enum class EmbeddingsFields { kOpenAi, kLlama };
+
+ApiResult<EmbeddingsRequest> ParseEmbeddings(std::string_view body, EmbeddingsFields fields) {
   ApiResult<Json> json = ParseJson(body);
   if (!json.ok()) return json.error();
   FieldReader reader(json.value(), "");
   EmbeddingsRequest request;
-  ReadPrompts(reader, "input", &request.inputs);
+  if (fields == EmbeddingsFields::kLlama) {
+    if (reader.Find("input") == nullptr) request.field = "content";
+    int64_t norm = 2;  // as here: of length 1
+    reader.Integer("embd_normalize", -1, std::numeric_limits<int32_t>::max(), &norm);
+    if (norm != 2) {
+      reader.Fail(UnsupportedField("embd_normalize",
+                                   "embd_normalize can be 2 here: an embedding is of length 1"));
+    }
+  }
+  ReadPrompts(reader, request.field.c_str(), &request.inputs);
   ReadGenerationFields(reader, body, LogprobsForm::kCompletion, &request.generation);
   if (request.inputs.size() > kMaxInputs) {
-    reader.Fail(InvalidField("input", fmt::format("input has {} texts; at most {} are taken",
-                                                  request.inputs.size(), kMaxInputs)));
+    reader.Fail(
+        InvalidField(request.field, fmt::format("{} has {} texts; at most {} are taken",
+                                                request.field, request.inputs.size(), kMaxInputs)));
   }
   std::string format = "float";
   reader.String("encoding_format", &format);
@@ -342,6 +356,16 @@ ApiResult<EmbeddingsRequest> ParseEmbeddingsRequest(std::string_view body) {
   }
   if (!reader.ok()) return reader.error();
   return request;
+}
+
+}  // namespace
+
+ApiResult<EmbeddingsRequest> ParseEmbeddingsRequest(std::string_view body) {
+  return ParseEmbeddings(body, EmbeddingsFields::kOpenAi);
+}
+
+ApiResult<EmbeddingsRequest> ParseLlamaEmbeddings(std::string_view body) {
+  return ParseEmbeddings(body, EmbeddingsFields::kLlama);
 }
 
 ApiResult<TokenizeRequest> ParseTokenizeRequest(std::string_view body) {

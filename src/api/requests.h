@@ -123,8 +123,9 @@ ApiResult<CompletionRequest> ParseLlamaCompletion(std::string_view body);
 // Its POST /infill: input_prefix, input_suffix, input_extra, prompt.
 ApiResult<CompletionRequest> ParseLlamaInfill(std::string_view body);
 
-// POST /v1/embeddings.
+// POST /v1/embeddings, and what others call it.
 struct EmbeddingsRequest {
+  std::string field = "input";  // what has the inputs
   GenerationFields generation;  // of these: user, cache_salt, ...
   std::vector<Prompt> inputs;   // at least one
   bool base64 = false;          // of f32, little-endian, instead of numbers
@@ -132,6 +133,8 @@ struct EmbeddingsRequest {
 // At most this many inputs in one request.
 inline constexpr size_t kMaxInputs = 256;
 ApiResult<EmbeddingsRequest> ParseEmbeddingsRequest(std::string_view body);
+// llama-server's POST /embeddings: the inputs are "input" or "content", and always numbers come.
+ApiResult<EmbeddingsRequest> ParseLlamaEmbeddings(std::string_view body);
 
 // What POST /v1/cache/pin and /v1/cache/warm say beside a request for an answer.
 struct PinFields {

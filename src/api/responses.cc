@@ -332,6 +332,17 @@ std::string EmbeddingsJson(const AnswerHead& head,
        {"usage", {{"prompt_tokens", usage.prompt_tokens}, {"total_tokens", usage.prompt_tokens}}}});
 }
 
+std::string LlamaEmbeddingsJson(const std::vector<std::vector<float>>& embeddings) {
+  OrderedJson list = OrderedJson::array();
+  for (const std::vector<float>& embedding : embeddings)
+    list.push_back({{"index", list.size()}, {"embedding", OrderedJson::array({embedding})}});
+  return ToText(list);
+}
+
+std::string OllamaEmbeddingJson(const std::vector<float>& embedding) {
+  return ToText({{"embedding", embedding}});
+}
+
 std::string OllamaEmbeddingsJson(const AnswerHead& head,
                                  const std::vector<std::vector<float>>& embeddings,
                                  const Usage& usage, const Timings& timings) {

@@ -136,6 +136,9 @@ std::string WarmJson(const WarmResult& result);
 std::string EmbeddingsJson(const AnswerHead& head,
                            const std::vector<std::vector<float>>& embeddings, const Usage& usage,
                            bool base64);
+// llama-server's own form: for each input a list of vectors, which is of one, as it is pooled.
+std::string LlamaEmbeddingsJson(const std::vector<std::vector<float>>& embeddings);
+std::string OllamaEmbeddingJson(const std::vector<float>& embedding);
 std::string OllamaEmbeddingsJson(const AnswerHead& head,
                                  const std::vector<std::vector<float>>& embeddings,
                                  const Usage& usage, const Timings& timings);

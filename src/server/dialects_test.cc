@@ -236,8 +236,42 @@ TEST(DialectsTest, EmbeddingsAreTheModels) {
       client.Post("/v1/embeddings", {{"input", tokens}, {"encoding_format", "base64"}})
           .json()["data"][0]["embedding"];
   EXPECT_EQ(base64.size(), 24u) << "16 bytes";
+  const Json older =
+      client.Post("/api/embeddings", {{"model", "fake:latest"}, {"prompt", "hello"}}).json();
+  EXPECT_EQ(older, Json({{"embedding", answer["data"][1]["embedding"]}}));
+  EXPECT_EQ(client.Post("/api/embeddings", {{"prompt", {"a", "b"}}}).status, 400u);
+  for (const char* path : {"/embedding", "/embeddings"}) {
+    const Json llama = client.Post(path, {{"content", {tokens, "hello"}}}).json();
+    ASSERT_EQ(llama.size(), 2u);
+    for (size_t i = 0; i < 2; i++) {
+      EXPECT_EQ(llama[i],
+                Json({{"index", i}, {"embedding", Json::array({answer["data"][i]["embedding"]})}}));
+    }
+    EXPECT_EQ(client.Post(path, {{"input", "hello"}, {"embd_normalize", 2}}).json()[0]["embedding"],
+              llama[1]["embedding"]);
+    EXPECT_EQ(client.Post(path, {{"input", "a"}, {"embd_normalize", -1}}).status, 400u);
+    EXPECT_EQ(client.Post(path, Json::object()).json()["error"]["param"], "content");
+  }
   EXPECT_EQ(client.Post("/v1/embeddings", {{"input", Json::array()}}).status, 400u);
   EXPECT_EQ(client.Post("/v1/embeddings", {{"input", "a"}, {"dimensions", 2}}).status, 400u);
+}
+
+TEST(DialectsTest, PathsWithoutAVersionAreTheSame) {
+  TestServer server;
+  server.Load();
+  Client client(server);
+  EXPECT_EQ(client.Get("/v1/health").json(), client.Get("/health").json());
+  EXPECT_EQ(client.Get("/models").json(), client.Get("/v1/models").json());
+  Json request = {{"messages", {Message("user", "a")}}, {"temperature", 0}, {"max_tokens", 4}};
+  const Json chat = client.Post("/chat/completions", request).json();
+  EXPECT_EQ(chat["choices"], client.Post(kChat, request).json()["choices"]);
+  EXPECT_EQ(chat["object"], "chat.completion");
+  request["stream"] = true;
+  const std::string stream = client.Post("/chat/completions", request).body;
+  EXPECT_EQ(EventsOf(stream).back(), "[DONE]");
+  const Json response =
+      client.Post("/responses", {{"input", "a"}, {"max_output_tokens", 4}}).json();
+  EXPECT_EQ(response["object"], "response");
 }
 
 TEST(DialectsTest, ErrorsHaveTheFormOfTheApi) {

@@ -365,10 +365,19 @@ class Generation {
     if (job_.purpose != Job::Purpose::kEmbed) return WarmJson(Warmed());
     std::vector<std::vector<float>> embeddings;
     for (const Choice& choice : choices_) embeddings.push_back(choice.embedding);
+    switch (job_.embeddings_form) {
+      case EmbeddingsForm::kLlama:
+        return LlamaEmbeddingsJson(embeddings);
+      case EmbeddingsForm::kOllama:
+        return OllamaEmbeddingsJson(job_.head, embeddings, usage_, timings_);
+      case EmbeddingsForm::kOllamaOne:
+        return OllamaEmbeddingJson(embeddings.front());
+      case EmbeddingsForm::kFloats:
+      case EmbeddingsForm::kBase64:
+        break;
+    }
     const bool base64 = job_.embeddings_form == EmbeddingsForm::kBase64;
-    return job_.embeddings_form == EmbeddingsForm::kOllama
-               ? OllamaEmbeddingsJson(job_.head, embeddings, usage_, timings_)
-               : EmbeddingsJson(job_.head, embeddings, usage_, base64);
+    return EmbeddingsJson(job_.head, embeddings, usage_, base64);
   }
 
   WarmResult Warmed() const {

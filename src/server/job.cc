@@ -206,7 +206,7 @@ ApiResult<Job> EmbeddingsJob(ApiResult<EmbeddingsRequest> parsed, EmbeddingsForm
   if (service.model->spec().pooling == Pooling::kMean) job.fields.cache_prompt = false;
   const bool is_one = request.inputs.size() == 1;
   for (size_t i = 0; i < request.inputs.size(); i++) {
-    const std::string param = is_one ? "input" : fmt::format("input[{}]", i);
+    const std::string param = is_one ? request.field : fmt::format("{}[{}]", request.field, i);
     auto prompt = MakePrompt(std::move(request.inputs[i]), param, /*echo=*/false, service);
     if (!prompt.ok()) return prompt.error();
     job.prompts.push_back(std::move(prompt.value()));
@@ -282,6 +282,13 @@ ApiResult<Job> ResponsesJob(const std::string& body, const std::string& owner,
   return made;
 }
 
+// llama-server's names of what others have under /v1 alone.
+std::string_view WithVersion(std::string_view path) {
+  if (path == "/chat/completions") return "/v1/chat/completions";
+  if (path == "/responses") return "/v1/responses";
+  return path;
+}
+
 }  // namespace
 
 ApiResult<std::string> ChatPromptText(const std::string& body, const Service& service) {
@@ -301,6 +308,7 @@ ApiResult<size_t> CountPromptTokens(const std::string& body, const Service& serv
 }
 
 std::unique_ptr<AnswerWriter> WriterFor(std::string_view path) {
+  path = WithVersion(path);
   AnswerHead head{.form = AnswerForm::kChat, .id = {}, .created = 0, .model = {}};
   if (path == "/v1/messages") return NewAnthropicWriter(head, 0);
   if (path == "/v1/responses") {
@@ -317,6 +325,7 @@ std::unique_ptr<AnswerWriter> WriterFor(std::string_view path) {
 
 ApiResult<Job> MakeJob(std::string_view path, const std::string& body, const std::string& owner,
                        const Service& service, ResponseStore& responses) {
+  path = WithVersion(path);
   if (path == "/v1/chat/completions") return ChatJob(ParseChatRequest(body), service);
   if (path == "/v1/messages") return MessagesJob(body, service);
   if (path == "/v1/responses") return ResponsesJob(body, owner, service, responses);
@@ -334,6 +343,10 @@ ApiResult<Job> MakeJob(std::string_view path, const std::string& body, const std
     return EmbeddingsJob(ParseEmbeddingsRequest(body), EmbeddingsForm::kFloats, service);
   if (path == "/api/embed")
     return EmbeddingsJob(ParseOllamaEmbed(body), EmbeddingsForm::kOllama, service);
+  if (path == "/api/embeddings")
+    return EmbeddingsJob(ParseOllamaEmbeddings(body), EmbeddingsForm::kOllamaOne, service);
+  if (path == "/embedding" || path == "/embeddings")
+    return EmbeddingsJob(ParseLlamaEmbeddings(body), EmbeddingsForm::kLlama, service);
   if (path == "/api/generate") return OllamaGenerateJob(body, service);
   ApiResult<PinFields> pin = ParsePinFields(body);
   if (!pin.ok()) return pin.error();

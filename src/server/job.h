@@ -25,8 +25,8 @@ struct JobPrompt {
   std::vector<Retention> retentions = {};
 };
 
-// How /v1/embeddings and /api/embed are answered.
-enum class EmbeddingsForm { kFloats, kBase64, kOllama };
+// How embeddings are answered: /v1/embeddings, /embeddings, /api/embed, /api/embeddings.
+enum class EmbeddingsForm { kFloats, kBase64, kLlama, kOllama, kOllamaOne };
 
 struct Job {
   enum class Purpose {

@@ -316,13 +316,15 @@ struct Route {
   Needs needs = Needs::kModels;
   Works works = Works::kQuickly;
 };
-constexpr std::array<Route, 36> kRoutes = {{
+constexpr std::array<Route, 43> kRoutes = {{
     {"/", http::verb::get, Page, Needs::kNothing},
     {kPageAssets, http::verb::get, Page, Needs::kNothing},
     {kDescription, http::verb::get, Description, Needs::kNothing},
     {"/health", http::verb::get, Health, Needs::kNothing},
+    {"/v1/health", http::verb::get, Health, Needs::kNothing},
     {"/version", http::verb::get, Version, Needs::kNothing},
     {"/v1/models", http::verb::get, Models, Needs::kModels, Works::kOnFiles},
+    {"/models", http::verb::get, Models, Needs::kModels, Works::kOnFiles},
     {kModelPath, http::verb::get, OneModel, Needs::kModels, Works::kOnFiles},
     {"/metrics", http::verb::get, Metrics},
     {"/v1/cache", http::verb::get, Cache, Needs::kLoaded},
@@ -336,10 +338,15 @@ constexpr std::array<Route, 36> kRoutes = {{
     {"/tokenize", http::verb::post, Tokenize, Needs::kModel, Works::kOnTheBody},
     {"/detokenize", http::verb::post, Detokenize, Needs::kModel, Works::kOnTheBody},
     {"/v1/chat/completions", http::verb::post, Generate},
+    {"/chat/completions", http::verb::post, Generate},
     {"/v1/completions", http::verb::post, Generate},
     {"/v1/responses", http::verb::post, Generate},
+    {"/responses", http::verb::post, Generate},
     {"/v1/embeddings", http::verb::post, Generate},
+    {"/embedding", http::verb::post, Generate},
+    {"/embeddings", http::verb::post, Generate},
     {"/api/embed", http::verb::post, Generate},
+    {"/api/embeddings", http::verb::post, Generate},
     {"/v1/messages", http::verb::post, Generate},
     {"/completion", http::verb::post, Generate},
     {"/completions", http::verb::post, Generate},
