@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cctype>
 #include <csignal>
 #include <cstdlib>
 #include <exception>
@@ -153,7 +154,9 @@ Result<Server::Options> ServerOptions(const Flags& flags) {
                     "(--api-key-file), or say that this is wanted (--no-auth)",
                     options.host));
   }
-  options.origins.needs_local_host = options.keys.empty() && !is_open;
+  // Without keys the name is all that tells what pages with a name of their own send.
+  const bool has_names = !options.origins.hosts.empty();
+  options.origins.needs_local_host = options.keys.empty() && (!is_open || has_names);
   return options;
 }
 
@@ -267,6 +270,18 @@ void AddServedModelFlags(CLI::App* serve, Flags* flags) {
       ->type_name("NAME");
 }
 
+// As a Host header has it, without a port.
+CLI::Validator HostName() {
+  const auto check = [](const std::string& text) -> std::string {
+    const bool is_name = std::all_of(text.begin(), text.end(), [](unsigned char c) {
+      return std::isalnum(c) != 0 || c == '-' || c == '.' || c == '_';
+    });
+    if (is_name && !text.empty()) return {};
+    return fmt::format("\"{}\" is not a name like chat.example, without scheme and port", text);
+  };
+  return CLI::Validator(check, "");
+}
+
 // Where it listens, and to whom.
 void AddAccessFlags(CLI::App* serve, Flags* flags) {
   serve->add_option("--host", flags->server.host, "Address to listen on")
@@ -283,6 +298,14 @@ void AddAccessFlags(CLI::App* serve, Flags* flags) {
       ->type_name("FILE");
   serve->add_flag("--no-auth", flags->no_auth,
                   "Listen on an address that others reach without keys");
+  serve
+      ->add_option("--allowed-hosts", flags->server.origins.hosts,
+                   "Names by which the server may be called when it takes no keys, beside its "
+                   "address and localhost; several by commas (default: none; with --no-auth any)")
+      ->check(HostName())
+      ->type_name("NAME")
+      ->delimiter(',')
+      ->allow_extra_args(false);
   serve
       ->add_option("--cors", flags->server.origins.allowed,
                    "Web pages that may use the server: their origin, like https://chat.example, or "
