@@ -149,6 +149,23 @@ def test_an_error_is_said_and_the_question_can_be_asked_again(fresh, visit):
     expect(answers(page).locator(".stats")).to_be_visible()
 
 
+def test_what_got_no_answer_is_asked_with_the_next_message(fresh, visit):
+    page = visit()
+    with_settings(page, **SHORT)
+    refusal = {"error": {"message": "too many requests wait", "code": "queue_full"}}
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(status=503, json=refusal))
+    send(page, "Name a river.")
+    expect(answers(page).get_by_role("alert")).to_have_text("too many requests wait")
+    page.unroute("**/v1/chat/completions")
+    with page.expect_request("**/v1/chat/completions") as request:
+        ask(page, "In Asia.")
+    # No empty answer between them; and one turn, as many templates refuse two of the same role.
+    assert request.value.post_data_json["messages"] == [{"role": "user", "content": "Name a river.\n\nIn Asia."}]
+    with page.expect_request("**/v1/chat/completions") as request:
+        ask(page, "Another.")
+    assert [message["role"] for message in request.value.post_data_json["messages"]] == ["user", "assistant", "user"]
+
+
 def test_settings_reach_the_server(visit):
     page = visit()
     mock_answer(page, {"content": "ok"})
