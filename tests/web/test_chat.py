@@ -3,7 +3,7 @@
 import json
 import re
 
-from chat import SHORT, answers, ask, mock_answer, send, with_settings
+from chat import SHORT, answers, answers_do_not_end, ask, mock_answer, send, with_settings
 from playwright.sync_api import expect
 
 
@@ -24,7 +24,7 @@ def test_an_answer_comes_with_what_it_cost(fresh, visit):
 
 def test_text_appears_while_it_is_written_and_stopping_keeps_it(fresh, visit):
     page = visit()
-    with_settings(page, temperature=0, maxTokens=3000)
+    answers_do_not_end(page)
     send(page, "Count from one to a thousand, in words.")
     text = answers(page).locator(".markdown")
     expect(text).to_contain_text(re.compile(r"\w+\W+\w+"))
@@ -90,6 +90,20 @@ def test_conversations_stay_and_can_be_renamed_exported_and_deleted(fresh, visit
     expect(entries).to_have_count(1)
     page.reload()
     expect(entries).to_have_count(1)
+
+
+def test_an_answer_ends_with_its_conversation(fresh, visit):
+    page = visit()
+    answers_do_not_end(page)
+    send(page, "Count from one to a thousand, in words.")
+    expect(answers(page).locator(".markdown")).to_contain_text(re.compile(r"\w"))
+    page.get_by_role("button", name=re.compile("^Delete Count")).click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(page.locator(".entry")).to_have_count(0)
+    def how_it_ended():
+        return fresh.get("/v1/requests")["requests"][-1]["finish_reason"]
+
+    assert fresh.wait_until("the answer has ended", how_it_ended) == "abort"
 
 
 def test_markdown_and_code_are_drawn(visit):
