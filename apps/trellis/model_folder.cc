@@ -36,6 +36,12 @@ Status WithoutFolder(const Status& status, const std::string& path) {
   return Status(status.code(), std::move(message));
 }
 
+// An error that is none of what is in the file.
+bool MayPass(const Status& status) {
+  return status.code() == StatusCode::kIo || status.code() == StatusCode::kNotFound ||
+         status.code() == StatusCode::kInternal;
+}
+
 // Some types take a little more in memory than in the file (kernels/packed_format.h).
 size_t WeightBytes(const ModelSpec& spec) {
   return spec.file_bytes + spec.file_bytes / 32;
@@ -73,9 +79,13 @@ ModelFolder::ModelFolder(ModelStore store, Options options)
     : store_(std::move(store)), options_(std::move(options)) {}
 
 Result<std::map<std::string, ModelFolder::File>> ModelFolder::Files() const {
-  TRELLIS_ASSIGN_OR_RETURN(const std::vector<StoredModel> stored, store_.List());
+  const Result<std::vector<StoredModel>> stored = store_.List();
+  if (!stored.ok()) {
+    Say("warning: {}\n", stored.status().message());
+    return Status(stored.status().code(), "the folder of models cannot be read");
+  }
   std::map<std::string, File> files;
-  for (const StoredModel& model : stored) {
+  for (const StoredModel& model : *stored) {
     if (model.is_whole) files[model.name] = {model.files[0], model.bytes, model.modified};
   }
   const std::string& path = options_.model.path;
@@ -106,10 +116,13 @@ Result<ModelInfo> ModelFolder::Read(const std::string& name, const File& file) {
   MutexLock lock(mutex_);
   auto known = known_.find(file.path);
   if (known == known_.end() || known->second.bytes != file.bytes ||
-      known->second.modified != file.modified) {
+      known->second.modified != file.modified || MayPass(known->second.info.status())) {
     Result<ModelInfo> info =
         ReadInfo(file.path, file.modified, options_.model, options_.memory_bytes);
-    if (!info.ok()) Say("warning: {} cannot be served: {}\n", name, info.status().message());
+    const bool is_said =
+        known != known_.end() && known->second.info.status().message() == info.status().message();
+    if (!info.ok() && !is_said)
+      Say("warning: {} cannot be served: {}\n", name, info.status().message());
     known =
         known_.insert_or_assign(file.path, Known{file.bytes, file.modified, std::move(info), {}})
             .first;

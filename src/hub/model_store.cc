@@ -72,6 +72,23 @@ void Add(const std::string& folder, const fs::directory_entry& entry,
   }
 }
 
+// All models below `below`. What cannot be read there, or goes meanwhile, has none; the error is of
+// `below` itself.
+std::error_code AddAll(const std::string& folder, const fs::path& below,
+                       std::map<std::string, Found>* found) {
+  std::error_code error;
+  fs::directory_iterator entries(below, error);
+  for (const fs::directory_iterator end; !error && entries != end; entries.increment(error)) {
+    std::error_code ignored;
+    if (entries->is_directory(ignored) && !entries->is_symlink(ignored)) {
+      (void)AddAll(folder, entries->path(), found);
+    } else if (entries->is_regular_file(ignored)) {
+      Add(folder, *entries, found);
+    }
+  }
+  return error;
+}
+
 Status Ambiguous(const std::string& name, const std::vector<StoredModel>& models) {
   std::string names;
   for (const StoredModel& model : models) names += (names.empty() ? "" : ", ") + model.name;
@@ -157,13 +174,7 @@ Result<std::string> ModelStore::PathOfUrl(const std::string& url) const {
 Result<std::vector<StoredModel>> ModelStore::List() const {
   std::map<std::string, Found> found;
   std::error_code error;
-  if (fs::exists(folder_, error)) {
-    fs::recursive_directory_iterator entries(folder_, error);
-    for (const fs::recursive_directory_iterator end; !error && entries != end;
-         entries.increment(error)) {
-      if (entries->is_regular_file(error)) Add(folder_, *entries, &found);
-    }
-  }
+  if (fs::exists(folder_, error)) error = AddAll(folder_, folder_, &found);
   if (error) {
     return Status(StatusCode::kIo, fmt::format("cannot read {}: {}", folder_, error.message()));
   }

@@ -49,6 +49,21 @@ TEST_F(ModelStoreTest, AFolderThatIsNotThereIsEmpty) {
   EXPECT_EQ(store_.Find("x").status().code(), StatusCode::kNotFound);
 }
 
+// As ext4's lost+found.
+TEST_F(ModelStoreTest, AFolderThatMayNotBeReadHasNone) {
+  Put("plain.gguf");
+  Put("secret/hidden.gguf");
+  const fs::path secret = fs::path(store_.folder()) / "secret";
+  fs::permissions(secret, fs::perms::none);
+  const bool is_root = geteuid() == 0;  // who may read all
+  const auto become = [&](uid_t user) { return !is_root || seteuid(user) == 0; };
+  ASSERT_TRUE(become(65534));
+  const Strings names = Names();
+  ASSERT_TRUE(become(0));
+  fs::permissions(secret, fs::perms::owner_all);
+  EXPECT_EQ(names, Strings{"plain"});
+}
+
 TEST_F(ModelStoreTest, NamesAreThoseOfTheHubWhereThatIsClear) {
   Put("plain.gguf");
   Put("u/r/m-Q4_K_M.gguf");

@@ -16,6 +16,7 @@
 #include "api/responses.h"
 #include "server/answer_stream.h"
 #include "server/channel.h"
+#include "server/choice.h"
 #include "server/deadline.h"
 #include "server/engine_request.h"
 #include "server/job.h"
@@ -29,47 +30,6 @@ namespace trellis {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-std::vector<std::string> StopsOf(const Job& job) {
-  std::vector<std::string> stops = job.fields.stop;
-  stops.insert(stops.end(), job.template_stops.begin(), job.template_stops.end());
-  return stops;
-}
-
-// One choice as it grows.
-struct Choice {
-  Choice(const Tokenizer& tokenizer, const Job& job)
-      : decoder(tokenizer, StopsOf(job), SpecialTokens::kAsText, job.answer_format->shown_tokens),
-        reader(job.answer_format->syntax) {}
-  StreamDecoder decoder;
-  AnswerReader reader;
-  void Add(const ChoiceText& piece) {
-    text += piece.text;
-    thoughts += piece.thoughts;
-    for (const AnswerDelta::Call& call : piece.calls) {
-      if (call.index == calls.size()) {
-        calls.push_back(call);
-      } else {
-        calls[call.index].arguments += call.arguments;
-      }
-    }
-  }
-
-  std::optional<RequestId> request;
-  // All of it, when not streaming, or for the chat that is kept.
-  std::string text, thoughts;
-  std::vector<AnswerDelta::Call> calls;
-  size_t offset = 0;  // bytes of its tokens
-  size_t num_tokens = 0;
-  double logprob = 0;  // of its tokens together, if they have any
-  std::vector<LogprobEntry> logprobs;
-  std::vector<float> embedding;
-  const char* finish_reason = nullptr;
-  Usage usage;  // of it alone, at its end
-  Timings timings;
-  bool is_admitted = false;
-  bool done = false;
-};
 
 class Generation {
  public:
@@ -91,26 +51,26 @@ class Generation {
   // However it ends, nothing goes on computing for a client that is gone.
   ~Generation() { CancelAll(); }
 
+  // Once, and first. What it refuses is to be answered.
+  std::optional<ApiError> Start() {
+    if (state_.options.log_prompts) LogPrompts();
+    const size_t num_answers = job_.prompts.size() * NumSamples();
+    if (const size_t most = service_.engine->max_queue(); num_answers > most) {
+      return InvalidField(
+          NumSamples() > 1 ? "n" : prompt_field(),
+          fmt::format("{} answers are more than the {} that may wait here (--max-queue)",
+                      num_answers, most));
+    }
+    const Status submitted = SubmitAll();
+    if (submitted.ok()) return std::nullopt;
+    return ErrorFromStatus(submitted,
+                           submitted.code() == StatusCode::kTooLarge ? prompt_field() : "");
+  }
+
   net::awaitable<bool> Run() {
     if (job_.prompts.empty()) {
       Reply reply{.body = job_.writer->Whole({{.finish_reason = "load"}}, {}, {})};
       co_return co_await WriteReply(stream_, http_request_, std::move(reply), state_);
-    }
-    if (state_.options.log_prompts) LogPrompts();
-    const size_t num_answers = job_.prompts.size() * NumSamples();
-    if (const size_t most = service_.engine->max_queue(); num_answers > most) {
-      const ApiError too_many = InvalidField(
-          NumSamples() > 1 ? "n" : prompt_field(),
-          fmt::format("{} answers are more than the {} that may wait here (--max-queue)",
-                      num_answers, most));
-      co_return co_await out_.Fail(job_.writer.get(), too_many);
-    }
-    const Status submitted = SubmitAll();
-    if (!submitted.ok()) {
-      CancelAll();
-      const bool prompt = submitted.code() == StatusCode::kTooLarge;
-      const ApiError refused = ErrorFromStatus(submitted, prompt ? prompt_field() : "");
-      co_return co_await out_.Fail(job_.writer.get(), refused);
     }
     const bool open = job_.fields.stream ? co_await WriteStream() : co_await Collect();
     co_await Settle();
@@ -172,11 +132,10 @@ class Generation {
     }
   }
 
-  // Applies one event; text that is now certain comes back in `piece`.
+  // Applies one event. At the end of a choice all that is left of it comes back in `piece`.
   Status Apply(const Event& event, ChoiceText* piece) {
     Choice& choice = choices_[event.choice];
     piece->index = event.choice;
-    piece->has_logprobs = job_.fields.sampling.num_logprobs >= 0;
     if (const auto* progress = std::get_if<PromptProgress>(&event.what)) {
       if (!choice.is_admitted && event.choice % NumSamples() == 0) {
         admitted_.prompt_tokens += progress->total;
@@ -185,19 +144,7 @@ class Generation {
       choice.is_admitted = true;
     } else if (const auto* token = std::get_if<SampledToken>(&event.what)) {
       // Computed while the stop string was found; or nobody wants it.
-      if (choice.finish_reason != nullptr || job_.fields.only_prompt) return Status::Ok();
-      completion_tokens_++;
-      choice.num_tokens++;
-      choice.logprob += static_cast<double>(token->logprob);
-      if (piece->has_logprobs) piece->logprobs.push_back(Logprobs(*token, choice.offset));
-      choice.offset += service_.tokenizer->Piece(token->token, SpecialTokens::kAsText).size();
-      choice.reader.Add(choice.decoder.Push(token->token));
-      // Reading takes all text again: where more tokens wait, once for all of them.
-      if (job_.fields.stream && channel_->empty()) Take(choice.reader.Read(), piece);
-      if (choice.decoder.stopped()) {
-        choice.finish_reason = "stop";
-        service_.engine->Finish(*choice.request);
-      }
+      if (choice.finish_reason == nullptr && !job_.fields.only_prompt) AddToken(*token, choice);
     } else if (const auto* embedding = std::get_if<std::vector<float>>(&event.what)) {
       choice.embedding = *embedding;
     } else {
@@ -205,23 +152,8 @@ class Generation {
       choice.done = true;
       left_--;
       CountTimings(event.choice, ending.timings);
-      choice.timings = TimingsOf(ending.timings);
-      choice.usage = {.prompt_tokens = ending.timings.prompt_tokens,
-                      .cached_tokens = ending.timings.cached_tokens,
-                      .completion_tokens = choice.num_tokens};
-      if (ending.reason == FinishReason::kError) {
-        choice.finish_reason = "error";
-        return ending.status;
-      }
-      if (ending.reason == FinishReason::kCancelled && choice.finish_reason == nullptr) {
-        return Status(StatusCode::kUnavailable, "the server is stopping");
-      }
-      if (choice.finish_reason == nullptr) {
-        choice.reader.Add(choice.decoder.Finish());
-        const bool is_cut = ending.reason == FinishReason::kLength || job_.fields.only_prompt;
-        choice.finish_reason = is_cut ? "length" : "stop";
-      }
-      Take(choice.reader.Finish(), piece);
+      TRELLIS_RETURN_IF_ERROR(EndChoice(ending, choice));
+      Take(choice.reader.Finish(), choice, piece);
       usage_.reasoning_tokens +=
           service_.tokenizer
               ->Encode(choice.reader.thoughts(), AddSpecial::kNo, SpecialTokens::kAsText)
@@ -236,6 +168,41 @@ class Generation {
     return Status::Ok();
   }
 
+  void AddToken(const SampledToken& token, Choice& choice) {
+    completion_tokens_++;
+    choice.num_tokens++;
+    choice.logprob += static_cast<double>(token.logprob);
+    if (HasLogprobs()) choice.logprobs.push_back(Logprobs(token, choice.offset));
+    choice.offset += service_.tokenizer->Piece(token.token, SpecialTokens::kAsText).size();
+    choice.reader.Add(choice.decoder.Push(token.token));
+    choice.is_unread = true;
+    if (choice.decoder.stopped()) {
+      choice.finish_reason = "stop";
+      service_.engine->Finish(*choice.request);
+    }
+  }
+
+  // ERRORS: it did not end as answers do.
+  Status EndChoice(const Ending& ending, Choice& choice) {
+    choice.timings = TimingsOf(ending.timings);
+    choice.usage = {.prompt_tokens = ending.timings.prompt_tokens,
+                    .cached_tokens = ending.timings.cached_tokens,
+                    .completion_tokens = choice.num_tokens};
+    if (ending.reason == FinishReason::kError) {
+      choice.finish_reason = "error";
+      return ending.status;
+    }
+    if (choice.finish_reason != nullptr) return Status::Ok();
+    if (ending.reason == FinishReason::kCancelled)
+      return Status(StatusCode::kUnavailable, "the server is stopping");
+    choice.reader.Add(choice.decoder.Finish());
+    const bool is_cut = ending.reason == FinishReason::kLength || job_.fields.only_prompt;
+    choice.finish_reason = is_cut ? "length" : "stop";
+    return Status::Ok();
+  }
+
+  bool HasLogprobs() const { return job_.fields.sampling.num_logprobs >= 0; }
+
   // The client's own that has ended it; empty: none did.
   std::string StopHit(const Choice& choice) const {
     const std::string& hit = choice.decoder.stop_hit();
@@ -243,10 +210,14 @@ class Generation {
     return std::find(own.begin(), own.end(), hit) == own.end() ? "" : hit;
   }
 
-  static void Take(AnswerDelta delta, ChoiceText* piece) {
+  // What has been read of the choice becomes the text of `piece`.
+  void Take(AnswerDelta delta, Choice& choice, ChoiceText* piece) const {
+    choice.is_unread = false;
     piece->text = std::move(delta.content);
     piece->thoughts = std::move(delta.thoughts);
     piece->calls = std::move(delta.calls);
+    piece->has_logprobs = HasLogprobs();
+    if (job_.fields.stream) piece->logprobs = std::exchange(choice.logprobs, {});
   }
 
   Timings TimingsOf(const GenerateTimings& t) const {
@@ -323,16 +294,14 @@ class Generation {
         co_return co_await WriteReply(stream_, http_request_, ErrorReply(ErrorFromStatus(status)),
                                       state_);
       }
-      Choice& choice = choices_[piece.index];
-      choice.Add(piece);
-      for (LogprobEntry& entry : piece.logprobs) choice.logprobs.push_back(std::move(entry));
+      choices_[piece.index].Add(piece);
     }
     KeepChat();
     const std::vector<ChoiceText> texts = TakeTexts();
     Reply reply;
     const Work write = [&] { reply.body = Written(texts); };
     const bool is_embed = job_.purpose == Job::Purpose::kEmbed;
-    if (job_.fields.sampling.num_logprobs >= 0 || is_embed) {  // thousands of objects
+    if (HasLogprobs() || is_embed) {  // thousands of objects
       co_await RunOn(state_.text, write);
     } else {
       write();
@@ -363,7 +332,7 @@ class Generation {
         text.text = std::move(choices_[i].text);
         text.thoughts = std::move(choices_[i].thoughts);
         text.calls = std::move(choices_[i].calls);
-        text.has_logprobs = job_.fields.sampling.num_logprobs >= 0;
+        text.has_logprobs = HasLogprobs();
         text.logprobs = std::move(choices_[i].logprobs);
         text.stop_hit = StopHit(choices_[i]);
         text.finish_reason = choices_[i].finish_reason;
@@ -432,10 +401,11 @@ class Generation {
       }
       const Result<std::string> next = is_late ? TooLate() : TakeNext();
       failed = !next.ok();
-      out += failed ? out_.ErrorEvent(writer, ErrorFromStatus(next.status())) : *next;
+      out += failed ? ReadAll() + out_.ErrorEvent(writer, ErrorFromStatus(next.status())) : *next;
       // What is ready goes out in one write; a slow client makes the pieces larger, not the queue
       // of writes.
       if (!channel_->empty() || left_ == 0 || failed) continue;
+      out += ReadAll();
       if (!co_await out_.Write(std::exchange(out, ""))) co_return false;
     }
     if (!failed) {
@@ -467,11 +437,28 @@ class Generation {
                                                   .done = progress->done,
                                                   .ms = passed.count()});
     }
-    if (job_.kept_chat) choices_[event.choice].Add(piece);
-    const bool says = !piece.text.empty() || !piece.thoughts.empty() || !piece.calls.empty();
-    if (says || piece.finish_reason != nullptr || !piece.logprobs.empty())
-      out += job_.writer->Piece(piece, left_ == 0 ? &timings_ : nullptr);
+    return out + PieceText(piece);
+  }
+
+  // Of the tokens since the last write. Reading takes all text again, so that it is done once for
+  // all that were waiting.
+  std::string ReadAll() {
+    std::string out;
+    for (size_t i = 0; i < choices_.size(); i++) {
+      if (!choices_[i].is_unread) continue;
+      ChoiceText piece;
+      piece.index = i;
+      Take(choices_[i].reader.Read(), choices_[i], &piece);
+      out += PieceText(piece);
+    }
     return out;
+  }
+
+  std::string PieceText(const ChoiceText& piece) {
+    if (job_.kept_chat) choices_[piece.index].Add(piece);
+    const bool says = !piece.text.empty() || !piece.thoughts.empty() || !piece.calls.empty();
+    if (!says && piece.finish_reason == nullptr && piece.logprobs.empty()) return "";
+    return job_.writer->Piece(piece, left_ == 0 ? &timings_ : nullptr);
   }
 
   // What is known before the first token.
@@ -574,9 +561,17 @@ net::awaitable<bool> AnswerGeneration(const HttpRequest& request, const Caller& 
   if (job->ok() && out.has_begun() && !job->value().fields.stream)
     job = InvalidField("stream", "stream: say it once");
   if (!job->ok()) co_return co_await out.Fail(writer.get(), job->error());
-  Generation generation(std::move(job->value()), request, caller, std::move(model->value()),
-                        deadline.value(), out, stream, state);
-  co_return co_await generation.Run();
+  std::optional<Generation> generation;
+  std::optional<ApiError> refused;
+  try {
+    generation.emplace(std::move(job->value()), request, caller, std::move(model->value()),
+                       deadline.value(), out, stream, state);
+    refused = generation->Start();
+  } catch (const std::exception& error) {
+    refused = InternalError(request, error, state);
+  }
+  if (refused) co_return co_await out.Fail(writer.get(), *refused);
+  co_return co_await generation->Run();
 }
 
 }  // namespace trellis

@@ -49,6 +49,12 @@ struct Job {
   // The chat so far, if with its answer it is to stay among the responses.
   std::optional<std::vector<ChatMessage>> kept_chat = {};
 
+  // Strings that end an answer: the client's and the template's.
+  std::vector<std::string> stops() const {
+    std::vector<std::string> all = fields.stop;
+    all.insert(all.end(), template_stops.begin(), template_stops.end());
+    return all;
+  }
   // Answers that are computed for each prompt, of which fields.num_choices are given.
   size_t num_samples() const { return std::max(fields.num_choices, fields.best_of); }
   bool ranks_samples() const { return num_samples() > fields.num_choices; }

@@ -129,7 +129,8 @@ ModelPool::Resident* ModelPool::FindLoaded(const std::string& name) {
   auto found = residents_.find(name.empty() ? options_.default_model : name);
   if (found == residents_.end()) {
     const auto other = other_names_.find(name);
-    if (other != other_names_.end()) found = residents_.find(other->second);
+    if (other != other_names_.end() && std::chrono::steady_clock::now() < other->second.until)
+      found = residents_.find(other->second.name);
   }
   if (found == residents_.end() || found->second->service == nullptr) return nullptr;
   return found->second.get();
@@ -178,9 +179,10 @@ Result<ModelInfo> ModelPool::Find(const std::string& asked) {
   }
   if (found.ok() && found->name != name) {
     constexpr size_t kMany = 1000;
+    constexpr std::chrono::seconds kLifetime{10};
     MutexLock lock(mutex_);
     if (other_names_.size() >= kMany) other_names_.clear();
-    other_names_[name] = found->name;
+    other_names_[name] = {found->name, std::chrono::steady_clock::now() + kLifetime};
   }
   return found;
 }
@@ -354,7 +356,6 @@ bool ModelPool::PlanStep(Step* step) {
     return entry.second->is_leaving && entry.second->num_leases == 0;
   });
   if (gone != residents_.end()) {
-    std::erase_if(other_names_, [&](const auto& other) { return other.second == gone->first; });
     step->unload = std::move(gone->second);
     residents_.erase(gone);
   }

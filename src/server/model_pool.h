@@ -139,8 +139,12 @@ class ModelPool {
   std::list<Waiting> waiting_ TRELLIS_GUARDED_BY(mutex_);  // in the order in which they came
   // Loaded and loading, by name.
   std::map<std::string, std::unique_ptr<Resident>> residents_ TRELLIS_GUARDED_BY(mutex_);
-  // What else they were asked for by.
-  std::map<std::string, std::string> other_names_ TRELLIS_GUARDED_BY(mutex_);
+  // What else they were asked for by; that may mean another soon, as files come and go.
+  struct OtherName {
+    std::string name;
+    std::chrono::steady_clock::time_point until;
+  };
+  std::map<std::string, OtherName> other_names_ TRELLIS_GUARDED_BY(mutex_);
 
   std::thread thread_;
 };

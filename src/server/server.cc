@@ -70,6 +70,19 @@ struct Server::Impl {
     }
   }
 
+  // What is thrown, when there is no memory for a connection, is not the end of accepting.
+  void StartAccepting() {
+    net::co_spawn(strand, Accept(), [this](const std::exception_ptr& thrown) {
+      if (!thrown) return;
+      try {
+        std::rethrow_exception(thrown);
+      } catch (const std::exception& error) {
+        state.log.Error("exception", {{"message", error.what()}});
+      }
+      StartAccepting();
+    });
+  }
+
   // What a handler throws, when there is no memory for it, is the end of that handler alone.
   void Serve() {
     for (bool is_over = false; !is_over;) {
@@ -197,7 +210,7 @@ void Server::Run() {
     impl.WaitForHangup();
   }
   const auto work = net::make_work_guard(impl.io);
-  net::co_spawn(impl.strand, impl.Accept(), net::detached);
+  impl.StartAccepting();
   std::vector<std::thread> threads;
   for (size_t t = 0; t < impl.state.options.num_threads; t++) {
     threads.emplace_back([&impl] { impl.Serve(); });
