@@ -196,4 +196,19 @@ def test_settings_reach_the_server(visit):
     assert (body["temperature"], body["max_tokens"], body["cache_salt"]) == (0.5, 7, salt) and salt
     assert body["messages"] == [{"role": "system", "content": "You are a clock."}, {"role": "user", "content": "Noon?"}]
     assert body["cache_report"] is True and body["stream_options"] == {"include_usage": True}
-    assert "top_p" not in body
+    assert "top_p" not in body and "chat_template_kwargs" not in body
+
+
+def test_thinking_can_be_switched_off(visit):
+    page = visit()
+    mock_answer(page, {"content": "ok"})
+    page.get_by_role("button", name="Settings").click()
+    thinking = page.get_by_label("Thinking")
+    for setting, sent in (("off", {"enable_thinking": False}), ("on", None)):
+        thinking.select_option(setting)
+        page.keyboard.press("Escape")
+        with page.expect_request("**/v1/chat/completions") as request:
+            ask(page, "2 + 2?")
+        assert request.value.post_data_json.get("chat_template_kwargs") == sent
+        page.get_by_role("button", name="Settings").click()
+        expect(thinking).to_have_value(setting)

@@ -55,6 +55,7 @@ function requestBody(conversation: Conversation, parent: string): Record<string,
   const body: Record<string, unknown> = {
     model: model.value?.id,
     messages,
+    chat_template_kwargs: s.thinking === "off" ? { enable_thinking: false } : null,
     prompt_cache_key: conversation.id, // its share of the machine
     cache_salt: s.cacheSalt || null,
     temperature: s.temperature,
