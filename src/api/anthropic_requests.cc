@@ -266,6 +266,7 @@ ApiResult<ChatRequest> Parse(std::string_view text, MaxTokens max_tokens) {
   if (!body.ok()) return body.error();
   generation.breakpoints = std::move(chat.breakpoints);
   request.messages = std::move(chat.messages);
+  request.continues = EndsInPart(request.messages);
   return request;
 }
 

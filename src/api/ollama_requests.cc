@@ -111,6 +111,7 @@ ApiResult<ChatRequest> ParseOllamaChat(std::string_view text) {
   ReadTools(body, text, &request.tools_json, &request.tool_choice);
   ReadCommon(body, text, &request.generation);
   request.thinks = ReadThink(body);
+  request.continues = EndsInPart(request.messages);
   if (!body.ok()) return body.error();
   return request;
 }

@@ -178,12 +178,67 @@ void ReadRole(FieldReader& reader, std::string* out) {
   if (*out == "developer") *out = "system";
 }
 
+bool EndsInPart(const std::vector<ChatMessage>& messages) {
+  return !messages.empty() && messages.back().role == "assistant" &&
+         messages.back().tool_calls_json.empty();
+}
+
+namespace {
+
+// OpenAI's reasoning_effort, of which a model here knows all or nothing, and llama-server's and
+// vLLM's chat_template_kwargs.enable_thinking.
+void ReadThinking(FieldReader& reader, ChatRequest* out) {
+  std::string effort;
+  reader.String("reasoning_effort", &effort);
+  out->thinks = effort != "none";
+  const Json* kwargs = reader.Find("chat_template_kwargs");
+  if (kwargs == nullptr) return;
+  if (!kwargs->is_object()) return reader.FailType("chat_template_kwargs", "an object", *kwargs);
+  for (const auto& field : kwargs->items()) {
+    if (field.key() == "enable_thinking") continue;
+    const std::string param = "chat_template_kwargs." + Excerpt(field.key());
+    reader.Fail(UnsupportedField(
+        param, fmt::format("{} is not supported: only enable_thinking is", param)));
+  }
+  FieldReader inner(*kwargs, "chat_template_kwargs");
+  inner.Bool("enable_thinking", &out->thinks);
+  if (!inner.ok()) reader.Fail(inner.error());
+}
+
+// llama-server goes on from a last message of the assistant unless it is told otherwise; vLLM only
+// if it is told to.
+void ReadContinuation(FieldReader& reader, ChatRequest* out) {
+  const bool can = EndsInPart(out->messages);
+  bool starts_anew = reader.Find("continue_final_message") != nullptr || !can;
+  reader.Bool("continue_final_message", &out->continues);
+  if (out->continues) starts_anew = false;
+  reader.Bool("add_generation_prompt", &starts_anew);
+  if (out->continues && !can) {
+    reader.Fail(InvalidField("continue_final_message",
+                             "continue_final_message: the last message is not text of the "
+                             "assistant"));
+  } else if (out->continues && starts_anew) {
+    reader.Fail(InvalidField("continue_final_message",
+                             "continue_final_message and add_generation_prompt: an answer goes on "
+                             "from a message, or begins one"));
+  } else if (!starts_anew && !can) {
+    reader.Fail(UnsupportedField("add_generation_prompt",
+                                 "add_generation_prompt is false, and there is no message to go on "
+                                 "from: an answer has to begin one"));
+  }
+  out->continues = !starts_anew;
+}
+
+}  // namespace
+
 ApiResult<ChatRequest> ParseChatRequest(std::string_view body) {
   ApiResult<Json> json = ParseJson(body);
   if (!json.ok()) return json.error();
   FieldReader reader(json.value(), "");
   ChatRequest request;
   ReadMessages(reader, body, &request.messages, &request.generation.breakpoints);
+  ReadThinking(reader, &request);
+  ReadContinuation(reader, &request);
   ReadTools(reader, body, &request.tools_json, &request.tool_choice);
   ReadToolBreakpoints(reader, &request.generation.breakpoints);
   ReadGenerationFields(reader, body, LogprobsForm::kChat, &request.generation);

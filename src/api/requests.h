@@ -95,7 +95,13 @@ struct ChatRequest {
   std::string tools_json;
   ToolChoice tool_choice;
   bool thinks = true;  // as far as the model's template can say it
+  // The answer goes on from where the last message ends. Only if EndsInPart().
+  bool continues = false;
 };
+
+// Whether the last message is the assistant's, and text alone: llama-server, Ollama and Anthropic's
+// API go on from there.
+bool EndsInPart(const std::vector<ChatMessage>& messages);
 
 using Prompt = std::variant<std::string, std::vector<TokenId>>;
 

@@ -110,6 +110,45 @@ TEST(ChatRequestTest, TheNewestNameOfTheLimitWins) {
       ParseChatRequest(Chat(R"("n_predict":0,"max_tokens":5)")).value().generation.only_prompt);
 }
 
+TEST(ChatRequestTest, ThinkingIsTurnedOffInBothWays) {
+  const auto thinks = [](const char* fields) {
+    return ParseChatRequest(Chat(fields)).value().thinks;
+  };
+  EXPECT_TRUE(thinks(R"("n":1)"));
+  EXPECT_TRUE(thinks(R"("reasoning_effort":"low")"));
+  EXPECT_FALSE(thinks(R"("reasoning_effort":"none")"));
+  EXPECT_FALSE(thinks(R"("chat_template_kwargs":{"enable_thinking":false})"));
+  EXPECT_TRUE(
+      thinks(R"("reasoning_effort":"none","chat_template_kwargs":{"enable_thinking":true})"));
+  EXPECT_EQ(ParseChatRequest(Chat(R"("chat_template_kwargs":{"thinking_budget":5})")).error().param,
+            "chat_template_kwargs.thinking_budget");
+  EXPECT_EQ(ParseChatRequest(Chat(R"("chat_template_kwargs":{"enable_thinking":1})")).error().param,
+            "chat_template_kwargs.enable_thinking");
+}
+
+TEST(ChatRequestTest, ALastMessageOfTheAssistantIsContinuedUnlessTheClientSaysOtherwise) {
+  const auto parse = [](const std::string& role, const std::string& fields) {
+    return ParseChatRequest(R"({"messages":[{"role":"user","content":"a"},{"role":")" + role +
+                            R"(","content":"b"}])" + fields + "}");
+  };
+  EXPECT_TRUE(parse("assistant", "").value().continues);
+  EXPECT_FALSE(parse("user", "").value().continues);
+  EXPECT_FALSE(parse("assistant", R"(,"continue_final_message":false)").value().continues);
+  EXPECT_FALSE(parse("assistant", R"(,"add_generation_prompt":true)").value().continues);
+  EXPECT_TRUE(parse("assistant", R"(,"add_generation_prompt":false)").value().continues);
+  EXPECT_TRUE(parse("assistant", R"(,"add_generation_prompt":false,"continue_final_message":true)")
+                  .value()
+                  .continues);
+  EXPECT_EQ(parse("user", R"(,"continue_final_message":true)").error().param,
+            "continue_final_message");
+  EXPECT_EQ(parse("assistant", R"(,"continue_final_message":true,"add_generation_prompt":true)")
+                .error()
+                .param,
+            "continue_final_message");
+  EXPECT_EQ(parse("user", R"(,"add_generation_prompt":false)").error().param,
+            "add_generation_prompt");
+}
+
 TEST(ChatRequestTest, Seeds) {
   EXPECT_FALSE(ParseChatRequest(Chat(R"("seed":-1)")).value().generation.sampling.seed);
   EXPECT_EQ(ParseChatRequest(Chat(R"("seed":0)")).value().generation.sampling.seed, 0);

@@ -16,6 +16,44 @@ Json Message(const char* role, const std::string& content) {
   return {{"role", role}, {"content", content}};
 }
 
+TEST(DialectsTest, ALastMessageOfTheAssistantIsContinued) {
+  TestServer server;
+  server.Load();
+  Client client(server);
+  const Json messages = {Message("user", "hello"), Message("assistant", "you")};
+  Json body = {{"messages", messages}, {"temperature", 0}, {"max_tokens", 6}};
+  const std::string prompt =
+      client.Post("/apply-template", {{"messages", messages}}).json()["prompt"];
+  EXPECT_TRUE(prompt.ends_with("<|im_start|>assistant\nyou")) << prompt;
+  const Json chat = client.Post(kChat, body).json();
+  const std::string text = chat["choices"][0]["message"]["content"];
+  EXPECT_EQ(client.Post("/v1/messages", body).json()["content"][0]["text"], text);
+  const Json llama =
+      client
+          .Post("/api/chat",
+                {{"messages", messages},
+                 {"stream", false},
+                 {"options", {{"temperature", 0}, {"repeat_penalty", 1}, {"num_predict", 6}}}})
+          .json();
+  EXPECT_EQ(llama["message"]["content"], text);
+  const Json plain =
+      client.Post("/completion", {{"prompt", prompt}, {"temperature", 0}, {"n_predict", 6}}).json();
+  EXPECT_EQ(plain["content"], text);
+
+  body["continue_final_message"] = false;
+  EXPECT_GT(client.Post(kChat, body).json()["usage"]["prompt_tokens"],
+            chat["usage"]["prompt_tokens"]);
+  body["continue_final_message"] = true;
+  EXPECT_EQ(client.Post(kChat, body).json()["choices"][0]["message"]["content"], text);
+  body["response_format"] = {{"type", "json_object"}};
+  const Answer held = client.Post(kChat, body);
+  EXPECT_EQ(held.status, 400u);
+  EXPECT_EQ(held.json()["error"]["param"], "messages");
+  const Answer alone =
+      client.Post("/v1/messages", {{"messages", {Message("assistant", "you")}}, {"max_tokens", 6}});
+  EXPECT_EQ(alone.status, 400u);
+}
+
 // Under ThreadSanitizer too, which then sees the whole of llama.cpp's rendering.
 TEST(DialectsTest, ChatsRenderedAtOnceAreEachAsAlone) {
   TestServer server;

@@ -74,7 +74,8 @@ ChatOptions OptionsOf(const ChatRequest& request, const TextFormat& format) {
                       .only_tool = request.tool_choice.name,
                       .parallel_calls = request.tool_choice.parallel,
                       .json_schema = format.json_schema,
-                      .thinks = request.thinks};
+                      .thinks = request.thinks,
+                      .continues = request.continues};
   if (request.tool_choice.mode == ToolChoice::Mode::kRequired)
     options.calls = ChatOptions::Calls::kMust;
   // Who brings a grammar says all of what the answer may be.
@@ -100,6 +101,12 @@ ApiResult<Job> ChatJob(ApiResult<ChatRequest> request, const Service& service) {
     return InvalidField("tool_choice", fmt::format("tool_choice requires a call, and {} something "
                                                    "else: only one of them can be",
                                                    format.param));
+  }
+  if (request.value().continues &&
+      (request.value().tool_choice.mode == ToolChoice::Mode::kRequired || !format.param.empty())) {
+    return InvalidField("messages",
+                        "the last message is the assistant's, and what goes on from it "
+                        "cannot be held to a format or a call: leave it out");
   }
   const ChatOptions options = OptionsOf(request.value(), format);
   Result<ChatPrompt> prompt = service.chat_template->Render(request.value().messages, options);
@@ -280,14 +287,40 @@ ApiResult<Job> ResponsesJob(const std::string& body, const std::string& owner,
   return made;
 }
 
+ApiResult<Job> PinJob(std::string_view path, const std::string& body, const Service& service) {
+  ApiResult<PinFields> pin = ParsePinFields(body);
+  if (!pin.ok()) return pin.error();
+  ApiResult<Job> made = pin.value().is_chat ? ChatJob(ParseChatRequest(body), service)
+                                            : CompletionJob(ParseCompletionRequest(body), service);
+  if (!made.ok()) return made;
+  Job& job = made.value();
+  job.purpose = path == "/v1/cache/pin" ? Job::Purpose::kPin : Job::Purpose::kWarm;
+  if (job.purpose == Job::Purpose::kWarm && pin.value().lifetime) {
+    return InvalidField("ttl", "ttl is for /v1/cache/pin; warming alone keeps nothing");
+  }
+  job.fields.stream = false;
+  job.fields.max_tokens = 1;  // the engine knows no prompt without an answer
+  job.fields.num_choices = job.fields.best_of = 1;
+  if (job.purpose == Job::Purpose::kPin) {
+    std::chrono::seconds lifetime = kDefaultLifetime;
+    for (const CacheBreakpoint& mark : job.fields.breakpoints)
+      lifetime = std::max(lifetime, mark.lifetime);
+    lifetime = pin.value().lifetime.value_or(lifetime);
+    for (JobPrompt& prompt : job.prompts) prompt.retentions = {{prompt.tokens.size(), lifetime}};
+  }
+  return made;
+}
+
 }  // namespace
 
 ApiResult<std::string> ChatPromptText(const std::string& body, const Service& service) {
   ApiResult<ChatRequest> request = ParseChatRequest(body);
   if (!request.ok()) return request.error();
   const Result<ChatPrompt> prompt = service.chat_template->Render(
-      request.value().messages,
-      {.tools_json = request.value().tools_json, .calls = ChatOptions::Calls::kNone});
+      request.value().messages, {.tools_json = request.value().tools_json,
+                                 .calls = ChatOptions::Calls::kNone,
+                                 .thinks = request.value().thinks,
+                                 .continues = request.value().continues});
   if (!prompt.ok()) return ErrorFromStatus(prompt.status(), "messages");
   return prompt->text;
 }
@@ -331,27 +364,7 @@ ApiResult<Job> MakeJob(std::string_view path, const std::string& body, const std
   if (path == "/api/embed")
     return EmbeddingsJob(ParseOllamaEmbed(body), EmbeddingsForm::kOllama, service);
   if (path == "/api/generate") return OllamaGenerateJob(body, service);
-  ApiResult<PinFields> pin = ParsePinFields(body);
-  if (!pin.ok()) return pin.error();
-  ApiResult<Job> made = pin.value().is_chat ? ChatJob(ParseChatRequest(body), service)
-                                            : CompletionJob(ParseCompletionRequest(body), service);
-  if (!made.ok()) return made;
-  Job& job = made.value();
-  job.purpose = path == "/v1/cache/pin" ? Job::Purpose::kPin : Job::Purpose::kWarm;
-  if (job.purpose == Job::Purpose::kWarm && pin.value().lifetime) {
-    return InvalidField("ttl", "ttl is for /v1/cache/pin; warming alone keeps nothing");
-  }
-  job.fields.stream = false;
-  job.fields.max_tokens = 1;  // the engine knows no prompt without an answer
-  job.fields.num_choices = job.fields.best_of = 1;
-  if (job.purpose == Job::Purpose::kPin) {
-    std::chrono::seconds lifetime = kDefaultLifetime;
-    for (const CacheBreakpoint& mark : job.fields.breakpoints)
-      lifetime = std::max(lifetime, mark.lifetime);
-    lifetime = pin.value().lifetime.value_or(lifetime);
-    for (JobPrompt& prompt : job.prompts) prompt.retentions = {{prompt.tokens.size(), lifetime}};
-  }
-  return made;
+  return PinJob(path, body, service);
 }
 
 }  // namespace trellis

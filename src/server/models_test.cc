@@ -161,6 +161,11 @@ TEST_F(ModelsTest, WhoLeavesOrIsLateWaitsForNoModel) {
   }
   late.SendRequest("POST", kChat, ChatWith("two").dump(), "x-request-timeout: 0.01\r\n");
   EXPECT_EQ(late.Read().status, 504u);
+  late.SendRequest("POST", "/tokenize", R"({"model":"two","content":"a"})",
+                   "x-request-timeout: 0.01\r\n");
+  EXPECT_EQ(late.Read().status, 504u);
+  late.SendRequest("POST", "/tokenize", R"({"content":"a"})", "x-request-timeout: soon\r\n");
+  EXPECT_EQ(late.Read().status, 400u);
   other.SendRequest("POST", kChat, ChatWith("one").dump());
   fakes_.loading.Open();
   EXPECT_EQ(other.Read().json()["model"], "one");

@@ -12,6 +12,7 @@
 #include "api/requests.h"
 #include "api/responses.h"
 #include "server/cache_tree.h"
+#include "server/deadline.h"
 #include "server/job.h"
 #include "server/metrics.h"
 #include "server/model_wait.h"
@@ -409,8 +410,9 @@ net::awaitable<Reply> AnswerPlain(const HttpRequest& request, const Caller& call
     co_await WorkOnBody(request, stream, state, look);
     if (!model) co_return Reply{};  // nobody waits for it
   } else if (route->needs == Needs::kModel) {
-    const auto never = std::chrono::steady_clock::time_point::max();
-    model = co_await AcquireModel(request, caller, stream, state, never, {});
+    ApiResult<std::chrono::steady_clock::time_point> deadline = DeadlineOf(request);
+    if (!deadline.ok()) co_return ErrorReply(deadline.error());
+    model = co_await AcquireModel(request, caller, stream, state, deadline.value(), {});
   }
   if (model && !model->ok()) co_return ErrorReply(model->error());
   if (model) call.service = &*model->value();

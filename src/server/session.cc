@@ -239,9 +239,11 @@ net::awaitable<void> RunOn(net::thread_pool& pool, const Work& work) {
 
 net::awaitable<void> WorkOnBody(const HttpRequest& request, Stream& stream, ServerState& state,
                                 const Work& work) {
-  // Up to here it costs less than about 10 ms, and need not wait behind the large ones.
-  constexpr size_t kSmallBody = 16 * 1024;
-  if (request.body().size() <= kSmallBody) {
+  // Up to here it costs less than about 10 ms, and need not wait behind the large ones; but for
+  // what stands for a whole chat.
+  constexpr size_t kSmallBody = 4 * 1024;
+  if (request.body().size() <= kSmallBody &&
+      request.body().find("previous_response_id") == std::string::npos) {
     work();
     co_return;
   }

@@ -257,6 +257,22 @@ Result<std::shared_ptr<const AnswerFormat>> ChatTemplate::Impl::FormatOf(
 
 Result<ChatPrompt> ChatTemplate::Render(const std::vector<ChatMessage>& messages,
                                         const ChatOptions& options) const {
+  if (!options.continues) return Render(messages, options, "");
+  if (messages.size() < 2) {
+    return Status(StatusCode::kInvalidArgument,
+                  "the only message is the assistant's: there is nothing that it answers");
+  }
+  const ChatMessage& last = messages.back();
+  std::string begun = last.content;
+  for (const std::string& part : last.content_parts) begun += (begun.empty() ? "" : "\n") + part;
+  ChatOptions options_before = options;
+  options_before.thinks = false;
+  return Render({messages.begin(), messages.end() - 1}, options_before, begun);
+}
+
+Result<ChatPrompt> ChatTemplate::Render(const std::vector<ChatMessage>& messages,
+                                        const ChatOptions& options,
+                                        const std::string& begun) const {
   const bool use_tools = !options.tools_json.empty() && impl_->with_tools != nullptr;
   const Prepared& prepared = use_tools ? *impl_->with_tools : *impl_->plain;
   const trellis_llama::ChatRequest request = ToRequest(messages, options);
@@ -280,6 +296,8 @@ Result<ChatPrompt> ChatTemplate::Render(const std::vector<ChatMessage>& messages
     prompt.text += part.text;
     parts.push_back({std::move(part.text), part.literal});
   }
+  prompt.text += begun;
+  parts.push_back({begun, false});
   prompt.tokens = prepared.encoder.Encode(parts);
   return prompt;
 }

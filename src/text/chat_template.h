@@ -42,6 +42,9 @@ struct ChatOptions {
   std::optional<bool> parallel_calls = {};  // none: if the template can write them
   std::string json_schema = {};  // of the answer's content, as text; empty: it may be anything
   bool thinks = true;            // as far as the template can say it
+  // The answer goes on from where the last message ends, which is the assistant's and text alone.
+  // Its thoughts are over: `thinks` does not count.
+  bool continues = false;
 };
 
 // How an answer is written.
@@ -67,11 +70,11 @@ class ChatTemplate {
                                                       const std::string& source);
   ~ChatTemplate();
 
-  // With the generation prompt at the end. The tokens depend on the messages, the tools and
-  // `thinks` alone, so that they are cached whatever else a turn asks for. The formats of answers
-  // with the same tools and options are remembered. ERRORS: kInvalidArgument with the template's
-  // own message (raise_exception, wrong role order), kUnsupported when no answer can be held to
-  // what is asked for.
+  // With the generation prompt at the end, and the message that is continued. The tokens depend on
+  // the messages, the tools and `thinks` alone, so that they are cached whatever else a turn asks
+  // for. The formats of answers with the same tools and options are remembered. ERRORS:
+  // kInvalidArgument with the template's own message (raise_exception, wrong role order),
+  // kUnsupported when no answer can be held to what is asked for.
   Result<ChatPrompt> Render(const std::vector<ChatMessage>& messages,
                             const ChatOptions& options = {}) const;
 
@@ -85,6 +88,9 @@ class ChatTemplate {
 
  private:
   struct Impl;
+  // `begun`: what the answer has begun with.
+  Result<ChatPrompt> Render(const std::vector<ChatMessage>& messages, const ChatOptions& options,
+                            const std::string& begun) const;
   explicit ChatTemplate(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

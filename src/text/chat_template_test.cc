@@ -137,6 +137,20 @@ TEST_F(ChatTemplateTest, ForgedTokensStayTextWhateverTheTemplateDoes) {
   }
 }
 
+TEST_F(ChatTemplateTest, WhatIsContinuedStandsBehindTheGenerationPromptAsText) {
+  const auto chat_template = std::move(ChatTemplate::Create(*tokenizer_, kChatMl)).value();
+  ChatMessage last = Message("assistant", "");
+  last.content_parts = {"The sky<|im_end|>", " is "};
+  const auto prompt = chat_template->Render({Message("user", "hi"), last}, {.continues = true});
+  ASSERT_TRUE(prompt.ok()) << prompt.status().message();
+  EXPECT_EQ(prompt->text,
+            "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nThe sky<|im_end|>\n is ");
+  EXPECT_EQ(Count(*prompt, "<|im_end|>"), 1);
+  EXPECT_EQ(tokenizer_->Decode(prompt->tokens, SpecialTokens::kParse), prompt->text);
+  EXPECT_EQ(chat_template->Render({last}, {.continues = true}).status().code(),
+            StatusCode::kInvalidArgument);
+}
+
 TEST_F(ChatTemplateTest, AnInventedRoleIsInput) {
   const std::string source = "{% for m in messages %}{{ '<|im_' ~ m.role ~ '|>' }}{% endfor %}";
   const auto prompt = Render(source, {Message("start", "")});
