@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cctype>
 #include <csignal>
 #include <cstdlib>
 #include <exception>
@@ -153,7 +154,9 @@ Result<Server::Options> ServerOptions(const Flags& flags) {
                     "(--api-key-file), or say that this is wanted (--no-auth)",
                     options.host));
   }
-  options.origins.needs_local_host = options.keys.empty() && !is_open;
+  // Without keys the name is all that tells what pages with a name of their own send.
+  const bool has_names = !options.origins.hosts.empty();
+  options.origins.needs_local_host = options.keys.empty() && (!is_open || has_names);
   return options;
 }
 
@@ -248,12 +251,7 @@ int Serve(Flags flags) {
   return loading.End();
 }
 
-}  // namespace
-
-void AddServe(CLI::App& app, int* exit_status) {
-  auto flags = std::make_shared<Flags>();
-  CLI::App* serve = app.add_subcommand(
-      "serve", "Serve a model, or all that were pulled, over HTTP (the APIs of OpenAI and others)");
+void AddServedModelFlags(CLI::App* serve, Flags* flags) {
   AddModelFlags(serve, &flags->model);
   serve
       ->add_option(
@@ -267,6 +265,25 @@ void AddServe(CLI::App& app, int* exit_status) {
                    "(default: what is free at the start)")
       ->check(Size())
       ->type_name("SIZE");
+  serve
+      ->add_option("-a,--alias", flags->alias, "Name of the model in the API (default: the file's)")
+      ->type_name("NAME");
+}
+
+// As a Host header has it, without a port.
+CLI::Validator HostName() {
+  const auto check = [](const std::string& text) -> std::string {
+    const bool is_name = std::all_of(text.begin(), text.end(), [](unsigned char c) {
+      return std::isalnum(c) != 0 || c == '-' || c == '.' || c == '_';
+    });
+    if (is_name && !text.empty()) return {};
+    return fmt::format("\"{}\" is not a name like chat.example, without scheme and port", text);
+  };
+  return CLI::Validator(check, "");
+}
+
+// Where it listens, and to whom.
+void AddAccessFlags(CLI::App* serve, Flags* flags) {
   serve->add_option("--host", flags->server.host, "Address to listen on")
       ->capture_default_str()
       ->type_name("ADDRESS");
@@ -274,12 +291,35 @@ void AddServe(CLI::App& app, int* exit_status) {
       ->check(Between(0, 65535))
       ->capture_default_str()
       ->type_name("N");
+  serve
+      ->add_option("--api-key-file", flags->api_key_file,
+                   "Keys that clients must send, one a line; each has a share of the machine and a "
+                   "cache of its own (docs/api.md)")
+      ->type_name("FILE");
+  serve->add_flag("--no-auth", flags->no_auth,
+                  "Listen on an address that others reach without keys");
+  serve
+      ->add_option("--allowed-hosts", flags->server.origins.hosts,
+                   "Names by which the server may be called when it takes no keys, beside its "
+                   "address and localhost; several by commas (default: none; with --no-auth any)")
+      ->check(HostName())
+      ->type_name("NAME")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  serve
+      ->add_option("--cors", flags->server.origins.allowed,
+                   "Web pages that may use the server: their origin, like https://chat.example, or "
+                   "* for all; several by commas")
+      ->type_name("ORIGIN")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+}
+
+// What computes, and what stays of it.
+void AddComputeFlags(CLI::App* serve, Flags* flags) {
   AddThreadsFlag(serve, &flags->model);
   AddKvTypeFlag(serve, &flags->model);
   AddCacheFlags(serve, &flags->model);
-  serve
-      ->add_option("-a,--alias", flags->alias, "Name of the model in the API (default: the file's)")
-      ->type_name("NAME");
   serve->add_flag("--no-prefix-cache", flags->no_prefix_cache,
                   "Keep nothing of a finished request");
   std::vector<std::string> policies;
@@ -289,24 +329,14 @@ void AddServe(CLI::App& app, int* exit_status) {
             "What goes first when the KV cache is full; docs/caching-strategies.md compares them",
             policies);
   serve
-      ->add_option("--api-key-file", flags->api_key_file,
-                   "Keys that clients must send, one a line; each has a share of the machine and a "
-                   "cache of its own (docs/api.md)")
-      ->type_name("FILE");
-  serve->add_flag("--no-auth", flags->no_auth,
-                  "Listen on an address that others reach without keys");
-  serve
-      ->add_option("--cors", flags->server.origins.allowed,
-                   "Web pages that may use the server: their origin, like https://chat.example, or "
-                   "* for all; several by commas")
-      ->type_name("ORIGIN")
-      ->delimiter(',')
-      ->allow_extra_args(false);
-  AddChoice(serve, "--log-format", &flags->log_format,
-            "The log for people, or a JSON object in each line", {"text", "json"});
-  serve->add_flag("--log-prompts", flags->server.log_prompts,
-                  "Write the prompts that clients send to the log");
-  serve->add_flag("--no-page", flags->no_page, "Leave out the web page at /");
+      ->add_option("--pin-share", flags->model.pin_share,
+                   "How much of the KV cache prompts that are to stay for a time may hold together")
+      ->check(Between(0, 100))
+      ->capture_default_str()
+      ->type_name("PERCENT");
+}
+
+void AddLimitFlags(CLI::App* serve, Flags* flags) {
   serve
       ->add_option("--max-itl-ms", flags->model.max_itl_ms,
                    "Longest pause between two tokens of an answer that prompts beside it should "
@@ -314,12 +344,6 @@ void AddServe(CLI::App& app, int* exit_status) {
       ->check(Between(0, 3600000))
       ->capture_default_str()
       ->type_name("MS");
-  serve
-      ->add_option("--pin-share", flags->model.pin_share,
-                   "How much of the KV cache prompts that are to stay for a time may hold together")
-      ->check(Between(0, 100))
-      ->capture_default_str()
-      ->type_name("PERCENT");
   serve
       ->add_option("--max-queue", flags->model.max_queue, "Waiting requests of a key; more get 503")
       ->check(Between(1, 1 << 20))
@@ -337,6 +361,28 @@ void AddServe(CLI::App& app, int* exit_status) {
       ->check(Between(0, 86400))
       ->capture_default_str()
       ->type_name("N");
+}
+
+// What those who watch see of it.
+void AddViewFlags(CLI::App* serve, Flags* flags) {
+  AddChoice(serve, "--log-format", &flags->log_format,
+            "The log for people, or a JSON object in each line", {"text", "json"});
+  serve->add_flag("--log-prompts", flags->server.log_prompts,
+                  "Write the prompts that clients send to the log");
+  serve->add_flag("--no-page", flags->no_page, "Leave out the web page at /");
+}
+
+}  // namespace
+
+void AddServe(CLI::App& app, int* exit_status) {
+  auto flags = std::make_shared<Flags>();
+  CLI::App* serve = app.add_subcommand(
+      "serve", "Serve a model, or all that were pulled, over HTTP (the APIs of OpenAI and others)");
+  AddServedModelFlags(serve, flags.get());
+  AddAccessFlags(serve, flags.get());
+  AddComputeFlags(serve, flags.get());
+  AddLimitFlags(serve, flags.get());
+  AddViewFlags(serve, flags.get());
   serve->callback([flags, exit_status] { *exit_status = Serve(*flags); });
 }
 

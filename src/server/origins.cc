@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <boost/asio/ip/address.hpp>
+#include <boost/beast/core/string.hpp>
 
 namespace trellis {
 namespace {
@@ -27,6 +28,12 @@ bool IsLocalName(std::string_view host) {
   return host == "localhost" || host.ends_with(".localhost");  // RFC 6761, 6.3
 }
 
+// Names are the same in large and small letters (RFC 4343).
+bool IsOneOf(const std::vector<std::string>& names, std::string_view name) {
+  return std::any_of(names.begin(), names.end(),
+                     [&](const std::string& one) { return boost::beast::iequals(one, name); });
+}
+
 }  // namespace
 
 bool IsLoopback(std::string_view host) {
@@ -47,11 +54,13 @@ bool IsAllowedOrigin(std::string_view origin, std::string_view host, const Origi
 std::optional<ApiError> ErrorOfOrigin(std::string_view origin, std::string_view host,
                                       const OriginPolicy& policy) {
   const std::string_view name = WithoutPort(host);
-  if (policy.needs_local_host && !host.empty() && !IsAddress(name) && !IsLocalName(name)) {
+  if (policy.needs_local_host && !host.empty() && !IsAddress(name) && !IsLocalName(name) &&
+      !IsOneOf(policy.hosts, name)) {
     return TransportError(
         403, "host_not_allowed",
-        fmt::format("this server answers to its address and \"localhost\", not to \"{}\": use keys "
-                    "(--api-key-file) to have it answer to any name",
+        fmt::format("this server answers to its address, \"localhost\" and the names of "
+                    "--allowed-hosts, not to \"{}\": add it there, or use keys (--api-key-file) to "
+                    "have it answer to any name",
                     Excerpt(name)));
   }
   if (origin.empty() || IsAllowedOrigin(origin, host, policy)) return std::nullopt;

@@ -14,9 +14,12 @@ namespace trellis {
 struct OriginPolicy {
   // Pages of other origins that may: "https://chat.example", or "*" for all. The server's own may.
   std::vector<std::string> allowed = {};
-  // The Host header must be an address or "localhost": a page can make a name of its own point to
-  // this machine, and be of the server's origin by that (DNS rebinding).
+  // The Host header must be an address, "localhost" or one of `hosts`: a page can make a name of
+  // its own point to this machine, and be of the server's origin by that (DNS rebinding). Other
+  // names without a dot are no better: a network that says which domain they are searched in (DHCP)
+  // has them point anywhere.
   bool needs_local_host = false;
+  std::vector<std::string> hosts = {};  // without a port
 };
 
 // "localhost", and the addresses that only this machine reaches.

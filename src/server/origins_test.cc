@@ -35,6 +35,21 @@ TEST(OriginsTest, ANameThatIsMadeToPointHereIsNotThisMachines) {
     EXPECT_EQ(Status("", host, local), 200) << host;
   EXPECT_EQ(Status("", "localhost.evil.example", local), 403);
   EXPECT_EQ(Status("", "[::1", local), 403);
+  EXPECT_EQ(Status("", "evil", local), 403) << "a domain that is searched makes it evil.example";
+  EXPECT_NE(ErrorOfOrigin("", "evil.example", local)->message.find("--allowed-hosts"),
+            std::string::npos);
+}
+
+TEST(OriginsTest, NamesThatTheServerMayBeCalledBy) {
+  const OriginPolicy named{.needs_local_host = true, .hosts = {"trellis", "Chat.example"}};
+  for (const char* host : {"trellis", "trellis:8080", "chat.example", "CHAT.EXAMPLE:8080",
+                           "localhost:8080", "10.0.0.2", "[::1]:8080"})
+    EXPECT_EQ(Status("", host, named), 200) << host;
+  for (const char* host : {"evil.example", "trellis.evil.example", "eviltrellis", "a.chat.example",
+                           "chat.example.", "chat"})
+    EXPECT_EQ(Status("", host, named), 403) << host;
+  EXPECT_EQ(Status("http://chat.example", "chat.example", named), 200) << "its own page";
+  EXPECT_EQ(Status("http://evil.example", "chat.example", named), 403) << "another one's";
 }
 
 TEST(OriginsTest, Loopback) {

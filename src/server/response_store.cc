@@ -1,5 +1,6 @@
 #include "server/response_store.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace trellis {
@@ -21,16 +22,14 @@ size_t BytesOf(const std::vector<ChatMessage>& messages) {
 void ResponseStore::Put(const std::string& owner, const std::string& id,
                         std::vector<ChatMessage> messages) {
   const size_t num_bytes = BytesOf(messages);
-  if (num_bytes > max_bytes_) return;
+  if (num_bytes > max_bytes_) return;  // else all of the owner's would go first
   MutexLock lock(mutex_);
-  while (num_bytes_ + num_bytes > max_bytes_) {
-    num_bytes_ -= chats_.back().num_bytes;
-    by_id_.erase(chats_.back().id);
-    chats_.pop_back();
-  }
-  chats_.push_front({owner, id, std::move(messages), num_bytes});
-  by_id_[id] = chats_.begin();
+  Share& share = shares_[owner];
+  share.chats.push_front({owner, id, std::move(messages), num_bytes});
+  share.num_bytes += num_bytes;
+  by_id_[id] = share.chats.begin();
   num_bytes_ += num_bytes;
+  while (num_bytes_ > max_bytes_) DropOne();
 }
 
 std::optional<std::vector<ChatMessage>> ResponseStore::Find(const std::string& owner,
@@ -38,8 +37,23 @@ std::optional<std::vector<ChatMessage>> ResponseStore::Find(const std::string& o
   MutexLock lock(mutex_);
   const auto found = by_id_.find(id);
   if (found == by_id_.end() || found->second->owner != owner) return std::nullopt;
-  chats_.splice(chats_.begin(), chats_, found->second);
+  Chats& chats = shares_.at(owner).chats;
+  chats.splice(chats.begin(), chats, found->second);
   return found->second->messages;
+}
+
+// Of the owner that has most, what was used longest ago.
+void ResponseStore::DropOne() {
+  const auto largest = std::max_element(
+      shares_.begin(), shares_.end(),
+      [](const auto& a, const auto& b) { return a.second.num_bytes < b.second.num_bytes; });
+  Share& share = largest->second;
+  const Chat& oldest = share.chats.back();
+  share.num_bytes -= oldest.num_bytes;
+  num_bytes_ -= oldest.num_bytes;
+  by_id_.erase(oldest.id);
+  share.chats.pop_back();
+  if (share.chats.empty()) shares_.erase(largest);
 }
 
 }  // namespace trellis

@@ -51,6 +51,8 @@ def run(*args, **more):
         (["bench", "-m", "nowhere.gguf"], ["nowhere.gguf", "No such file"]),
         (["serve", "-m", "nowhere.gguf", "--port", "0"], ["nowhere.gguf", "No such file"]),
         (["serve", "-m", "x", "--host", "no host", "--port", "0"], ["--host", "no host"]),
+        (["serve", "-m", "x", "--allowed-hosts", "a,*"], ["--allowed-hosts", '"*"', "chat.example"]),
+        (["serve", "-m", "x", "--allowed-hosts", "http://a:80"], ["--allowed-hosts", '"http://a:80"']),
         (["bench", "-m", "x", "-o", "xml"], ["xml", "md"]),
     ],
 )
@@ -97,7 +99,7 @@ def test_types_of_keys_and_values():
 
 def test_help_names_every_flag_and_version():
     flags = {
-        "serve": "--model --models-dir --models-memory --hf-repo --hub --no-pack-cache --host --port --threads --ctx-size --kv-cache --kv-type --alias "
+        "serve": "--model --models-dir --models-memory --hf-repo --hub --no-pack-cache --host --port --threads --ctx-size --kv-cache --kv-type --alias --allowed-hosts "
         "--no-prefix-cache --eviction-policy --max-queue --drain-timeout",
         "chat": "--model --hf-repo --url --api-key --system --max-tokens --temperature --seed --kv-cache",
         "pull": "model --hub",
@@ -253,6 +255,30 @@ def test_a_port_in_use_is_named():
         done = trellis("serve", "-m", model_path(), "--port", str(port))
         assert done.returncode == 1
         assert str(port) in done.stderr and "in use" in done.stderr and done.stderr.count("\n") == 1
+
+
+def status_for(server, **headers):
+    """Of a request with these headers; and its error's code and message."""
+    status, body = server.open("/v1/models", None, headers)
+    error = {} if status == 200 else json.loads(body)["error"]
+    return status, error.get("code"), error.get("message", "")
+
+
+def test_names_that_a_page_points_here_are_refused_without_keys():
+    # As the container starts it: what is written behind the image's name is added.
+    text = (pathlib.Path(__file__).parents[2] / "contrib/container/Containerfile").read_text()
+    _, _, *flags = json.loads(re.search(r"^ENTRYPOINT (.*)$", text, re.MULTILINE)[1])
+    with Server(*flags, "--allowed-hosts", "trellis,Chat.example") as server:
+        port = server.address[1]
+        for host in ("127.0.0.1", f"localhost:{port}", f"trellis:{port}", "chat.example"):
+            assert status_for(server, Host=host)[0] == 200, host
+        evil = f"evil.example:{port}"
+        status, code, message = status_for(server, Host=evil, Origin=f"http://{evil}")
+        assert (status, code) == (403, "host_not_allowed")
+        assert "--allowed-hosts" in message and "evil.example" in message
+        assert status_for(server, Host="evil")[0] == 403
+    with Server("--host", "0.0.0.0", "--no-auth") as server:
+        assert status_for(server, Host="any.example")[0] == 200
 
 
 def test_the_alias_is_the_models_name():

@@ -46,6 +46,14 @@ def events(*chunks):
     return "".join(f"data: {json.dumps(line)}\n\n" for line in lines) + "data: [DONE]\n\n"
 
 
+def answers_do_not_end(page):
+    """Those of the server: the model's end is ignored."""
+    page.route(
+        "**/v1/chat/completions",
+        lambda route: route.continue_(post_data={**route.request.post_data_json, "ignore_eos": True}),
+    )
+
+
 def mock_answer(page, *deltas):
     page.route(
         "**/v1/chat/completions",

@@ -3,7 +3,7 @@
 import json
 import re
 
-from chat import SHORT, answers, ask, mock_answer, send, with_settings
+from chat import SHORT, answers, answers_do_not_end, ask, mock_answer, send, with_settings
 from playwright.sync_api import expect
 
 
@@ -24,7 +24,7 @@ def test_an_answer_comes_with_what_it_cost(fresh, visit):
 
 def test_text_appears_while_it_is_written_and_stopping_keeps_it(fresh, visit):
     page = visit()
-    with_settings(page, temperature=0, maxTokens=3000)
+    answers_do_not_end(page)
     send(page, "Count from one to a thousand, in words.")
     text = answers(page).locator(".markdown")
     expect(text).to_contain_text(re.compile(r"\w+\W+\w+"))
@@ -92,6 +92,20 @@ def test_conversations_stay_and_can_be_renamed_exported_and_deleted(fresh, visit
     expect(entries).to_have_count(1)
 
 
+def test_an_answer_ends_with_its_conversation(fresh, visit):
+    page = visit()
+    answers_do_not_end(page)
+    send(page, "Count from one to a thousand, in words.")
+    expect(answers(page).locator(".markdown")).to_contain_text(re.compile(r"\w"))
+    page.get_by_role("button", name=re.compile("^Delete Count")).click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(page.locator(".entry")).to_have_count(0)
+    def how_it_ended():
+        return fresh.get("/v1/requests")["requests"][-1]["finish_reason"]
+
+    assert fresh.wait_until("the answer has ended", how_it_ended) == "abort"
+
+
 def test_markdown_and_code_are_drawn(visit):
     page = visit()
     mock_answer(page, {"content": "# Head\n\n- **one**\n\n```py"}, {"content": "thon\ndef f(): return 'x'\n```\n| a | b |\n|--|--|\n| 1 | 2 |"})
@@ -149,6 +163,23 @@ def test_an_error_is_said_and_the_question_can_be_asked_again(fresh, visit):
     expect(answers(page).locator(".stats")).to_be_visible()
 
 
+def test_what_got_no_answer_is_asked_with_the_next_message(fresh, visit):
+    page = visit()
+    with_settings(page, **SHORT)
+    refusal = {"error": {"message": "too many requests wait", "code": "queue_full"}}
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(status=503, json=refusal))
+    send(page, "Name a river.")
+    expect(answers(page).get_by_role("alert")).to_have_text("too many requests wait")
+    page.unroute("**/v1/chat/completions")
+    with page.expect_request("**/v1/chat/completions") as request:
+        ask(page, "In Asia.")
+    # No empty answer between them; and one turn, as many templates refuse two of the same role.
+    assert request.value.post_data_json["messages"] == [{"role": "user", "content": "Name a river.\n\nIn Asia."}]
+    with page.expect_request("**/v1/chat/completions") as request:
+        ask(page, "Another.")
+    assert [message["role"] for message in request.value.post_data_json["messages"]] == ["user", "assistant", "user"]
+
+
 def test_settings_reach_the_server(visit):
     page = visit()
     mock_answer(page, {"content": "ok"})
@@ -165,4 +196,19 @@ def test_settings_reach_the_server(visit):
     assert (body["temperature"], body["max_tokens"], body["cache_salt"]) == (0.5, 7, salt) and salt
     assert body["messages"] == [{"role": "system", "content": "You are a clock."}, {"role": "user", "content": "Noon?"}]
     assert body["cache_report"] is True and body["stream_options"] == {"include_usage": True}
-    assert "top_p" not in body
+    assert "top_p" not in body and "chat_template_kwargs" not in body
+
+
+def test_thinking_can_be_switched_off(visit):
+    page = visit()
+    mock_answer(page, {"content": "ok"})
+    page.get_by_role("button", name="Settings").click()
+    thinking = page.get_by_label("Thinking")
+    for setting, sent in (("off", {"enable_thinking": False}), ("on", None)):
+        thinking.select_option(setting)
+        page.keyboard.press("Escape")
+        with page.expect_request("**/v1/chat/completions") as request:
+            ask(page, "2 + 2?")
+        assert request.value.post_data_json.get("chat_template_kwargs") == sent
+        page.get_by_role("button", name="Settings").click()
+        expect(thinking).to_have_value(setting)

@@ -5,6 +5,7 @@ export interface Settings {
   theme: "auto" | "light" | "dark";
   model: string; // "": whatever the server has
   system: string; // of conversations to come
+  thinking: "on" | "off"; // of models that can
   // Sampling; null leaves it to the server.
   temperature: number | null;
   topP: number | null;
@@ -21,6 +22,7 @@ const defaults: Settings = {
   theme: "auto",
   model: "",
   system: "",
+  thinking: "on",
   temperature: null,
   topP: null,
   topK: null,

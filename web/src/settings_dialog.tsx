@@ -100,12 +100,29 @@ function ModelChoice() {
   );
 }
 
+function Thinking() {
+  return (
+    <label>
+      Thinking
+      <select
+        value={settings.value.thinking}
+        onChange={(event) => set("thinking", event.currentTarget.value as Settings["thinking"])}
+      >
+        <option value="on">on</option>
+        <option value="off">off</option>
+      </select>
+      <small>Of models that think before they answer; off, they answer at once.</small>
+    </label>
+  );
+}
+
 export function SettingsDialog({ onClose }: { onClose: () => void }) {
   return (
     <Dialog title="Settings" kind="drawer right" onClose={onClose}>
       <div class="fields">
         <ModelChoice />
         <System />
+        <Thinking />
         <fieldset>
           <legend>Sampling</legend>
           <NumberField

@@ -30,15 +30,32 @@ function setWriting(id: string, controller: AbortController | null): void {
   writing.value = now;
 }
 
+interface Turn {
+  role: string;
+  content: string;
+}
+
+// An answer that failed, or was stopped before its text, is none; and as many templates refuse two
+// turns of the same role, the questions around it are one.
+function turnsTo(conversation: Conversation, id: string): Turn[] {
+  const turns: Turn[] = [];
+  for (const { role, text } of pathTo(conversation, id)) {
+    const last = turns.at(-1);
+    if (!text) continue;
+    if (last?.role === role) last.content += `\n\n${text}`;
+    else turns.push({ role, content: text });
+  }
+  return turns;
+}
+
 function requestBody(conversation: Conversation, parent: string): Record<string, unknown> {
   const s = settings.value;
-  const messages: { role: string; content: string }[] = pathTo(conversation, parent).map(
-    ({ role, text }) => ({ role, content: text }),
-  );
+  const messages = turnsTo(conversation, parent);
   if (conversation.system) messages.unshift({ role: "system", content: conversation.system });
   const body: Record<string, unknown> = {
     model: model.value?.id,
     messages,
+    chat_template_kwargs: s.thinking === "off" ? { enable_thinking: false } : null,
     prompt_cache_key: conversation.id, // its share of the machine
     cache_salt: s.cacheSalt || null,
     temperature: s.temperature,

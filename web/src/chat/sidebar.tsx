@@ -2,6 +2,7 @@
 import { useState } from "preact/hooks";
 import { Icon } from "../icons";
 import { Dialog, IconButton } from "../parts";
+import { stop } from "./answer";
 import type { Conversation } from "./conversation";
 import {
   conversations,
@@ -49,6 +50,7 @@ function ConfirmRemoval({
           type="button"
           class="danger"
           onClick={() => {
+            stop(conversation.id); // nobody would see what the server still writes
             remove(conversation.id);
             onDone();
           }}
