@@ -1,5 +1,7 @@
 """The official Anthropic SDK: messages, streams, tools, the cache's counts."""
 
+import json
+
 import anthropic
 import pytest
 from conftest import MODEL, WEATHER
@@ -66,6 +68,18 @@ def test_tools(client):
     after = client.messages.create(messages=messages, tool_choice={"type": "none"}, **request)
     assert after.content[0].type == "text"
     assert after.usage.cache_read_input_tokens > 0
+
+
+def test_a_schema_holds_the_answer(client):
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+    message = client.messages.create(
+        model=MODEL,
+        max_tokens=60,
+        **GREEDY,
+        messages=[{"role": "user", "content": "n is 5"}],
+        output_config={"format": {"type": "json_schema", "schema": schema}},
+    )
+    assert isinstance(json.loads(message.content[0].text)["n"], int)
 
 
 def test_what_the_cache_read_and_created_adds_up(client):

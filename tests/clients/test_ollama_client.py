@@ -32,6 +32,24 @@ def test_generate(client):
     assert raw.response
 
 
+def test_logprobs(client):
+    request = {"model": MODEL, "options": GREEDY | {"num_predict": 4}, "logprobs": True, "top_logprobs": 2}
+    messages = [{"role": "user", "content": "Count to five."}]
+    whole = client.chat(messages=messages, **request)
+    assert len(whole.logprobs) == 4
+    assert all(entry.logprob <= 0 and len(entry.top_logprobs) == 2 for entry in whole.logprobs)
+    pieces = list(client.chat(messages=messages, stream=True, **request))
+    assert [entry.token for piece in pieces for entry in piece.logprobs or []] == [entry.token for entry in whole.logprobs]
+    assert len(client.generate(prompt="Count to five.", **request).logprobs) == 4
+    with pytest.raises(ollama.ResponseError, match="options.mirostat"):
+        client.chat(model=MODEL, messages=messages, options={"mirostat": 2})
+
+
+def test_the_older_embeddings(client):
+    older = client.embeddings(model=MODEL, prompt="a cat").embedding
+    assert older == client.embed(model=MODEL, input="a cat").embeddings[0]
+
+
 def test_formats(client):
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     for format in ("json", schema):
