@@ -51,7 +51,8 @@ TEST(DialectsTest, ALastMessageOfTheAssistantIsContinued) {
   EXPECT_EQ(held.status, 400u);
   EXPECT_EQ(held.json()["error"]["param"], "messages");
   const Answer alone =
-      client.Post("/v1/messages", {{"messages", {Message("assistant", "you")}}, {"max_tokens", 6}});
+      client.Post("/v1/messages",
+                  {{"messages", Json::array({Message("assistant", "you")})}, {"max_tokens", 6}});
   EXPECT_EQ(alone.status, 400u);
 }
 
@@ -195,7 +196,7 @@ TEST(DialectsTest, OllamasClientsMayAskForLogprobs) {
   TestServer server;
   server.Load();
   Client client(server);
-  const Json prompt = {Message("user", "hello")};
+  const Json prompt = Json::array({Message("user", "hello")});
   const Json expected = client
                             .Post(kChat, {{"messages", prompt},
                                           {"temperature", 0},
