@@ -122,8 +122,8 @@ void AddThreadsFlag(CLI::App* app, ModelOptions* options) {
 
 void AddCacheFlags(CLI::App* app, ModelOptions* options) {
   app->add_option("-c,--ctx-size", options->context_size,
-                  "Longest context in tokens (default: the model's)")
-      ->check(Between(2, 1 << 30))
+                  "Longest context in tokens (default, and 0: the model's)")
+      ->check(Between(0, 1 << 30))
       ->type_name("N");
   app->add_option(
          "--kv-cache", options->kv_cache,

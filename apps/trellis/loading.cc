@@ -44,6 +44,10 @@ std::optional<KvType> KvTypeOf(const ModelOptions& options) {
 // Before the weights are read, which can take long.
 Status CheckContextSize(const ModelOptions& options) {
   if (options.context_size == 0) return Status::Ok();
+  if (options.context_size == 1) {
+    return Status(StatusCode::kInvalidArgument,
+                  "--ctx-size 1: a prompt and its answer take two tokens at least");
+  }
   TRELLIS_ASSIGN_OR_RETURN(std::unique_ptr<GgufFile> gguf, GgufFile::Open(options.path));
   TRELLIS_ASSIGN_OR_RETURN(TransformerConfig config, ReadTransformerConfig(*gguf));
   if (options.context_size <= config.spec.context_length) return Status::Ok();

@@ -86,6 +86,8 @@ Status List(const ListFlags& flags) {
   }
   std::vector<Row> rows;
   for (StoredModel& model : models) rows.push_back(ReadRow(std::move(model)));
+  if (rows.empty() && !flags.json)
+    Say("there is no model in {} yet: trellis pull USER/REPO\n", store.folder());
   (flags.json ? PrintJson : PrintTable)(rows);
   return Status::Ok();
 }
@@ -104,6 +106,7 @@ Status Remove(const std::vector<std::string>& names) {
 Result<std::string> FindModelFile(const std::string& name) {
   std::error_code error;
   if (std::filesystem::exists(name, error)) return name;
+  if (error) return Status(StatusCode::kIo, fmt::format("{}: {}", name, error.message()));
   TRELLIS_ASSIGN_OR_RETURN(const ModelStore store, ModelStore::Open());
   const Result<StoredModel> found = store.Find(name);
   if (found.ok()) return found->files[0];

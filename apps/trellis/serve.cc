@@ -97,6 +97,7 @@ Result<std::unique_ptr<ModelPool>> OpenFolder(const Flags& flags, ModelStore sto
   TRELLIS_ASSIGN_OR_RETURN(const std::vector<ModelInfo> models, source->List());
   TRELLIS_ASSIGN_OR_RETURN(std::unique_ptr<ModelPool> pool,
                            ModelPool::Create(std::move(source), options));
+  if (models.empty()) Say("warning: there is no model in {} yet\n", folder);
   Say("{} models of {} are loaded when they are asked for, into {} together (--models-memory)\n",
       models.size(), folder, FormatBytes(memory));
   if (options.default_model.empty()) return pool;

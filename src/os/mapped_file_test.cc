@@ -1,6 +1,7 @@
 #include "os/mapped_file.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -45,6 +46,13 @@ TEST(MappedFileTest, ErrorsNameThePath) {
   EXPECT_EQ(missing.status().code(), StatusCode::kNotFound);
   EXPECT_NE(missing.status().message().find("/no/such/file.gguf"), std::string::npos);
   EXPECT_EQ(MappedFile::Open(testing::TempDir()).status().code(), StatusCode::kIo);
+}
+
+TEST(MappedFileTest, APipeIsNotWaitedFor) {
+  const std::string path = TempPath("pipe");
+  ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+  EXPECT_EQ(MappedFile::Open(path).status().message(), path + ": not a regular file");
+  std::remove(path.c_str());
 }
 
 TEST(MappedFileTest, AnEmptyFileHasNoBytes) {

@@ -56,6 +56,20 @@ TEST(DialectsTest, ALastMessageOfTheAssistantIsContinued) {
   EXPECT_EQ(alone.status, 400u);
 }
 
+TEST(DialectsTest, ASchemaThatNoGrammarIsMadeOfIsWhatIsWrong) {
+  TestServer server;
+  server.Load();
+  Json body = {{"messages", Json::array({Message("user", "a")})}};
+  body["response_format"] = {
+      {"type", "json_schema"},
+      {"json_schema",
+       {{"name", "tree"},
+        {"schema", {{"type", "object"}, {"properties", {{"child", {{"$ref", "http://a/b"}}}}}}}}}};
+  const Answer answer = Client(server).Post(kChat, body);
+  EXPECT_EQ(answer.status, 400u);
+  EXPECT_EQ(answer.json()["error"]["param"], "response_format.json_schema.schema") << answer.body;
+}
+
 // Under ThreadSanitizer too, which then sees the whole of llama.cpp's rendering.
 TEST(DialectsTest, ChatsRenderedAtOnceAreEachAsAlone) {
   TestServer server;

@@ -289,8 +289,8 @@ TEST(GenerationTest, AFullQueueIs503AndLeavesNothingBehind) {
 
 // The tokens of one step come together: none of them waits for those behind it.
 TEST(GenerationTest, EachChoiceOfAStreamIsWrittenAsItGrows) {
-  TestServer server;
   size_t steps = 0;
+  TestServer server;  // which counts until its end
   server.on_step = [&] {
     if (++steps == 8) server.gate().Close();
   };

@@ -205,6 +205,7 @@ TEST(HttpTest, WhatIsNoRequestIsRefused) {
   EXPECT_EQ(status(post + "Content-Length: -1\r\n\r\n"), 400u);
   EXPECT_EQ(status(post + "Content-Length: 1\r\nContent-Length: 2\r\n\r\nab"), 400u);
   EXPECT_EQ(status(post + "Transfer-Encoding: chunked\r\n\r\nzz\r\n"), 400u);
+  EXPECT_EQ(status(post + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"), 501u);
   EXPECT_EQ(status(post + "Content-Length: 9223372036854775807\r\n\r\n"), 413u);
   EXPECT_EQ(status(post + "Transfer-Encoding: chunked\r\n\r\n7FFFFFFF\r\n"), 413u);
   EXPECT_EQ(status("GET / HTTP/1.1\r\nX: " + std::string(20000, 'x') + "\r\n\r\n"), 431u);

@@ -143,6 +143,10 @@ std::optional<ApiError> ErrorOfHeaders(const HttpRequest& request) {
   if (request.version() >= 11 && request.count(http::field::host) != 1) {  // RFC 9112, 3.2
     return TransportError(400, "bad_request", "an HTTP/1.1 request has one Host header");
   }
+  const auto transfer = request[http::field::transfer_encoding];
+  if (!transfer.empty() && !beast::iequals(transfer, "chunked")) {  // RFC 9112, 6.1
+    return TransportError(501, "not_implemented", "of Transfer-Encoding only chunked is supported");
+  }
   const auto encoding = request[http::field::content_encoding];
   if (!encoding.empty() && !beast::iequals(encoding, "identity")) {
     return TransportError(

@@ -282,9 +282,13 @@ Result<ChatPrompt> ChatTemplate::Render(const std::vector<ChatMessage>& messages
     rendered = prepared.renderer.Render(request);
     TRELLIS_ASSIGN_OR_RETURN(prompt.format, impl_->FormatOf(prepared.renderer, request, rendered));
   } catch (const std::exception& error) {
-    return Status(
-        StatusCode::kInvalidArgument,
-        fmt::format("the chat template refused the messages: {}", Complaint(error.what())));
+    // llama.cpp's words for a schema that it makes no grammar of.
+    const std::string_view what = error.what();
+    const size_t schema = what.find("JSON schema error");
+    if (schema != std::string_view::npos && !options.json_schema.empty())
+      return Status(StatusCode::kUnsupported, std::string(what.substr(schema)));
+    return Status(StatusCode::kInvalidArgument,
+                  fmt::format("the chat template refused the messages: {}", Complaint(what)));
   }
   if (options.calls == ChatOptions::Calls::kMust && prompt.format->grammar == nullptr) {
     return Status(StatusCode::kUnsupported,
