@@ -201,7 +201,7 @@ def test_on_a_terminal_ctrl_c_stops_the_answer_only(tmp_path):
     history = tmp_path / "state" / "trellis" / "history"
     with Terminal(*flags, **state) as terminal:
         terminal.wait_for(r">>> ")
-        terminal.type("Tell me a very long story about a Bär.\n")
+        terminal.type("List a thousand names of bears, called Bär.\n")  # it would go on for thousands of tokens
         terminal.wait_for(r"Bär\.\s*\n")
         terminal.wait_for(r"\w+ \w+ \w+")
         terminal.type("\x03")
@@ -219,7 +219,7 @@ def test_on_a_terminal_ctrl_c_stops_the_answer_only(tmp_path):
         terminal.type("\x04")
         assert terminal.end() == 0
     assert history.read_text().splitlines() == [
-        "Tell me a very long story about a Bär.",
+        "List a thousand names of bears, called Bär.",
         "/show",
         "/set max-tokens 3",
         '"""one',
