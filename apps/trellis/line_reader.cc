@@ -82,13 +82,15 @@ class HistoryFile {
   std::deque<std::string> lines_;
 };
 
-// While it lives, Ctrl-C is a key like others and sends no signal.
+// While it lives, Ctrl-C and Ctrl-D are keys like others: they send no signal and end no input.
 class InterruptKeyOff {
  public:
   InterruptKeyOff() {
     if (tcgetattr(STDIN_FILENO, &before_) != 0) return;
     struct termios changed = before_;
     changed.c_cc[VINTR] = _POSIX_VDISABLE;
+    // libedit shows its prompt before it reads key by key; a Ctrl-D in between would be lost.
+    changed.c_cc[VEOF] = _POSIX_VDISABLE;
     is_changed_ = tcsetattr(STDIN_FILENO, TCSADRAIN, &changed) == 0;
   }
   ~InterruptKeyOff() {
