@@ -61,7 +61,7 @@ def test_a_miss_shows_its_cause_and_where_it_left(fresh, visit):
 def test_a_request_walks_down_while_it_runs(fresh, visit):
     page = visit("#tree")
     expect(page.get_by_text("Nothing is cached yet.")).to_be_visible()
-    body = {"messages": [{"role": "user", "content": "Go on and on."}], "max_tokens": 4000, "ignore_eos": True}
+    body = {"messages": [{"role": "user", "content": "Go on and on."}], "max_tokens": 8000, "ignore_eos": True}
     with fresh.send("/v1/chat/completions", body):
         fresh.wait_for_a_lease()
         expect(page.locator(".walker.generating")).to_have_count(1)
