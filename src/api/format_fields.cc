@@ -97,6 +97,23 @@ void CheckSize(FieldReader& reader, const std::string& param, std::string_view t
                                               text.size(), kMaxFormatBytes)));
 }
 
+// The member "schema" of what `reader` reads, which is written `text`.
+void ReadSchemaIn(FieldReader& reader, std::string_view text, TextFormat* out) {
+  const std::string param = reader.ParamOf("schema");
+  const Json* schema = reader.Find("schema");
+  if (schema == nullptr) return reader.Fail(InvalidField(param, param + " is missing"));
+  ReadSchema(reader, param, *schema, RawMember(text, "schema"), out);
+}
+
+// `type` is none that asks for a schema: then it has to ask for text.
+void CheckIsText(FieldReader& reader, const std::string& type) {
+  if (!reader.ok() || type == "text") return;
+  const std::string param = reader.ParamOf("type");
+  reader.Fail(
+      InvalidField(param, fmt::format("{} is \"{}\"; it must be text, json_object or json_schema",
+                                      param, Excerpt(type))));
+}
+
 void ReadResponseFormat(FieldReader& body, const Json& value, std::string_view text,
                         TextFormat* out) {
   if (!value.is_object()) return body.FailType("response_format", "an object", value);
@@ -119,20 +136,11 @@ void ReadResponseFormat(FieldReader& body, const Json& value, std::string_view t
       format.FailType(param, "an object", *holder);
     } else {
       FieldReader inner(*holder, param);
-      const Json* schema = inner.Find("schema");
-      if (schema == nullptr) {
-        inner.Fail(InvalidField(inner.ParamOf("schema"), inner.ParamOf("schema") + " is missing"));
-      } else {
-        ReadSchema(inner, inner.ParamOf("schema"), *schema,
-                   RawMember(RawMember(text, "json_schema"), "schema"), out);
-      }
+      ReadSchemaIn(inner, RawMember(text, "json_schema"), out);
       if (!inner.ok()) format.Fail(inner.error());
     }
-  } else if (format.ok() && type != "text") {
-    format.Fail(
-        InvalidField(format.ParamOf("type"),
-                     fmt::format("{} is \"{}\"; it must be text, json_object or json_schema",
-                                 format.ParamOf("type"), Excerpt(type))));
+  } else {
+    CheckIsText(format, type);
   }
   if (!format.ok()) body.Fail(format.error());
 }
@@ -167,18 +175,9 @@ void ReadFlatFormat(FieldReader& outer, const std::string& param, const Json& va
   if (type == "json_object") {
     TakeAnyObject(param, out);
   } else if (type == "json_schema") {
-    const Json* schema = reader.Find("schema");
-    const std::string schema_param = reader.ParamOf("schema");
-    if (schema == nullptr) {
-      reader.Fail(InvalidField(schema_param, schema_param + " is missing"));
-    } else {
-      ReadSchema(reader, schema_param, *schema, RawMember(text, "schema"), out);
-    }
-  } else if (reader.ok() && type != "text") {
-    reader.Fail(
-        InvalidField(reader.ParamOf("type"),
-                     fmt::format("{} is \"{}\"; it must be text, json_object or json_schema",
-                                 reader.ParamOf("type"), Excerpt(type))));
+    ReadSchemaIn(reader, text, out);
+  } else {
+    CheckIsText(reader, type);
   }
   if (!reader.ok()) outer.Fail(reader.error());
 }

@@ -7,7 +7,6 @@
 #include <chrono>
 #include <cmath>
 #include <deque>
-#include <limits>
 #include <numeric>
 #include <optional>
 
@@ -23,8 +22,6 @@
 #include "server/model_wait.h"
 #include "server/session.h"
 #include "server/unix_time.h"
-#include "text/answer_reader.h"
-#include "text/stream_decoder.h"
 
 namespace trellis {
 namespace {
